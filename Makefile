@@ -1,0 +1,43 @@
+PYTHON ?= python3
+BIN := .venv/bin
+PROJECT := pyproject.toml setup.py $(shell find ppool/native -name '*.h' -o -name '*.cc' -o -name '*.cpp')
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test check format bench clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+serve: .venv/serve ## set up and serve the shipped model (PPOOL_HOST, PPOOL_PORT)
+	$(BIN)/ppool-serve $(ARGS)
+
+test: .venv/dev ## set up and run the test suite
+	$(BIN)/pytest $(ARGS)
+
+check: .venv/dev ## lint, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/dev ## rewrite what ruff can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/dev ## measure and write benchmarks/results
+	$(BIN)/python -m benchmarks $(ARGS)
+
+clean: ## remove everything built
+	rm -rf .venv build *.egg-info ppool/_native*.so
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "ppool needs Python 3.11 or newer; choose one with: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/serve: .venv/bin/python $(PROJECT)
+	$(BIN)/python -m pip install --quiet --editable '.[serve]'
+	@touch $@
+
+.venv/dev: .venv/bin/python $(PROJECT) constraints.txt
+	$(BIN)/python -m pip install --quiet --editable '.[dev]' --constraint constraints.txt
+	@touch $@ .venv/serve

@@ -1,0 +1,1 @@
+"""Measurements: each writes JSON with commit, versions and hardware beside its numbers."""

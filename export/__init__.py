@@ -1,0 +1,35 @@
+"""PyTorch checkpoints to one self-describing ONNX file."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from export._export import export_checkpoint, export_model
+    from export._verify import VerificationError
+
+__all__ = ["VerificationError", "export_checkpoint", "export_model"]
+
+# What the extra ppool[export] installs.
+EXTRA = frozenset({"onnx", "onnxruntime", "onnxscript", "rich", "torch", "typer"})
+
+# Imported at first use: the command line starts, and names a missing extra, without PyTorch.
+_HOMES = {
+    "VerificationError": "export._verify",
+    "export_checkpoint": "export._export",
+    "export_model": "export._export",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'export' has no attribute {name!r}")
+    try:
+        return getattr(import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRA:
+            raise
+        raise ModuleNotFoundError(
+            f"export.{name} needs {error.name}: pip install 'ppool[export]'", name=error.name
+        ) from error

@@ -1,0 +1,140 @@
+"""From a traced graph to the file's content: bodies, switchable alpha maps, metadata, checks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version
+
+import numpy as np
+import onnx
+from onnx import (
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    ValueInfoProto,
+    helper,
+    numpy_helper,
+)
+
+from ppool.metadata import METADATA_KEY, ModelMetadata, Stage
+from ppool.onnx_ops import DOMAIN, ONNX_OPSET, PLUGIN_ATTRIBUTES, function_bodies
+from ppool.runtime import ALPHA_SWITCH
+
+__all__ = ["assemble", "lint"]
+
+
+def assemble(model: ModelProto, description: ModelMetadata) -> ModelProto:
+    """Complete ``model``, in place, so that it runs anywhere and explains itself.
+
+    Raises:
+        ValueError: if the result breaks the contract of :func:`lint`.
+        onnx.checker.ValidationError: if it is not valid ONNX.
+    """
+    bodies = function_bodies()
+    used = {node.op_type for node in model.graph.node if node.domain == DOMAIN}
+    for node in model.graph.node:
+        if node.domain == DOMAIN:
+            # The exporter names every output of the schema; a node must list those of its body.
+            del node.output[len(bodies[node.op_type].output) :]
+    _put_alpha_behind_switch(model.graph, description.stages)
+    model.functions.extend(body for name, body in bodies.items() if name in used)
+    model.producer_name, model.producer_version = "ppool", version("ppool")
+    helper.set_model_props(model, {METADATA_KEY: description.to_json()})
+    lint(model)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _put_alpha_behind_switch(graph: GraphProto, stages: Sequence[Stage]) -> None:
+    """Move the nodes that only one alpha map needs into an If, so that not asking costs nothing."""
+    if not stages:
+        return
+    outputs = {entry.name: entry for entry in graph.output}
+    needed = {name: _ancestors(graph, name) for name in outputs}
+    for stage in stages:
+        others = set().union(*(nodes for name, nodes in needed.items() if name != stage.output))
+        own = sorted(needed[stage.output] - others)
+        _name_sizes(outputs[stage.output], stage.name)
+        switch = _switch([graph.node[index] for index in own], outputs[stage.output], stage)
+        # In place of the last of them: all their inputs are there by then, and freed after it.
+        graph.node[own[-1]].CopyFrom(switch)
+        for index in own[:-1]:
+            graph.node[index].Clear()
+    nodes = [node for node in graph.node if node.op_type]
+    known = {name for node in nodes for name in node.output}
+    values = [entry for entry in graph.value_info if entry.name in known]
+    del graph.node[:], graph.value_info[:]
+    graph.node.extend(nodes)
+    graph.value_info.extend(values)
+    graph.input.append(helper.make_tensor_value_info(ALPHA_SWITCH, TensorProto.BOOL, []))
+    graph.initializer.append(numpy_helper.from_array(np.array(True), ALPHA_SWITCH))
+
+
+def _ancestors(graph: GraphProto, output: str) -> set[int]:
+    """Indices of the nodes that ``output`` depends on; nodes are in topological order."""
+    wanted, found = {output}, set()
+    for index in reversed(range(len(graph.node))):
+        node = graph.node[index]
+        if wanted.intersection(node.output):
+            wanted.update(node.input)
+            found.add(index)
+    return found
+
+
+def _name_sizes(output: ValueInfoProto, stage: str) -> None:
+    """Short names in place of the exporter's formulas of the image's height and width."""
+    sizes = output.type.tensor_type.shape.dim
+    sizes[2].dim_param, sizes[3].dim_param = f"{stage}_height", f"{stage}_width"
+
+
+def _switch(nodes: Sequence[NodeProto], output: ValueInfoProto, stage: Stage) -> NodeProto:
+    """An If that gives ``output``, or [0, channels, 0, 0] where nobody asked for it."""
+    computed = ValueInfoProto()
+    computed.CopyFrom(output)
+    computed.name = f"{output.name}/computed"
+    nodes[-1].output[0] = computed.name
+    nothing = np.zeros((0, stage.channels, 0, 0), np.float32)
+    empty = helper.make_tensor_value_info(
+        f"{output.name}/empty", TensorProto.FLOAT, list(nothing.shape)
+    )
+    constant = helper.make_node(
+        "Constant", [], [empty.name], value=numpy_helper.from_array(nothing)
+    )
+    return helper.make_node(
+        "If",
+        [ALPHA_SWITCH],
+        [output.name],
+        name=output.name,
+        then_branch=helper.make_graph(nodes, f"{output.name}/asked", [], [computed]),
+        else_branch=helper.make_graph([constant], f"{output.name}/not_asked", [], [empty]),
+    )
+
+
+def lint(model: ModelProto) -> None:
+    """Check what every runtime relies on beyond valid ONNX.
+
+    Each node of ``ai.ppool`` has a body, lists exactly its inputs and outputs, none empty, and
+    writes every attribute; the body imports the operators of the model's own version.
+
+    Raises:
+        ValueError: naming the node and what is wrong.
+    """
+    opsets = {entry.domain: entry.version for entry in model.opset_import}
+    if opsets.get("") != ONNX_OPSET:
+        raise ValueError(f"opset: expected {ONNX_OPSET}, got {opsets.get('')!r}")
+    bodies = {body.name: body for body in model.functions if body.domain == DOMAIN}
+    for node in model.graph.node:
+        if node.domain != DOMAIN:
+            continue
+        body = bodies.get(node.op_type)
+        if body is None:
+            raise ValueError(f"{node.name}: expected a body for {node.op_type}, got none")
+        written = {attribute.name for attribute in node.attribute}
+        for expected, found in (
+            (len(body.input), len([name for name in node.input if name])),
+            (len(body.output), len([name for name in node.output if name])),
+            ({*body.attribute, *PLUGIN_ATTRIBUTES}, written),
+        ):
+            if expected != found:
+                raise ValueError(f"{node.name}: expected {expected!r}, got {found!r}")

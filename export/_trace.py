@@ -1,0 +1,289 @@
+"""A PyTorch network as an ONNX graph from uint8 images to uint8 labels, still without bodies."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from typing import Any
+
+import onnx
+import torch
+from onnxscript.values import Opset
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ppool.functional import alpha_map
+from ppool.metadata import Stage
+from ppool.module import PPool2d
+from ppool.onnx_ops import DOMAIN, ONNX_OPSET, OPSET, PLUGIN_ATTRIBUTES, register_schemas
+
+__all__ = ["Normalisation", "Pipeline", "trace"]
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Mean and standard deviation of RGB in [0, 1], as the network was trained with."""
+
+    mean: Sequence[float]
+    std: Sequence[float]
+
+    def __post_init__(self) -> None:
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != 3:
+                raise ValueError(f"{name}: expected three values (RGB), got {values!r}")
+        if min(self.std) <= 0:
+            raise ValueError(f"std: expected positive values, got {self.std!r}")
+
+
+class _AlphaMaps:
+    """The alpha maps of the latest forward pass, in the order of computation."""
+
+    def __init__(self) -> None:
+        self.named: list[tuple[str, PPool2d, Tensor]] = []
+
+
+class _Unit(nn.Module):
+    """Stands in for a PPool2d: one operator, and beside it the alpha map by standard operations."""
+
+    def __init__(self, pool: PPool2d, stage: str, maps: _AlphaMaps) -> None:
+        super().__init__()
+        self.pool = pool
+        self.stage = stage
+        self._maps = maps
+
+    def forward(self, x: Tensor) -> Tensor:
+        pool, window = self.pool, self.pool.window
+        parameters = (
+            pool.region.weight,
+            pool.activation.weight,
+            pool.point_weight,
+            pool.point_bias,
+        )
+        clip = (pool.input_scale, pool.alpha_min, pool.alpha_max)
+        y: Tensor = torch.ops.ppool.unit(
+            x,
+            *parameters,
+            list(window.kernel),
+            list(window.stride),
+            list(window.padding),
+            list(window.dilation),
+            window.ceil_mode,
+            pool.signed,
+            *clip,
+        )
+        if window.ceil_mode:
+            # Enough for every overhanging window, whatever the size, so the graph need not compute
+            # the size; what is too much is cropped.
+            x = F.pad(x, (0, window.stride[1] - 1, 0, window.stride[0] - 1))
+        alpha = alpha_map(
+            x,
+            *parameters,
+            replace(window, ceil_mode=False),
+            input_scale=pool.input_scale,
+            alpha_min=pool.alpha_min,
+            alpha_max=pool.alpha_max,
+        )
+        if window.ceil_mode:
+            alpha = torch.ops.ppool.crop_like(alpha, y)
+        self._maps.named.append((self.stage, pool, alpha))
+        return y
+
+
+class Pipeline(nn.Module):
+    """What the exported file computes: image to labels and alpha maps.
+
+    Shape:
+        ``image`` is uint8 [N, H, W, 3]; the results are the mask, uint8 [N, H, W], and for each
+        P-pooling layer, in the order of computation, its alpha map, float32 [N, C, h, w].
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, network: nn.Module, normalisation: Normalisation) -> None:
+        super().__init__()
+        self._maps = _AlphaMaps()
+        self.network = deepcopy(network).cpu().float()
+        self._replace_pools()
+        for name, values in (("mean", normalisation.mean), ("deviation", normalisation.std)):
+            # In units of the byte image, so that it is subtracted from and divided once.
+            constant = 255 * torch.tensor(values, dtype=torch.float32)[:, None, None]
+            self.register_buffer(name, constant, persistent=False)
+        self.eval().requires_grad_(False)
+
+    def _replace_pools(self) -> None:
+        found = [
+            (path, layer)
+            for path, layer in self.named_modules(remove_duplicate=False)
+            if isinstance(layer, PPool2d)
+        ]
+        last_names = [path.rpartition(".")[2] for path, _ in found]
+        for (path, layer), last in zip(found, last_names, strict=True):
+            unique = last_names.count(last) == 1 and not last.isdigit()
+            stage = last if unique else path.removeprefix("network.")
+            parent, _, attribute = path.rpartition(".")
+            setattr(self.get_submodule(parent), attribute, _Unit(layer, stage, self._maps))
+
+    def logits(self, image: Tensor) -> Tensor:
+        """What the network answers, float32 [N, K, h, w]."""
+        x = image.permute(0, 3, 1, 2).float()  # [N, 3, H, W]
+        y: Tensor = self.network((x - self.mean) / self.deviation)
+        return y
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """The mask, then the alpha maps."""
+        self._maps.named.clear()
+        labels = torch.ops.ppool.resize_argmax(self.logits(image), image)
+        return labels, *(alpha for _, _, alpha in self._maps.named)
+
+    def stages(self, image: Tensor) -> tuple[Stage, ...]:
+        """Run on ``image`` and describe each alpha map.
+
+        Raises:
+            ValueError: if a P-pooling layer is called more than once.
+        """
+        self.forward(image)
+        names = [name for name, _, _ in self._maps.named]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(
+                    f"network: expected each P-pooling layer to be called once, got "
+                    f"{names.count(name)} calls of {name!r}; give each place its own layer"
+                )
+        return tuple(
+            Stage(
+                name=name,
+                output=f"alpha/{name}",
+                channels=pool.channels,
+                stride=round(image.shape[1] / alpha.shape[2]),
+                alpha_min=pool.alpha_min,
+                alpha_max=pool.alpha_max,
+            )
+            for name, pool, alpha in self._maps.named
+        )
+
+
+@torch.library.custom_op("ppool::crop_like", mutates_args=())
+def _crop_like(x: Tensor, like: Tensor) -> Tensor:
+    """The top left of ``x``, as high and wide as ``like``."""
+    return x[..., : like.shape[-2], : like.shape[-1]].clone()
+
+
+@_crop_like.register_fake
+def _(x: Tensor, like: Tensor) -> Tensor:
+    return x.new_empty((*x.shape[:2], *like.shape[2:]))
+
+
+@torch.library.custom_op("ppool::resize_argmax", mutates_args=())
+def _resize_argmax(logits: Tensor, image: Tensor) -> Tensor:
+    """Labels, uint8 [N, H, W], of logits [N, K, h, w] for an image [N, H, W, 3]."""
+    size = image.shape[1:3]
+    return F.interpolate(logits, size, mode="bilinear").argmax(1).to(torch.uint8)
+
+
+@_resize_argmax.register_fake
+def _(logits: Tensor, image: Tensor) -> Tensor:
+    return logits.new_empty((logits.shape[0], *image.shape[1:3]), dtype=torch.uint8)
+
+
+def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
+    """For PyTorch's exporter: our operators as nodes of ``ai.ppool``, every attribute written."""
+    register_schemas()
+    ours, standard = Opset(DOMAIN, OPSET), Opset("", ONNX_OPSET)
+
+    def window(
+        kernel: Sequence[int],
+        stride: Sequence[int],
+        padding: Sequence[int],
+        dilation: Sequence[int],
+        ceil_mode: bool,
+        signed: bool,
+    ) -> dict[str, Any]:
+        return {
+            "kernel_shape": list(kernel),
+            "strides": list(stride),
+            "pads": [*padding, *padding],
+            "dilations": list(dilation),
+            "ceil_mode": int(ceil_mode),
+            "signed": int(signed),
+            **PLUGIN_ATTRIBUTES,
+        }
+
+    def ppool2d(x: Any, alpha: Any, *arguments: Any) -> Any:
+        return ours.PPool(x, alpha, **window(*arguments))
+
+    def unit(x: Any, w_region: Any, slope: Any, w_point: Any, b_point: Any, *arguments: Any) -> Any:
+        *geometry, input_scale, alpha_min, alpha_max = arguments
+        outputs = ours.PPoolUnit(
+            x,
+            w_region,
+            slope,
+            w_point,
+            b_point,
+            **window(*geometry),
+            input_scale=input_scale,
+            alpha_min=alpha_min,
+            alpha_max=alpha_max,
+            num_outputs=1,
+        )
+        return outputs[0]
+
+    def crop_like(x: Any, like: Any) -> Any:
+        first, axes = (standard.Constant(value_ints=values) for values in ([0, 0], [2, 3]))
+        return standard.Slice(x, first, standard.Shape(like, start=2), axes)
+
+    def resize_argmax(logits: Any, image: Any) -> Any:
+        size = standard.Shape(image, start=1, end=3)
+        return ours.ResizeArgMax(logits, size, **PLUGIN_ATTRIBUTES)
+
+    return {
+        torch.ops.ppool.ppool2d.default: ppool2d,
+        torch.ops.ppool.unit.default: unit,
+        torch.ops.ppool.crop_like.default: crop_like,
+        torch.ops.ppool.resize_argmax.default: resize_argmax,
+    }
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Keep PyTorch's notes to its own developers off the user's terminal."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def trace(pipeline: Pipeline, image: Tensor, outputs: Sequence[str]) -> onnx.ModelProto:
+    """The pipeline as a graph with free batch, height and width.
+
+    Args:
+        pipeline: What to export.
+        image: An example, uint8 [N, H, W, 3], with N, H and W above 1.
+        outputs: Names of the graph's outputs.
+    """
+    with _quiet_exporter():
+        program = torch.onnx.export(
+            pipeline,
+            (image,),
+            dynamo=True,
+            verbose=False,
+            opset_version=ONNX_OPSET,
+            input_names=["image"],
+            output_names=list(outputs),
+            dynamic_shapes=({0: "batch", 1: "height", 2: "width"},),
+            custom_translation_table=_translations(),
+        )
+    if program is None:
+        raise RuntimeError("torch.onnx.export gave no program")
+    model: onnx.ModelProto = program.model_proto
+    return model

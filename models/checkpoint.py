@@ -1,0 +1,70 @@
+"""A checkpoint: weights with everything needed to rebuild, describe and export the network."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models._registry import create_model
+from ppool.metadata import InputPolicy, LabelClass
+
+__all__ = ["Checkpoint"]
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights of a network of :func:`models.create_model` and what they were trained for.
+
+    ``mean`` and ``std`` normalise RGB images scaled to [0, 1]. ``training`` records how the
+    weights came to be (data, seed, iterations, scores) and travels into the exported file.
+    """
+
+    network: str
+    pooling: str | Mapping[str, str]
+    classes: tuple[LabelClass, ...]
+    input: InputPolicy
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    state_dict: Mapping[str, Tensor]
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+    def build(self) -> nn.Module:
+        """The network with these weights, in evaluation mode on the CPU."""
+        model = create_model(self.network, pooling=self.pooling, num_classes=len(self.classes))
+        model.load_state_dict(dict(self.state_dict))
+        return model.eval()
+
+    def save(self, path: str | Path) -> None:
+        """Write to ``path`` whole or not at all."""
+        path = Path(path)
+        document = {"format": FORMAT, **asdict(self), "state_dict": dict(self.state_dict)}
+        partial = path.with_name(path.name + ".partial")
+        torch.save(document, partial)
+        partial.replace(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Checkpoint:
+        """Read a checkpoint written by :meth:`save`.
+
+        Raises:
+            ValueError: if the file is not one.
+            FileNotFoundError: if it does not exist.
+        """
+        try:
+            document = torch.load(path, map_location="cpu", weights_only=True)
+            found = document.pop("format")
+            if found != FORMAT:
+                raise ValueError(f"{path}: expected format {FORMAT}, got {found!r}; update ppool")
+            document["classes"] = tuple(LabelClass(**entry) for entry in document["classes"])
+            document["input"] = InputPolicy(**document["input"])
+            return cls(**document)
+        except (AttributeError, KeyError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
+            raise ValueError(f"{path}: not a checkpoint written by ppool-train") from error

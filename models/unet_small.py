@@ -1,0 +1,86 @@
+"""The small network that ships: a U-Net whose only path from the image is through its poolings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models._pooling import pool_factory
+
+__all__ = ["UNetSmall", "unet_small"]
+
+# Trained from scratch there is no max-pooled network to preserve, so alpha starts where it can
+# still move: dy/dalpha falls as 1 / alpha ** 2. Batch norm keeps the branch's input near 1, so it
+# needs no factor of 100.
+FROM_SCRATCH = {"alpha_init": 2.0, "input_scale": 1.0}
+
+
+def _conv(inputs: int, outputs: int, kernel_size: int = 3, dilation: int = 1) -> nn.Sequential:
+    """Convolution, batch norm, ReLU; keeps height and width."""
+    padding = dilation * (kernel_size // 2)
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel_size, padding=padding, dilation=dilation, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
+
+
+class UNetSmall(nn.Module):
+    """Four 2x2 poolings down, lateral 1x1 convolutions and bilinear steps up, logits at stride 1.
+
+    The last step is a pixel shuffle from stride 2 with no full-resolution shortcut, so a stroke of
+    one pixel reaches the mask only if ``pool1`` kept it.
+
+    Shape:
+        [N, 3, H, W] to [N, num_classes, H, W], for H and W multiples of 16.
+    """
+
+    def __init__(
+        self,
+        *,
+        pooling: str | Mapping[str, str],
+        num_classes: int,
+        widths: tuple[int, int, int, int, int] = (16, 32, 48, 64, 96),
+    ) -> None:
+        super().__init__()
+        w1, w2, w3, w4, w5 = widths
+        self.stem = _conv(3, w1)
+        self.pool1 = pool_factory(pooling, "pool1", FROM_SCRATCH)(w1, 2, 2)
+        self.encoder1 = _conv(w1, w2)
+        self.pool2 = pool_factory(pooling, "pool2", FROM_SCRATCH)(w2, 2, 2)
+        self.encoder2 = nn.Sequential(_conv(w2, w3), _conv(w3, w3))
+        self.pool3 = pool_factory(pooling, "pool3", FROM_SCRATCH)(w3, 2, 2)
+        self.encoder3 = nn.Sequential(_conv(w3, w4), _conv(w4, w4))
+        self.pool4 = pool_factory(pooling, "pool4", FROM_SCRATCH)(w4, 2, 2)
+        self.context = nn.Sequential(
+            _conv(w4, w5), _conv(w5, w5, dilation=2), _conv(w5, w5, dilation=4), _conv(w5, w4, 1)
+        )
+        self.lateral3 = _conv(w4, w4, 1)
+        self.decoder3 = _conv(w4, w3)
+        self.lateral2 = _conv(w3, w3, 1)
+        self.decoder2 = _conv(w3, w2)
+        self.lateral1 = _conv(w2, w2, 1)
+        self.decoder1 = _conv(w2, w2)
+        self.head = nn.Conv2d(w2, 4 * num_classes, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits at the resolution of ``x``."""
+        half = self.encoder1(self.pool1(self.stem(x)))
+        quarter = self.encoder2(self.pool2(half))
+        eighth = self.encoder3(self.pool3(quarter))
+        y = self.context(self.pool4(eighth))
+        y = self.decoder3(_upsample(y) + self.lateral3(eighth))
+        y = self.decoder2(_upsample(y) + self.lateral2(quarter))
+        y = self.decoder1(_upsample(y) + self.lateral1(half))
+        return F.pixel_shuffle(self.head(y), 2)
+
+
+def _upsample(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+
+
+def unet_small(*, pooling: str | Mapping[str, str], num_classes: int) -> UNetSmall:
+    """Build :class:`UNetSmall`; see :func:`models.create_model`."""
+    return UNetSmall(pooling=pooling, num_classes=num_classes)

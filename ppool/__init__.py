@@ -1,0 +1,41 @@
+"""Polynomial pooling: the operator in every runtime.
+
+``import ppool`` needs NumPy alone; the PyTorch names import torch when they are first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from ppool import reference
+from ppool._library import custom_ops_library
+
+if TYPE_CHECKING:
+    from ppool.functional import ppool2d
+    from ppool.module import PPool2d
+    from ppool.replace import replace_pooling
+
+__all__ = ["PPool2d", "custom_ops_library", "ppool2d", "reference", "replace_pooling"]
+
+__version__ = version("ppool")
+
+_NEEDS_TORCH = {
+    "PPool2d": "ppool.module",
+    "ppool2d": "ppool.functional",
+    "replace_pooling": "ppool.replace",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _NEEDS_TORCH:
+        raise AttributeError(f"module 'ppool' has no attribute {name!r}")
+    try:
+        return getattr(import_module(_NEEDS_TORCH[name]), name)
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise ModuleNotFoundError(
+            f"ppool.{name} needs PyTorch: pip install 'ppool[torch]'", name="torch"
+        ) from error

@@ -1,0 +1,190 @@
+"""Finds the native library and calls its C entries; knows addresses, not tensors."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from ppool._shape import Window
+
+__all__ = [
+    "DTYPES",
+    "LibraryInfo",
+    "custom_ops_library",
+    "library_info",
+    "ppool2d_backward",
+    "ppool2d_forward",
+]
+
+LIBRARY_VARIABLE = "PPOOL_LIBRARY"
+
+# Element types by name, as the enum DType of native/ppool_params.h numbers them.
+DTYPES = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 3}
+
+# The enum Status of native/ppool_params.h.
+STATUS = {1: "an argument is out of range", 2: "out of memory"}
+
+logger = logging.getLogger("ppool")
+
+
+@dataclass(frozen=True)
+class LibraryInfo:
+    """Version of the native library and the instruction set it uses on this processor."""
+
+    version: str
+    instruction_set: str
+
+
+class _Pool2d(ctypes.Structure):
+    """The struct Pool2d of native/ppool_params.h."""
+
+    _fields_ = (
+        ("n", ctypes.c_int64),
+        ("c", ctypes.c_int64),
+        ("h", ctypes.c_int64),
+        ("w", ctypes.c_int64),
+        ("kernel", ctypes.c_int64 * 2),
+        ("stride", ctypes.c_int64 * 2),
+        ("padding", ctypes.c_int64 * 2),
+        ("dilation", ctypes.c_int64 * 2),
+        ("ceil_mode", ctypes.c_int32),
+        ("is_signed", ctypes.c_int32),
+    )
+
+
+@cache
+def custom_ops_library() -> str | None:
+    """Absolute path of the native library, for ``SessionOptions.register_custom_ops_library``.
+
+    The environment variable ``PPOOL_LIBRARY`` names another file; set but empty, it turns the
+    native library off. The answer is found once and kept.
+
+    Returns:
+        The path, or None if the library was not built; that is logged once as a warning.
+
+    Raises:
+        ValueError: if ``PPOOL_LIBRARY`` names no file.
+    """
+    override = os.environ.get(LIBRARY_VARIABLE)
+    if override:
+        chosen = Path(override)
+        if not chosen.is_file():
+            raise ValueError(
+                f"{LIBRARY_VARIABLE}: expected the path of the native library, got {override!r}; "
+                f"unset it to use the one built with the package"
+            )
+        return str(chosen.resolve())
+    built = sorted(Path(__file__).resolve().parent.glob("_native*"))
+    if override is None and built:
+        return str(built[0])
+    logger.warning(
+        "the native library is %s: pooling uses the slower portable path",
+        "not built (install a C++17 compiler and reinstall ppool)"
+        if override is None
+        else f"turned off by {LIBRARY_VARIABLE}",
+    )
+    return None
+
+
+@cache
+def _entries() -> ctypes.CDLL:
+    path = custom_ops_library()
+    if path is None:
+        raise RuntimeError(
+            "the native library is not built; install a C++17 compiler and reinstall ppool"
+        )
+    library = ctypes.CDLL(path)
+    shape, address, int32 = ctypes.POINTER(_Pool2d), ctypes.c_void_p, ctypes.c_int32
+    library.ppool2d_forward.argtypes = [shape, int32, *[address] * 3, int32]
+    library.ppool2d_backward.argtypes = [shape, int32, *[address] * 5, int32]
+    library.ppool_version.restype = ctypes.c_char_p
+    library.ppool_instruction_set.restype = ctypes.c_char_p
+    return library
+
+
+def library_info() -> LibraryInfo | None:
+    """What the native library says of itself, or None without one."""
+    if custom_ops_library() is None:
+        return None
+    version: bytes = _entries().ppool_version()
+    instruction_set: bytes = _entries().ppool_instruction_set()
+    return LibraryInfo(version.decode(), instruction_set.decode())
+
+
+def _pool2d(shape: tuple[int, ...], window: Window, signed: bool) -> _Pool2d:
+    pair = ctypes.c_int64 * 2
+    pairs = (window.kernel, window.stride, window.padding, window.dilation)
+    return _Pool2d(*shape, *(pair(*value) for value in pairs), window.ceil_mode, signed)
+
+
+def _dtype_code(dtype: str) -> int:
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype: expected one of {sorted(DTYPES)}, got {dtype!r}")
+    return DTYPES[dtype]
+
+
+def _check(status: int, pool: _Pool2d) -> None:
+    if status:
+        fields = {name: getattr(pool, name) for name, *_ in pool._fields_}
+        reason = STATUS.get(status, f"status {status}")
+        values = {k: v if isinstance(v, int) else tuple(v) for k, v in fields.items()}
+        raise RuntimeError(f"native pooling failed: {reason} in {values!r}")
+
+
+def ppool2d_forward(
+    x: int,
+    alpha: int,
+    y: int,
+    *,
+    shape: tuple[int, ...],
+    window: Window,
+    signed: bool,
+    dtype: str,
+    threads: int,
+) -> None:
+    """P-pool ``x`` with the exponents ``alpha`` into ``y`` (Eq. 1 and 2).
+
+    Args:
+        x: address of a dense tensor [N, C, H, W].
+        alpha: address of a dense tensor [N, C, H_out, W_out].
+        y: address to write, shaped as ``alpha``.
+        shape: (N, C, H, W).
+        window: the pooling window.
+        signed: whether planes are shifted by their negative minimum, or negatives count as 0.
+        dtype: element type of every tensor, a key of :data:`DTYPES`.
+        threads: the most threads to use.
+
+    Raises:
+        RuntimeError: if there is no native library or it reports an error.
+    """
+    pool, code = _pool2d(shape, window, signed), _dtype_code(dtype)
+    _check(_entries().ppool2d_forward(ctypes.byref(pool), code, x, alpha, y, threads), pool)
+
+
+def ppool2d_backward(
+    grad: int,
+    x: int,
+    alpha: int,
+    dx: int,
+    dalpha: int,
+    *,
+    shape: tuple[int, ...],
+    window: Window,
+    signed: bool,
+    dtype: str,
+    threads: int,
+) -> None:
+    """Write the gradients of :func:`ppool2d_forward` to ``dx`` and ``dalpha`` (Eq. 3 and 4).
+
+    ``grad`` and ``dalpha`` are shaped as ``alpha``, ``dx`` as ``x``; the rest is as there.
+
+    Raises:
+        RuntimeError: if there is no native library or it reports an error.
+    """
+    pool, code = _pool2d(shape, window, signed), _dtype_code(dtype)
+    entry = _entries().ppool2d_backward
+    _check(entry(ctypes.byref(pool), code, grad, x, alpha, dx, dalpha, threads), pool)

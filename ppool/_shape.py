@@ -1,0 +1,104 @@
+"""Output-size arithmetic of pooling: the one place it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+__all__ = ["Window", "pair", "pooled_size"]
+
+
+def pair(value: int | Sequence[int], name: str) -> tuple[int, int]:
+    """Return ``value`` as ``(height, width)``; an int counts for both.
+
+    Raises:
+        ValueError: if a sequence has other than one or two entries.
+        TypeError: if an entry is not an int.
+    """
+    entries = (value,) if isinstance(value, int) else tuple(value)
+    if len(entries) == 1:
+        entries = (entries[0], entries[0])
+    if len(entries) != 2:
+        raise ValueError(f"{name}: expected one or two ints, got {value!r}")
+    if not all(isinstance(entry, int) and not isinstance(entry, bool) for entry in entries):
+        raise TypeError(f"{name}: expected ints, got {value!r}")
+    return entries[0], entries[1]
+
+
+def pooled_size(
+    size: int, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool
+) -> int:
+    """Length of one pooled axis, exactly as ``torch.nn.MaxPool2d`` computes it.
+
+    Raises:
+        ValueError: if no window fits, saying which input length would.
+    """
+    extent = dilation * (kernel - 1) + 1
+    free = size + 2 * padding - extent
+    if free < 0:
+        raise ValueError(
+            f"input of {size} is too small for a window of {extent} with padding {padding}; "
+            f"use at least {extent - 2 * padding}"
+        )
+    pooled = (free + (stride - 1 if ceil_mode else 0)) // stride + 1
+    # A window may not start in the right padding (torch, pooling_output_shape).
+    if ceil_mode and (pooled - 1) * stride >= size + padding:
+        pooled -= 1
+    return pooled
+
+
+@dataclass(frozen=True)
+class Window:
+    """A checked pooling window; every field is ``(height, width)`` in pixels.
+
+    Raises:
+        ValueError: if a kernel, stride or dilation is below 1, or padding is negative or more
+            than half the kernel (a window would hold padding alone).
+    """
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    ceil_mode: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("kernel", "stride", "dilation"):
+            if min(getattr(self, name)) < 1:
+                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)!r}")
+        if min(self.padding) < 0:
+            raise ValueError(f"padding: expected at least 0, got {self.padding!r}")
+        for padding, kernel in zip(self.padding, self.kernel, strict=True):
+            if 2 * padding > kernel:
+                raise ValueError(
+                    f"padding: expected at most half of the kernel {self.kernel!r}, "
+                    f"got {self.padding!r}"
+                )
+
+    @classmethod
+    def of(
+        cls,
+        kernel_size: int | Sequence[int],
+        stride: int | Sequence[int] | None = None,
+        padding: int | Sequence[int] = 0,
+        dilation: int | Sequence[int] = 1,
+        ceil_mode: bool = False,
+    ) -> Window:
+        """Build from the arguments of ``torch.nn.MaxPool2d``; ``stride=None`` is the kernel."""
+        return cls(
+            pair(kernel_size, "kernel_size"),
+            pair(kernel_size if stride is None else stride, "stride"),
+            pair(padding, "padding"),
+            pair(dilation, "dilation"),
+            bool(ceil_mode),
+        )
+
+    def output_size(self, height: int, width: int) -> tuple[int, int]:
+        """Pooled ``(height, width)`` of an input of the given height and width."""
+        pooled = (
+            pooled_size(size, k, s, p, d, self.ceil_mode)
+            for size, k, s, p, d in zip(
+                (height, width), self.kernel, self.stride, self.padding, self.dilation, strict=True
+            )
+        )
+        return next(pooled), next(pooled)

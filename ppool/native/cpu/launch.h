@@ -1,0 +1,105 @@
+// What the CPU kernels are asked to do and the task they answer with; knows no runtime.
+#ifndef PPOOL_CPU_LAUNCH_H_
+#define PPOOL_CPU_LAUNCH_H_
+
+#include <algorithm>
+#include <atomic>
+#include <new>
+
+#include "../ppool_params.h"
+
+namespace ppool {
+
+// Pooling with given exponents. x is [n, c, h, w]; alpha and y are [n, c, out_h, out_w].
+struct ForwardJob {
+  Pool2d pool;
+  const void* x;
+  const void* alpha;
+  void* y;
+};
+
+// Side branch and pooling. w_region is [c, 1, kh, kw], the other parameters [c]; alpha may be null.
+struct UnitJob {
+  Pool2d pool;
+  SideBranch branch;
+  const void* x;
+  const void* w_region;
+  const void* prelu_slope;
+  const void* w_point;
+  const void* b_point;
+  void* y;
+  void* alpha;
+};
+
+// Gradients of the pooling: grad as y; dx as x and dalpha as alpha are overwritten.
+struct BackwardJob {
+  Pool2d pool;
+  const void* grad;
+  const void* x;
+  const void* alpha;
+  void* dx;
+  void* dalpha;
+};
+
+// Bilinear resizing of logits [n, classes, h, w] to [out_h, out_w], and the first largest class.
+struct ResizeArgMaxJob {
+  int64_t n, classes, h, w, out_h, out_w;
+  const void* logits;
+  uint8_t* labels;
+};
+
+// Work cut into `units` independent parts; any division of them gives the same bits. `run` does
+// [begin, end) and may throw std::bad_alloc. `cost` is the element visits of one unit.
+struct Task {
+  void (*run)(const void* job, int64_t begin, int64_t end);
+  const void* job;
+  int64_t units;
+  int64_t cost;
+};
+
+// The task refers to the job, which must outlive it. `run` is null for an unsupported type.
+Task plan(const ForwardJob& job, DType dtype);
+Task plan(const UnitJob& job, DType dtype);
+Task plan(const BackwardJob& job, DType dtype);
+Task plan(const ResizeArgMaxJob& job, DType dtype);
+
+// The instruction set the kernels use on this processor: "avx512", "avx2" or "portable".
+const char* instruction_set();
+
+// A task cut into parts, which threads may run in any order.
+class Parts {
+ public:
+  Parts(const Task& task, int64_t most) : task_(task) {
+    const int64_t worth = std::min(task.units * task.cost / kGrain + 1, task.units);
+    count_ = std::min(worth, most);
+  }
+
+  // Zero for an empty task.
+  int64_t count() const { return count_; }
+
+  void run(int64_t index) noexcept {
+    try {
+      task_.run(task_.job, begin(index), begin(index + 1));
+    } catch (const std::bad_alloc&) {
+      out_of_memory_ = true;
+    }
+  }
+
+  // Whether a part that has run could not do its work.
+  bool out_of_memory() const { return out_of_memory_; }
+
+ private:
+  static constexpr int64_t kGrain = 1 << 15;  // element visits that pay for waking a thread
+
+  int64_t begin(int64_t index) const {
+    return task_.units / count_ * index + task_.units % count_ * index / count_;
+  }
+
+  Task task_;
+  int64_t count_;
+  std::atomic<bool> out_of_memory_{false};
+};
+
+}  // namespace ppool
+
+#endif  // PPOOL_CPU_LAUNCH_H_

@@ -1,0 +1,301 @@
+// The operators of domain "ai.ppool", opset 1, for ONNX Runtime on the CPU.
+#include <atomic>
+#include <new>
+
+#include "../cpu/launch.h"
+#include "ort_context.h"
+
+namespace ppool::ort {
+namespace {
+
+// More parts than any pool has threads would only cost; fewer would idle some.
+constexpr int64_t kMostParts = 64;
+
+// One operator at one element type: what ONNX Runtime sees, then what our callbacks need.
+struct Op : CustomOp {
+  const char* name;
+  DType dtype;
+  ElementType element;
+};
+
+// What a node keeps between runs.
+struct Kernel {
+  const Api* api;
+  DType dtype;
+
+  Kernel(const Api* owner, DType type) : api(owner), dtype(type) {}
+  Kernel(const Kernel&) = delete;
+  Kernel& operator=(const Kernel&) = delete;
+  virtual ~Kernel() = default;
+  virtual void compute(KernelContext* context) const = 0;
+
+ protected:
+  // Runs a task on the session's own threads.
+  void run(const KernelContext* context, const Task& task) const {
+    Parts parts(task, kMostParts);
+    const auto run_part = [](void* data, size_t part) {
+      static_cast<Parts*>(data)->run(static_cast<int64_t>(part));
+    };
+    if (parts.count() == 1) {
+      parts.run(0);
+    } else if (parts.count() > 1) {
+      const size_t count = static_cast<size_t>(parts.count());
+      check(api->KernelContext_ParallelFor(context, run_part, count, 0, &parts));
+    }
+    if (parts.out_of_memory()) throw std::bad_alloc();
+  }
+};
+
+// The window attributes of a node; n, c, h and w are left 0.
+template <class Attributes>
+Pool2d read_window(const Attributes& node) {
+  Pool2d pool = {};
+  const Shape kernel = node.read_ints("kernel_shape", 2), strides = node.read_ints("strides", 2);
+  const Shape pads = node.read_ints("pads", 4), dilations = node.read_ints("dilations", 2);
+  for (size_t axis = 0; axis < 2; ++axis) {
+    pool.kernel[axis] = kernel[axis];
+    pool.stride[axis] = strides[axis];
+    pool.padding[axis] = pads[axis];
+    pool.dilation[axis] = dilations[axis];
+    if (kernel[axis] < 1) refuse("kernel_shape", "at least 1", to_text(kernel));
+    if (strides[axis] < 1) refuse("strides", "at least 1", to_text(strides));
+    if (dilations[axis] < 1) refuse("dilations", "at least 1", to_text(dilations));
+    if (pads[axis] < 0 || 2 * pads[axis] > kernel[axis]) {
+      refuse("pads", "0 to half of kernel_shape " + to_text(kernel), to_text(pads));
+    }
+    if (pads[axis] != pads[axis + 2]) {
+      refuse("pads", "the same at both ends of an axis", to_text(pads));
+    }
+  }
+  pool.ceil_mode = node.read_int("ceil_mode") != 0;
+  pool.is_signed = node.read_int("signed") != 0;
+  return pool;
+}
+
+// The window over an input of this shape.
+Pool2d fit(Pool2d pool, const Shape& shape) {
+  if (shape.size() != 4) refuse("X", "4 dimensions [N, C, H, W]", to_text(shape));
+  pool.n = shape[0];
+  pool.c = shape[1];
+  pool.h = shape[2];
+  pool.w = shape[3];
+  if (!is_valid(pool)) refuse("X", "a size that the window fits in", to_text(shape));
+  return pool;
+}
+
+Shape pooled_shape(const Pool2d& pool) {
+  return {pool.n, pool.c, pooled_size(pool, 0), pooled_size(pool, 1)};
+}
+
+// Pooling with given exponents (Eq. 1 and 2): X [N, C, H, W], alpha -> Y, shaped as alpha.
+struct PPool final : Kernel {
+  static constexpr const char* kName = "PPool";
+  static constexpr size_t kInputs = 2, kOutputs = 1;
+  static constexpr bool kLabels = false;
+
+  PPool(const Api* api, DType dtype, const NodeAttributes& node)
+      : Kernel(api, dtype), window(read_window(node)) {}
+
+  void compute(KernelContext* context) const override {
+    const Input x = read_input(api, context, 0), alpha = read_input(api, context, 1);
+    const Pool2d pool = fit(window, x.shape);
+    const Shape pooled = pooled_shape(pool);
+    expect_shape("alpha", pooled, alpha.shape);
+    const ForwardJob job{pool, x.data, alpha.data, make_output(api, context, 0, pooled)};
+    run(context, plan(job, dtype));
+  }
+
+  static void infer(const Api* api, ShapeContext* context) {
+    const TensorInfo* alpha = input_info(api, context, 1);
+    declare_output(api, context, 0, element_of(api, alpha), symbolic_shape(api, alpha));
+  }
+
+  Pool2d window;
+};
+
+// The name of an axis of unknown size after pooling. ONNX Runtime takes equal names for equal sizes,
+// so it says all that the size depends on.
+std::string pooled_name(const Pool2d& pool, int axis, const std::string& name) {
+  return name + " pooled " + to_text({pool.kernel[axis], pool.stride[axis], pool.padding[axis],
+                                      pool.dilation[axis], pool.ceil_mode});
+}
+
+// The unit of Figure 1 (Eq. 5): X, w_region [C, 1, kh, kw], and prelu_slope, w_point and b_point
+// [C] -> Y, and alpha where the node names it.
+struct PPoolUnit final : Kernel {
+  static constexpr const char* kName = "PPoolUnit";
+  static constexpr size_t kInputs = 5, kOutputs = 2;
+  static constexpr bool kLabels = false;
+
+  PPoolUnit(const Api* api, DType dtype, const NodeAttributes& node)
+      : Kernel(api, dtype),
+        window(read_window(node)),
+        branch{node.read_float("input_scale"), node.read_float("alpha_min"),
+               node.read_float("alpha_max")} {
+    if (!(branch.alpha_min <= branch.alpha_max)) {
+      refuse("alpha_min", "at most alpha_max " + std::to_string(branch.alpha_max),
+             std::to_string(branch.alpha_min));
+    }
+  }
+
+  void compute(KernelContext* context) const override {
+    const Input x = read_input(api, context, 0), w_region = read_input(api, context, 1);
+    const Input prelu_slope = read_input(api, context, 2);
+    const Input w_point = read_input(api, context, 3), b_point = read_input(api, context, 4);
+    const Pool2d pool = fit(window, x.shape);
+    expect_shape("w_region", {pool.c, 1, pool.kernel[0], pool.kernel[1]}, w_region.shape);
+    expect_shape("prelu_slope", {pool.c}, prelu_slope.shape);
+    expect_shape("w_point", {pool.c}, w_point.shape);
+    expect_shape("b_point", {pool.c}, b_point.shape);
+    const Shape pooled = pooled_shape(pool);
+    UnitJob job{pool, branch, x.data, w_region.data, prelu_slope.data, w_point.data,
+                b_point.data, nullptr, nullptr};
+    job.y = make_output(api, context, 0, pooled);
+    job.alpha = make_output(api, context, 1, pooled);
+    run(context, plan(job, dtype));
+  }
+
+  static void infer(const Api* api, ShapeContext* context) {
+    const TensorInfo* x = input_info(api, context, 0);
+    SymbolicShape shape = symbolic_shape(api, x);
+    if (shape.sizes.size() != 4) return;
+    const InferAttributes node{api, context};
+    Pool2d pool = read_window(node);
+    pool.h = shape.sizes[2];
+    pool.w = shape.sizes[3];
+    for (int axis = 0; axis < 2; ++axis) {
+      const bool known = shape.sizes[2 + axis] >= 0;
+      shape.sizes[2 + axis] = known ? pooled_size(pool, axis) : -1;
+      std::string& name = shape.names[2 + axis];
+      if (!known && name.empty()) return;
+      name = known ? "" : pooled_name(pool, axis, name);
+    }
+    const int64_t outputs = node.read_int("num_outputs");
+    for (size_t index = 0; index < kOutputs && static_cast<int64_t>(index) < outputs; ++index) {
+      declare_output(api, context, index, element_of(api, x), shape);
+    }
+  }
+
+  Pool2d window;
+  SideBranch branch;
+};
+
+// logits [N, K, h, w] and size [H, W] -> labels uint8 [N, H, W].
+struct ResizeArgMax final : Kernel {
+  static constexpr const char* kName = "ResizeArgMax";
+  static constexpr size_t kInputs = 2, kOutputs = 1;
+  static constexpr bool kLabels = true;
+
+  ResizeArgMax(const Api* api, DType dtype, const NodeAttributes&) : Kernel(api, dtype) {}
+
+  void compute(KernelContext* context) const override {
+    const Input logits = read_input(api, context, 0), size = read_input(api, context, 1);
+    const Shape& shape = logits.shape;
+    if (shape.size() != 4) refuse("logits", "4 dimensions [N, K, h, w]", to_text(shape));
+    if (shape[1] < 1 || shape[1] > 256) refuse("logits", "1 to 256 classes", to_text(shape));
+    if (shape[2] < 1 || shape[3] < 1) refuse("logits", "at least one pixel", to_text(shape));
+    expect_shape("size", {2}, size.shape);
+    const int64_t* target = static_cast<const int64_t*>(size.data);
+    if (target[0] < 0 || target[1] < 0) {
+      refuse("size", "0 or more", to_text({target[0], target[1]}));
+    }
+    ResizeArgMaxJob job{shape[0], shape[1], shape[2], shape[3], target[0], target[1],
+                        logits.data, nullptr};
+    void* labels = make_output(api, context, 0, {shape[0], target[0], target[1]});
+    job.labels = static_cast<uint8_t*>(labels);
+    run(context, plan(job, dtype));
+  }
+};
+
+const Op& op_of(const CustomOp* op) { return *static_cast<const Op*>(op); }
+
+// Shape inference is handed no table, so it is remembered when the library is registered.
+std::atomic<const Api*> registered_api{nullptr};
+
+template <class K>
+Op make_op(DType dtype, ElementType element) {
+  Op op = {};
+  op.name = K::kName;
+  op.dtype = dtype;
+  op.element = element;
+  op.version = kApiVersion;
+  op.GetName = [](const CustomOp* self) { return op_of(self).name; };
+  op.GetExecutionProviderType = [](const CustomOp*) { return "CPUExecutionProvider"; };
+  op.GetInputTypeCount = [](const CustomOp*) { return K::kInputs; };
+  op.GetInputType = [](const CustomOp* self, size_t index) {
+    return K::kLabels && index == 1 ? kInt64 : op_of(self).element;
+  };
+  op.GetOutputTypeCount = [](const CustomOp*) { return K::kOutputs; };
+  op.GetOutputType = [](const CustomOp* self, size_t) {
+    return K::kLabels ? kUInt8 : op_of(self).element;
+  };
+  op.GetInputCharacteristic = [](const CustomOp*, size_t) { return kRequired; };
+  op.GetOutputCharacteristic = [](const CustomOp*, size_t index) {
+    return index == 0 ? kRequired : kOptional;
+  };
+  op.GetInputMemoryType = [](const CustomOp*, size_t) { return kDefaultMemory; };
+  op.CreateKernelV2 = [](const CustomOp* self, const Api* api, const KernelInfo* info,
+                         void** kernel) {
+    return guarded(api, [&] {
+      *kernel = static_cast<Kernel*>(new K(api, op_of(self).dtype, NodeAttributes{api, info}));
+    });
+  };
+  op.KernelComputeV2 = [](void* kernel, KernelContext* context) {
+    const Kernel& of = *static_cast<const Kernel*>(kernel);
+    return guarded(of.api, [&] { of.compute(context); });
+  };
+  op.KernelDestroy = [](void* kernel) { delete static_cast<Kernel*>(kernel); };
+  if constexpr (!K::kLabels) {  // the size of labels is known only when they are made
+    op.InferOutputShapeFn = [](const CustomOp*, ShapeContext* context) {
+      const Api* api = registered_api;
+      return guarded(api, [&] { K::infer(api, context); });
+    };
+  }
+  op.GetStartVersion = [](const CustomOp*) { return 1; };
+  op.GetEndVersion = [](const CustomOp*) { return 1; };
+  return op;
+}
+
+template <class K>
+void add_op(const Api* api, CustomOpDomain* domain) {
+  static const Op ops[] = {
+      make_op<K>(DType::kFloat32, kFloat),
+      make_op<K>(DType::kFloat16, kFloat16),
+      make_op<K>(DType::kBFloat16, kBFloat16),
+      make_op<K>(DType::kFloat64, kDouble),
+  };
+  for (const Op& op : ops) check(api->CustomOpDomain_Add(domain, &op));
+}
+
+// The domain has to outlive every session, so there is one and it is never released.
+CustomOpDomain* make_domain(const Api* api) {
+  CustomOpDomain* domain = nullptr;
+  check(api->CreateCustomOpDomain("ai.ppool", &domain));
+  add_op<PPool>(api, domain);
+  add_op<PPoolUnit>(api, domain);
+  add_op<ResizeArgMax>(api, domain);
+  return domain;
+}
+
+}  // namespace
+}  // namespace ppool::ort
+
+// The entry that SessionOptions.register_custom_ops_library looks for.
+#if defined(_WIN32)
+extern "C" __declspec(dllexport)
+#else
+extern "C" __attribute__((visibility("default")))
+#endif
+ppool::ort::Status* PPOOL_ORT_CALL RegisterCustomOps(ppool::ort::SessionOptions* options,
+                                                     const ppool::ort::ApiBase* base) {
+  using namespace ppool::ort;
+  const Api* api = base->GetApi(kApiVersion);
+  if (api == nullptr) {
+    return base->GetApi(1)->CreateStatus(kFail, "ai.ppool needs ONNX Runtime 1.21 or newer");
+  }
+  return guarded(api, [&] {
+    registered_api = api;
+    static CustomOpDomain* const domain = make_domain(api);
+    check(api->AddCustomOpDomain(options, domain));
+  });
+}

@@ -1,0 +1,132 @@
+"""ONNX Runtime sessions on exported models: native kernels if they load, else portable ones."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from ppool._library import custom_ops_library
+from ppool.metadata import METADATA_KEY, ModelMetadata
+
+__all__ = ["ALPHA_SWITCH", "Session", "make_session"]
+
+# Optional bool input of exported models. ONNX Runtime executes every node of a graph whatever is
+# fetched (RunOptions.only_execute_path_to_fetches acts in training builds only), so the alpha maps
+# stand behind an If on this input.
+ALPHA_SWITCH = "alpha_wanted"
+
+_logger = logging.getLogger("ppool")
+
+
+@dataclass(frozen=True)
+class Session:
+    """A loaded model and how it runs.
+
+    Attributes:
+        session: The ONNX Runtime session; safe to call from several threads.
+        kernels: ``native`` with the custom-op library, ``portable`` with the function bodies
+            inside the model file.
+        reason: Why ``portable``; empty when ``native``.
+        metadata: What the model file says of itself.
+    """
+
+    session: ort.InferenceSession
+    kernels: str
+    reason: str
+    metadata: ModelMetadata
+
+    def run(self, outputs: Sequence[str], feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        """Compute the named outputs; alpha maps that are not among them are not computed.
+
+        Args:
+            outputs: Names such as ``mask`` or ``alpha/pool1``, in the order wanted.
+            feeds: ``image``, uint8 [N, H, W, 3] RGB.
+        """
+        feeds = dict(feeds)
+        if any(entry.name == ALPHA_SWITCH for entry in self.session.get_overridable_initializers()):
+            wanted = any(stage.output in outputs for stage in self.metadata.stages)
+            feeds[ALPHA_SWITCH] = np.array(wanted)
+        results: list[NDArray[Any]] = self.session.run(list(outputs), feeds)
+        return results
+
+
+def make_session(
+    model: str | Path | bytes,
+    *,
+    providers: Sequence[str] | None = None,
+    intra_op_threads: int = 1,
+    spin: bool = False,
+    use_native: bool = True,
+) -> Session:
+    """Load a model written by ``ppool-export``.
+
+    Where the native library is missing or refuses the model, the portable function bodies run
+    instead, and the log (logger ``ppool``) says so once.
+
+    Args:
+        model: Path of the ONNX file, or its content.
+        providers: ONNX Runtime execution providers, best first; ``None`` is the CPU.
+        intra_op_threads: Threads inside one operator; 0 is one for each core.
+        spin: Let idle threads spin instead of sleep: a little faster alone, a lot slower when
+            sessions share cores.
+        use_native: ``False`` runs the portable bodies even where the library is present.
+
+    Raises:
+        ValueError: if ONNX Runtime cannot load the model, or it has no ppool description; export
+            it with ``ppool-export``.
+    """
+    library = custom_ops_library() if use_native else None
+    reason = "" if library else "the native library is not there" if use_native else "as asked"
+    load = partial(_load, model, providers, intra_op_threads, spin)
+    session = None
+    if library is not None:
+        try:
+            session = load(library)
+        except Exception as error:  # noqa: BLE001 (ONNX Runtime's errors share no base class)
+            reason = f"the native library refused the model: {error}"
+    if session is None:
+        try:
+            session = load(None)
+        except Exception as error:
+            raise ValueError(f"model: ONNX Runtime cannot load it: {error}") from error
+        if library is not None:
+            _log_once(reason)
+    text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+    if text is None:
+        raise ValueError(
+            f"model: expected metadata {METADATA_KEY!r}, got a file without; "
+            "export it with ppool-export"
+        )
+    kernels = "portable" if reason else "native"
+    return Session(session, kernels, reason, ModelMetadata.from_json(text))
+
+
+def _load(
+    model: str | Path | bytes,
+    providers: Sequence[str] | None,
+    intra_op_threads: int,
+    spin: bool,
+    library: str | None,
+) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = intra_op_threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
+    # Below errors ONNX Runtime only warns that ALPHA_SWITCH is not a constant, which is its point.
+    options.log_severity_level = 3
+    if library is not None:
+        options.register_custom_ops_library(library)
+    source = model if isinstance(model, bytes) else str(model)
+    return ort.InferenceSession(source, options, providers=providers or ["CPUExecutionProvider"])
+
+
+@cache
+def _log_once(reason: str) -> None:
+    _logger.warning("pooling runs on portable kernels: %s", reason)

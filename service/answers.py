@@ -1,0 +1,203 @@
+"""Segmentations to bytes: palette PNG, overlay, JSON, NPZ and ZIP."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+import time
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+from PIL import Image
+
+from service.engine import Segmentation
+from service.images import ImageLimits, decode
+from service.rle import coco_rle
+from service.schemas import (
+    AlphaMap,
+    ClassArea,
+    ImageResult,
+    Milliseconds,
+    PngMask,
+    RleMask,
+    SegmentReply,
+)
+from service.uploads import Upload
+from service.workers import Journey
+
+__all__ = ["JSON", "NPZ", "PNG", "ZIP", "Answer", "Encoded", "assemble", "encode", "offers"]
+
+PNG, JSON, NPZ, ZIP = "image/png", "application/json", "application/x-npz", "application/zip"
+
+Alpha = Literal["none", "maps", "full"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the client wants back."""
+
+    media: str
+    alpha: Alpha
+    overlay: bool
+    rle: bool
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One image's share of the answer: files by extension, and JSON where the answer has any."""
+
+    name: str
+    files: Mapping[str, bytes]
+    result: ImageResult | None = None
+
+
+def offers(count: int, alpha: Alpha, *, overlay: bool, rle: bool) -> tuple[str, ...]:
+    """The media types that can carry such an answer for ``count`` images, best first."""
+    able = {
+        PNG: count == 1 and alpha == "none" and not rle,
+        JSON: alpha != "full" and not overlay,
+        NPZ: count == 1 and alpha != "maps" and not overlay and not rle,
+        ZIP: not rle,
+    }
+    order = (ZIP, JSON, PNG, NPZ) if count > 1 else (PNG, JSON, NPZ, ZIP)
+    return tuple(media for media in order if able[media])
+
+
+def encode(
+    segmentation: Segmentation,
+    upload: Upload,
+    answer: Answer,
+    limits: ImageLimits,
+    journey: Journey,
+) -> Encoded:
+    """Encode what was found in one photo; the slow part of answering, fit for a thread."""
+    start = time.monotonic()
+    mask = _full_size(segmentation)
+    media, files = answer.media, {}
+    if media in (PNG, ZIP):
+        files["png"] = _overlay(upload.data, mask, limits) if answer.overlay else _png(mask)
+    if media == NPZ or (media == ZIP and answer.alpha == "full"):
+        files["npz"] = _npz(mask, segmentation.alpha)
+    if media in (PNG, NPZ):
+        journey.seconds["encode"] = time.monotonic() - start
+        return Encoded(upload.name, files)
+    classes = _areas(segmentation, mask)
+    json_mask = _json_mask(mask, rle=answer.rle) if media == JSON else None
+    maps = answer.alpha == "maps"
+    alpha = [_alpha_map(*entry) for entry in segmentation.alpha.items()] if maps else None
+    journey.seconds["encode"] = time.monotonic() - start
+    result = ImageResult(
+        name=upload.name,
+        width=segmentation.width,
+        height=segmentation.height,
+        model=segmentation.model.name,
+        classes=classes,
+        mask=json_mask,
+        alpha=alpha,
+        timing_ms=Milliseconds(**{key: round(s * 1e3, 3) for key, s in journey.seconds.items()}),
+    )
+    return Encoded(upload.name, files, result)
+
+
+def assemble(parts: Sequence[Encoded], media: str) -> bytes:
+    """The body of the answer from the share of each image."""
+    if media in (PNG, NPZ):
+        (content,) = parts[0].files.values()
+        return content
+    document = orjson.dumps(SegmentReply([part.result for part in parts if part.result]))
+    return document if media == JSON else _zip(parts, document)
+
+
+def _full_size(segmentation: Segmentation) -> Image.Image:
+    mask = Image.fromarray(segmentation.mask)
+    size = segmentation.width, segmentation.height
+    if mask.size != size:
+        mask = mask.resize(size, Image.Resampling.NEAREST)
+    mask.putpalette(segmentation.model.palette)
+    return mask
+
+
+def _png(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    # Run-length matching on a 2000 x 1500 page mask: 17 KiB in 5 ms; zlib's default 27 KiB at
+    # level 1 in 5 ms, 16 KiB at level 6 in 8 ms.
+    image.save(file, "PNG", compress_level=1, compress_type=zlib.Z_RLE)
+    return file.getvalue()
+
+
+def _overlay(data: bytes, mask: Image.Image, limits: ImageLimits) -> bytes:
+    photo = decode(data, limits).image
+    file = io.BytesIO()
+    Image.blend(photo, mask.convert("RGB"), 0.5).save(file, "PNG", compress_level=1)
+    return file.getvalue()
+
+
+def _npz(mask: Image.Image, alpha: Mapping[str, NDArray[np.float32]]) -> bytes:
+    arrays: dict[str, NDArray[Any]] = {"mask": np.asarray(mask)}
+    arrays |= {f"alpha/{stage}": values.astype(np.float16) for stage, values in alpha.items()}
+    file = io.BytesIO()
+    # As numpy.savez_compressed, but at the level that takes a fifth of the time.
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, array, allow_pickle=False)
+    return file.getvalue()
+
+
+def _areas(segmentation: Segmentation, mask: Image.Image) -> list[ClassArea]:
+    total = segmentation.width * segmentation.height
+    counts = mask.histogram()
+    return [
+        ClassArea(label.id, label.name, label.color, count, round(count / total, 6))
+        for label, count in zip(segmentation.model.metadata.classes, counts, strict=False)
+        if count
+    ]
+
+
+def _json_mask(mask: Image.Image, *, rle: bool) -> PngMask | RleMask:
+    if not rle:
+        return PngMask("png", _base64(_png(mask)))
+    counts = {str(label): text for label, text in coco_rle(np.asarray(mask)).items()}
+    return RleMask("coco_rle", (mask.height, mask.width), counts)
+
+
+def _alpha_map(stage: str, values: NDArray[np.float32]) -> AlphaMap:
+    """Summary of one stage's exponents, float32 [C, h, w]."""
+    channels, height, width = values.shape
+    plane = values.mean(axis=0)
+    low, high = float(plane.min()), float(plane.max())
+    scale = 255 / (high - low) if high > low else 0.0
+    grey = Image.fromarray(((plane - low) * scale).round().astype(np.uint8))
+    return AlphaMap(
+        stage=stage,
+        shape=(channels, height, width),
+        min=float(values.min()),
+        max=float(values.max()),
+        mean=float(values.mean()),
+        channel_mean=values.mean(axis=(1, 2)).tolist(),
+        map=_base64(_png(grey)),
+        map_min=low,
+        map_max=high,
+    )
+
+
+def _zip(parts: Sequence[Encoded], document: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for number, part in enumerate(parts, 1):
+            stem = re.sub(r"[^A-Za-z0-9_-]+", "_", part.name.rsplit(".", 1)[0])[:64]
+            for kind, content in part.files.items():
+                archive.writestr(f"{number:03d}-{stem}.{kind}", content)
+        archive.writestr("result.json", document)
+    return file.getvalue()
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")

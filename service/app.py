@@ -1,0 +1,165 @@
+"""The web application: routes, probes, pages and the form of every error."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import HTMLResponse
+from starlette.staticfiles import StaticFiles
+
+from service import STARTED, openapi, pages
+from service.engine import Engine
+from service.errors import PROBLEM_JSON, BadRequest, ServiceError, problem
+from service.metrics import Metrics
+from service.middleware import Envelope
+from service.models import Model
+from service.schemas import Health, ModelInfo
+from service.segment import segment_router
+from service.settings import Settings
+
+__all__ = ["create_app"]
+
+_logger = logging.getLogger("ppool.service")
+
+
+class Json(Response):
+    """A JSON answer by orjson, which knows dataclasses."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        """The bytes of ``content``."""
+        return orjson.dumps(content)
+
+
+def create_app(models: Mapping[str, Model], settings: Settings) -> FastAPI:
+    """The application on loaded models; its lifespan warms them up and, at the end, drains.
+
+    The engine is ``app.state.engine``, so that the process can announce that it is draining.
+    """
+    metrics = Metrics()
+    for model in models.values():
+        metrics.loaded(
+            version=version("ppool"),
+            model=model.name,
+            kernels=model.session.kernels,
+            provider=model.provider,
+        )
+    engine = Engine(models, settings, metrics)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        # In the background, so that the probes answer while the models warm up.
+        starting = asyncio.create_task(_start(engine))
+        yield
+        await starting
+        await engine.stop()
+
+    app = FastAPI(
+        title="ppool",
+        version=version("ppool"),
+        description=openapi.DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.engine = engine
+    app.add_middleware(Envelope, engine=engine)
+    _add_error_forms(app)
+    app.include_router(segment_router(engine))
+    _add_operations(app, engine)
+    _add_pages(app)
+    return app
+
+
+async def _start(engine: Engine) -> None:
+    await engine.start()
+    _logger.info("%s after %.2f s", engine.phase, time.monotonic() - STARTED)
+
+
+def _add_operations(app: FastAPI, engine: Engine) -> None:
+    @app.get("/livez", tags=["operations"], response_model=Health)
+    async def livez() -> Response:
+        """Whether the process answers at all."""
+        return Json(Health("alive"))
+
+    @app.get(
+        "/readyz", tags=["operations"], response_model=Health, responses=openapi.HEALTH_RESPONSES
+    )
+    async def readyz() -> Response:
+        """Whether to send requests here: the models are warm and the service is not draining."""
+        return Json(Health(engine.phase), 200 if engine.phase == "ready" else 503)
+
+    @app.get(
+        "/metrics",
+        tags=["operations"],
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {}}, "description": "Prometheus text."}},
+    )
+    async def metrics() -> Response:
+        """Counters and histograms for Prometheus."""
+        return Response(engine.metrics.render(), media_type=engine.metrics.content_type)
+
+    @app.get("/models", tags=["models"], response_model=list[ModelInfo])
+    async def models() -> Response:
+        """The loaded models; the first one answers unless another is asked for."""
+        return Json([model.describe() for model in engine.models.values()])
+
+    @app.get(
+        "/models/{name}",
+        tags=["models"],
+        response_model=ModelInfo,
+        responses=openapi.MODEL_RESPONSES,
+    )
+    async def model(name: str) -> Response:
+        """One loaded model: classes, colours, pooling stages, kernels, file digest."""
+        return Json(engine.model(name).describe())
+
+
+def _add_pages(app: FastAPI) -> None:
+    app.mount(pages.ASSETS, StaticFiles(packages=[pages.ASSETS_PACKAGE]))
+
+    @app.get("/", include_in_schema=False)
+    async def front() -> HTMLResponse:
+        return pages.front_page()
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return pages.api_page()
+
+
+def _add_error_forms(app: FastAPI) -> None:
+    @app.exception_handler(ServiceError)
+    async def known(request: Request, error: ServiceError) -> Response:
+        request.state.reason = error.reason()
+        return problem(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def bad_query(request: Request, error: RequestValidationError) -> Response:
+        faults = [
+            f"{fault['loc'][-1]}: {fault['msg']}, got {fault['input']!r}"
+            for fault in error.errors()
+        ]
+        return await known(request, BadRequest(f"Correct the query: {'; '.join(faults)}."))
+
+    @app.exception_handler(HTTPException)
+    async def not_served(request: Request, error: HTTPException) -> Response:
+        """No such path, or no such method there."""
+        request.state.reason = "http"
+        document = {
+            "type": "about:blank",
+            "title": error.detail,
+            "status": error.status_code,
+            "detail": f"{request.method} {request.url.path} is not served; the API is at /docs.",
+        }
+        return Response(orjson.dumps(document), error.status_code, error.headers, PROBLEM_JSON)

@@ -1,0 +1,169 @@
+"""One error class for each way a request can fail, and its problem+json form (RFC 9457).
+
+ServiceError
+├── BadRequest           400  malformed multipart or query
+├── UnknownModel         404
+├── NotAcceptable        406  no answer of a type the client accepts
+├── TooLarge             413  a limit in bytes, pixels, sides, frames or images
+├── UnsupportedImage     415  not an accepted image type
+├── CorruptImage         422  truncated or broken
+├── Overloaded           429  refused by admission control; Retry-After says when to come back
+├── ClientGone           499  the client hung up; nobody reads this
+├── InternalError        500  generic on purpose: the traceback is in the log
+├── NotReady             503  starting or draining
+└── DeadlinePassed       504  names the stage reached
+"""
+
+# ruff: noqa: N818 - these are outcomes, and "TooLargeError" would say no more
+
+from __future__ import annotations
+
+import re
+from typing import Any, ClassVar
+
+import orjson
+from starlette.responses import Response
+
+__all__ = [
+    "BadRequest",
+    "ClientGone",
+    "CorruptImage",
+    "DeadlinePassed",
+    "InternalError",
+    "NotAcceptable",
+    "NotReady",
+    "Overloaded",
+    "ServiceError",
+    "TooLarge",
+    "UnknownModel",
+    "UnsupportedImage",
+    "problem",
+]
+
+PROBLEM_JSON = "application/problem+json"
+
+
+class ServiceError(Exception):
+    """A request that fails in a known way; the message tells the client what to do.
+
+    Attributes:
+        status: HTTP status code.
+        title: The kind of problem in a few words, the same every time.
+        headers: Sent with the answer.
+        members: Further members of the problem document.
+    """
+
+    status: ClassVar[int]
+    title: ClassVar[str]
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.headers: dict[str, str] = {}
+        self.members: dict[str, Any] = {}
+
+    @classmethod
+    def reason(cls) -> str:
+        """The class name as a slug, such as ``too-large``: in ``type`` and in the metrics."""
+        return re.sub("(?<!^)(?=[A-Z])", "-", cls.__name__).lower()
+
+    def document(self) -> dict[str, Any]:
+        """The problem document; its ``type`` never changes for a class of errors."""
+        return {
+            "type": f"urn:ppool:problem:{self.reason()}",
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+            **self.members,
+        }
+
+
+class BadRequest(ServiceError):
+    """The multipart form or the query is malformed."""
+
+    status, title = 400, "Malformed request"
+
+
+class UnknownModel(ServiceError):
+    """No model of that name is loaded."""
+
+    status, title = 404, "Unknown model"
+
+
+class NotAcceptable(ServiceError):
+    """None of the media types that could answer is accepted."""
+
+    status, title = 406, "No acceptable answer"
+
+    def __init__(self, detail: str, available: tuple[str, ...]) -> None:
+        super().__init__(detail)
+        self.members["available"] = available
+
+
+class TooLarge(ServiceError):
+    """Over a limit in bytes, pixels, sides, frames or images."""
+
+    status, title = 413, "Over a limit"
+
+
+class UnsupportedImage(ServiceError):
+    """The content is of no accepted image type."""
+
+    status, title = 415, "Not an accepted image type"
+
+
+class CorruptImage(ServiceError):
+    """The image is truncated or broken."""
+
+    status, title = 422, "Truncated or corrupt image"
+
+
+class Overloaded(ServiceError):
+    """Refused to keep the promises made to the requests already accepted."""
+
+    status, title = 429, "Too busy"
+
+    def __init__(self, what: str, retry_after_seconds: int) -> None:
+        super().__init__(f"The service is busy ({what}). Retry in {retry_after_seconds} s.")
+        self.headers["Retry-After"] = str(retry_after_seconds)
+        self.members["retry_after_seconds"] = retry_after_seconds
+
+
+class ClientGone(ServiceError):
+    """The client closed the connection; the status is only seen in logs and metrics."""
+
+    status, title = 499, "Client closed the connection"
+
+
+class InternalError(ServiceError):
+    """Anything unforeseen; the traceback is in the log only."""
+
+    status, title = 500, "Internal error"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Something went wrong on our side. Report it with the X-Request-Id of this answer."
+        )
+
+
+class NotReady(ServiceError):
+    """No model is warm yet."""
+
+    status, title = 503, "Not ready"
+
+
+class DeadlinePassed(ServiceError):
+    """The time limit passed while the request was in ``stage``."""
+
+    status, title = 504, "Deadline passed"
+
+    def __init__(self, stage: str) -> None:
+        super().__init__(
+            f"The time limit passed in the stage {stage!r}. Retry later or send a smaller request."
+        )
+        self.members["stage"] = stage
+
+
+def problem(error: ServiceError) -> Response:
+    """The answer to a failed request."""
+    return Response(orjson.dumps(error.document()), error.status, error.headers, PROBLEM_JSON)

@@ -1,0 +1,159 @@
+"""Photo files to RGB pixels: limits from the header first, then decoding, never a surprise."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import (  # the plugins register themselves; on demand Pillow would load all seventy
+    BmpImagePlugin,  # noqa: F401
+    Image,
+    JpegImagePlugin,  # noqa: F401
+    PngImagePlugin,  # noqa: F401
+    TiffImagePlugin,  # noqa: F401
+    WebPImagePlugin,  # noqa: F401
+)
+
+from service.errors import CorruptImage, TooLarge, UnsupportedImage
+
+__all__ = ["ImageLimits", "decode"]
+
+# Pillow warns about odd files; a server that anyone can send odd files to would drown in it.
+warnings.filterwarnings("ignore", module="PIL")
+warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+
+_MAGIC = {
+    b"\xff\xd8\xff": "JPEG",
+    b"\x89PNG\r\n\x1a\n": "PNG",
+    b"RIFF": "WEBP",
+    b"BM": "BMP",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"II+\0": "TIFF",
+    b"MM\0+": "TIFF",
+}
+ACCEPTED = "JPEG, PNG, WebP, BMP or TIFF"
+
+# What undoes each EXIF orientation (tag 0x0112, EXIF 2.32 section 4.6.4).
+_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@dataclass(frozen=True)
+class ImageLimits:
+    """What is refused from the header alone, before any pixel is decoded."""
+
+    max_pixels: int
+    max_side_pixels: int
+    max_frames: int
+
+
+@dataclass(frozen=True)
+class Photo:
+    """Upright RGB pixels, at most ``max_side`` pixels a side, and the upright size of the file."""
+
+    image: Image.Image
+    width: int
+    height: int
+
+
+def decode(data: bytes, limits: ImageLimits, *, max_side: int | None = None) -> Photo:
+    """Decode a photo file to upright 8-bit RGB.
+
+    Grey, palette and CMYK become RGB, transparency is laid on white, 16 bits are scaled to 8, the
+    EXIF orientation is undone, the first frame of an animation is used.
+
+    Args:
+        data: The file.
+        limits: What to refuse.
+        max_side: Reduce the photo so that its longer side is at most this many pixels; ``None``
+            keeps its size.
+
+    Raises:
+        UnsupportedImage: if the content is of none of the accepted types.
+        TooLarge: if the header announces more than the limits.
+        CorruptImage: if the content cannot be decoded.
+    """
+    kind = next((kind for magic, kind in _MAGIC.items() if data.startswith(magic)), None)
+    if kind is None or (kind == "WEBP" and data[8:12] != b"WEBP"):
+        raise UnsupportedImage(f"Send a {ACCEPTED} file; the content is none of these.")
+    try:
+        with Image.open(io.BytesIO(data), formats=[kind]) as image:
+            _check(image, limits)
+            return _upright(image, max_side)
+    except (TooLarge, UnsupportedImage):
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise TooLarge(f"Send at most {limits.max_pixels} pixels.") from error
+    except Exception as error:  # decoders raise anything on hostile bytes, and all of it means this
+        raise CorruptImage(f"The {kind} file cannot be decoded; save it again: {error}.") from error
+
+
+def _check(image: Image.Image, limits: ImageLimits) -> None:
+    width, height = image.size
+    if width * height > limits.max_pixels:
+        raise TooLarge(f"Send at most {limits.max_pixels} pixels; this is {width} x {height}.")
+    if max(width, height) > limits.max_side_pixels:
+        raise TooLarge(
+            f"Send sides of at most {limits.max_side_pixels} pixels; this is {width} x {height}."
+        )
+    # Counting the frames of a TIFF means walking the whole file, and only its first is read.
+    frames = 1 if image.format == "TIFF" else getattr(image, "n_frames", 1)
+    if frames > limits.max_frames:
+        raise TooLarge(f"Send at most {limits.max_frames} frames; this has {frames}.")
+
+
+def _upright(image: Image.Image, max_side: int | None) -> Photo:
+    width, height = image.size
+    reduced = _reduced(width, height, max_side)
+    if reduced != (width, height):
+        # JPEG can decode straight to a half, a quarter or an eighth; other formats ignore this.
+        image.draft(None, reduced)
+    image.load()
+    orientation = _orientation(image)
+    rgb = _to_rgb(image)
+    if rgb.size != reduced:
+        rgb = rgb.resize(reduced, Image.Resampling.BILINEAR, reducing_gap=3.0)
+    if orientation in _UPRIGHT:
+        rgb = rgb.transpose(_UPRIGHT[orientation])
+    if orientation >= 5:
+        width, height = height, width
+    return Photo(rgb, width, height)
+
+
+def _reduced(width: int, height: int, max_side: int | None) -> tuple[int, int]:
+    longer = max(width, height)
+    if max_side is None or longer <= max_side:
+        return width, height
+    scale = max_side / longer
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # noqa: BLE001 - a damaged EXIF block is no reason to refuse sound pixels
+        return 1
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        deep = np.asarray(image).astype(np.uint32)
+        # 65535 / 257 = 255, so this rounds; Pillow's own conversion would clip at 255.
+        return Image.fromarray(((deep + 128) // 257).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise UnsupportedImage("Save the image with 8 or 16 bits a channel; this has 32.")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")

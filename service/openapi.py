@@ -1,0 +1,126 @@
+"""What the OpenAPI document says beyond the code: bodies, answers, errors and examples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from service.errors import (
+    PROBLEM_JSON,
+    BadRequest,
+    CorruptImage,
+    DeadlinePassed,
+    InternalError,
+    NotAcceptable,
+    NotReady,
+    Overloaded,
+    ServiceError,
+    TooLarge,
+    UnknownModel,
+    UnsupportedImage,
+)
+from service.schemas import Health, Problem, SegmentReply
+
+__all__ = ["DESCRIPTION", "HEALTH_RESPONSES", "MODEL_RESPONSES", "SEGMENT_BODY"]
+__all__ += ["SEGMENT_RESPONSES"]
+
+Responses = dict[int | str, dict[str, Any]]
+
+DESCRIPTION = """
+Segmentation that keeps fine details, by polynomial pooling
+([Wei et al., CVPR 2019](https://openaccess.thecvf.com/content_CVPR_2019/html/Wei_Building_Detail-Sensitive_Semantic_Segmentation_Networks_With_Polynomial_Pooling_CVPR_2019_paper.html)).
+
+    curl --data-binary @photo.jpg localhost:8000/segment -o mask.png
+    curl --data-binary @photo.jpg -H 'Accept: application/json' localhost:8000/segment
+
+Errors are `application/problem+json` (RFC 9457): `type` never changes, `detail` says what to do.
+"""
+
+_BINARY = {"type": "string", "format": "binary"}
+_TYPES = ("jpeg", "png", "webp", "bmp", "tiff")
+
+SEGMENT_BODY: dict[str, Any] = {
+    "required": True,
+    "description": "One image as the whole body, or several as multipart parts called `image`.",
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": ["image"],
+                "properties": {"image": {"type": "array", "items": _BINARY}},
+            }
+        },
+        **{f"image/{kind}": {"schema": _BINARY} for kind in _TYPES},
+    },
+}
+
+_REPLY: dict[str, Any] = {
+    "images": [
+        {
+            "name": "photo.jpg",
+            "width": 1200,
+            "height": 800,
+            "model": "pages",
+            "classes": [
+                {"id": 0, "name": "paper", "color": "#ffffff", "pixels": 720000, "fraction": 0.75},
+                {"id": 1, "name": "print", "color": "#1f77b4", "pixels": 240000, "fraction": 0.25},
+            ],
+            "mask": {"encoding": "png", "data": "iVBORw0KGgo="},
+            "alpha": None,
+            "timing_ms": {"decode": 8.1, "queue": 0.1, "infer": 31.4, "encode": 2.2},
+        }
+    ]
+}
+
+
+def _text_header(description: str) -> dict[str, Any]:
+    return {"description": description, "schema": {"type": "string"}}
+
+
+def _problem(error: ServiceError) -> dict[str, Any]:
+    return {
+        "description": error.title,
+        "content": {PROBLEM_JSON: {"schema": _PROBLEM_SCHEMA, "example": error.document()}},
+    }
+
+
+_PROBLEM_SCHEMA = TypeAdapter(Problem).json_schema()
+_RETRY = {"Retry-After": {"description": "seconds", "schema": {"type": "integer", "minimum": 1}}}
+
+SEGMENT_RESPONSES: Responses = {
+    200: {
+        "description": "The mask, in the form that `Accept` asks for.",
+        "model": SegmentReply,
+        "headers": {
+            "X-Request-Id": _text_header("the one sent, or a new one"),
+            "X-Model": _text_header("the model that answered"),
+            "Server-Timing": _text_header("decode, queue, infer and encode, in milliseconds"),
+        },
+        "content": {
+            "image/png": {"schema": _BINARY},
+            "application/json": {"example": _REPLY},
+            "application/x-npz": {"schema": _BINARY},
+            "application/zip": {"schema": _BINARY},
+        },
+    },
+    400: _problem(BadRequest("Send each image as a multipart file part called 'image'.")),
+    404: _problem(UnknownModel("No model is called 'cats'; loaded: pages.")),
+    406: _problem(
+        NotAcceptable(
+            "This answer is available as image/png; Accept was 'text/csv'.", ("image/png",)
+        )
+    ),
+    413: _problem(TooLarge("Send at most 33554432 bytes in a request.")),
+    415: _problem(UnsupportedImage("Send a JPEG, PNG, WebP, BMP or TIFF file.")),
+    422: _problem(CorruptImage("The JPEG file cannot be decoded; save it again.")),
+    429: _problem(Overloaded("queue", 2)) | {"headers": _RETRY},
+    500: _problem(InternalError()),
+    503: _problem(NotReady("The model is still warming up. Retry in a second.")),
+    504: _problem(DeadlinePassed("queue")),
+}
+
+# Without a "default" FastAPI would promise validation errors in a form of its own.
+MODEL_RESPONSES: Responses = {404: SEGMENT_RESPONSES[404], "default": SEGMENT_RESPONSES[500]}
+
+HEALTH_RESPONSES: Responses = {503: {"model": Health, "description": "Starting or draining."}}

@@ -1,0 +1,90 @@
+"""Networks by name, with any pooling, and their checkpoints."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from models import Checkpoint, create_model, list_models, list_poolings
+from ppool import PPool2d
+from ppool.metadata import InputPolicy, LabelClass
+
+
+@pytest.mark.parametrize("pooling", list_poolings())
+@pytest.mark.parametrize("name", list_models())
+def test_every_network_trains_a_step_with_every_pooling(name: str, pooling: str) -> None:
+    torch.manual_seed(0)
+    model = create_model(name, pooling=pooling, num_classes=5)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    before = [p.detach().clone() for p in model.parameters()]
+    logits = model(torch.randn(2, 3, 64, 96))
+    assert logits.shape[:2] == (2, 5)
+    logits.square().mean().backward()
+    optimizer.step()
+    assert any(not torch.equal(b, p) for b, p in zip(before, model.parameters(), strict=True))
+
+
+def test_poolings_can_be_mixed_by_stage() -> None:
+    mixed = {"pool1": "ppool", "pool2": "max", "pool3": "average", "pool4": "ppool"}
+    model = create_model("unet_small", pooling=mixed, num_classes=3)
+    kinds = {name: type(getattr(model, name)).__name__ for name in mixed}
+    assert kinds == {
+        "pool1": "PPool2d", "pool2": "MaxPool2d", "pool3": "AvgPool2d", "pool4": "PPool2d"
+    }  # fmt: skip
+
+
+def test_unet_small_keeps_height_and_width() -> None:
+    model = create_model("unet_small", num_classes=7).eval()
+    assert model(torch.rand(1, 3, 48, 80)).shape == (1, 7, 48, 80)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "unet_large"}, "network: expected one of .*unet_small.* got 'unet_large'"),
+        ({"name": "unet_small", "pooling": "min"}, "pooling: expected one of .*max.* got 'min'"),
+        ({"name": "unet_small", "pooling": {"pool1": "max"}}, "expected a name for stage 'pool2'"),
+    ],
+)
+def test_unknown_names_list_the_known_ones(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        create_model(**arguments)  # type: ignore[arg-type]
+
+
+def checkpoint() -> Checkpoint:
+    torch.manual_seed(0)
+    model = create_model("unet_small", num_classes=2)
+    return Checkpoint(
+        network="unet_small",
+        pooling="ppool",
+        classes=(LabelClass(0, "paper", "#ffffff"), LabelClass(1, "ink", "#000080")),
+        input=InputPolicy(256, 16),
+        mean=(0.5, 0.5, 0.5),
+        std=(0.2, 0.2, 0.2),
+        state_dict=model.state_dict(),
+        training={"seed": 0, "held_out": {"mean_iou": 0.5}},
+    )
+
+
+def test_checkpoint_round_trip_rebuilds_the_same_network(tmp_path: Path) -> None:
+    saved = checkpoint()
+    saved.save(tmp_path / "checkpoint.pt")
+    loaded = Checkpoint.load(tmp_path / "checkpoint.pt")
+    assert (loaded.classes, loaded.input, loaded.training) == (
+        saved.classes, saved.input, saved.training
+    )  # fmt: skip
+    model = loaded.build()
+    assert not model.training
+    assert any(isinstance(module, PPool2d) for module in model.modules())
+    x = torch.rand(1, 3, 32, 32)
+    assert torch.equal(model(x), saved.build()(x))
+
+
+def test_other_files_are_no_checkpoints(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    path.write_bytes(b"not a checkpoint")
+    with pytest.raises(ValueError, match=r"weights\.pt: not a checkpoint written by ppool-train"):
+        Checkpoint.load(path)
+    torch.save({"state_dict": {}}, path)
+    with pytest.raises(ValueError, match="not a checkpoint"):
+        Checkpoint.load(path)

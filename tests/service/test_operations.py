@@ -1,0 +1,124 @@
+"""Probes, metrics, models, and a description that matches what is served."""
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from service.models import Model, load_model
+from tests.service.harness import METADATA, Client, encoded, photo
+
+
+def test_the_probes_say_alive_and_ready(client: Client) -> None:
+    assert client.get("/livez").json() == {"status": "alive"}
+    assert client.get("/readyz").json() == {"status": "ready"}
+
+
+def test_a_draining_service_is_alive_but_not_ready(client: Client) -> None:
+    engine = client.app.state.engine
+    engine.phase = "draining"
+    try:
+        answer = client.get("/readyz")
+        assert (answer.status_code, answer.json()) == (503, {"status": "draining"})
+        assert client.get("/livez").status_code == 200
+    finally:
+        engine.phase = "ready"
+
+
+def test_a_model_tells_all_about_itself(client: Client, model_file: Path) -> None:
+    about = client.get("/models/tiny").json()
+    assert [about] == client.get("/models").json()
+    assert about["name"] == "tiny"
+    assert [entry["name"] for entry in about["classes"]] == ["dark", "middle", "bright"]
+    assert [entry["name"] for entry in about["stages"]] == ["pool1", "pool2"]
+    assert about["input"] == {"max_side": 128, "multiple": 16}
+    assert about["provider"] == "CPUExecutionProvider"
+    assert about["kernels"] in {"native", "portable"}
+    assert about["sha256"] == hashlib.sha256(model_file.read_bytes()).hexdigest()
+
+
+def test_an_unknown_model_is_a_problem_naming_the_known(client: Client) -> None:
+    answer = client.get("/models/cats")
+    assert answer.status_code == 404
+    assert "'cats'" in answer.json()["detail"]
+    assert "tiny" in answer.json()["detail"]
+
+
+def test_a_model_is_served_under_the_name_given(model_file: Path) -> None:
+    assert load_model(model_file, name="mine").name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(None, "does not exist"), (b"not an ONNX file", "cannot be served")]
+)
+def test_a_bad_model_file_says_why(tmp_path: Path, content: bytes | None, message: str) -> None:
+    path = tmp_path / "model.onnx"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        load_model(path)
+
+
+def test_metrics_count_requests_stages_and_batches(serving: Any) -> None:
+    with serving() as client:
+        client.segment(encoded(photo()))
+        client.segment(b"broken")
+        text = client.get("/metrics").text
+        families = {family.name for family in text_string_to_metric_families(text)}
+        assert families >= {
+            "ppool_requests",
+            "ppool_requests_in_flight",
+            "ppool_stage_seconds",
+            "ppool_batch_size",
+            "ppool_pad_waste_ratio",
+            "ppool_queue_depth",
+            "ppool_build_info",
+        }
+        assert client.metric('ppool_requests_total{reason="ok",status="200"}') == 1
+        assert client.metric('ppool_requests_total{reason="unsupported-image",status="415"}') == 1
+        for stage in ("decode", "queue", "infer", "encode", "total"):
+            count = f'ppool_stage_seconds_count{{model="tiny",stage="{stage}"}}'
+            assert client.metric(count) == 1
+        # 60 x 40 pixels in 64 x 48.
+        waste = client.metric('ppool_pad_waste_ratio_sum{model="tiny"}')
+        assert waste == pytest.approx(1 - 60 * 40 / (64 * 48))
+        assert re.search(r'ppool_build_info\{kernels="\w+",model="tiny",provider="CPU', text)
+
+
+def test_openapi_lists_every_status_and_media_type(client: Client) -> None:
+    document = client.get("/openapi.json").json()
+    segment = document["paths"]["/segment"]["post"]
+    assert set(segment["responses"]) == {
+        *("200", "400", "404", "406", "413", "415", "422", "429", "500", "503", "504")
+    }
+    assert set(segment["responses"]["200"]["content"]) == {
+        *("image/png", "application/json", "application/x-npz", "application/zip")
+    }
+    assert {parameter["name"] for parameter in segment["parameters"]} == {
+        *("model", "alpha", "overlay", "mask")
+    }
+    assert "multipart/form-data" in segment["requestBody"]["content"]
+    for status, response in segment["responses"].items():
+        if status != "200":
+            (media,) = response["content"]
+            assert media == "application/problem+json"
+            assert response["content"][media]["example"]["status"] == int(status)
+    assert "SegmentReply" in document["components"]["schemas"]
+    assert "HTTPValidationError" not in str(document)
+
+
+def test_pages_load_nothing_from_outside(client: Client) -> None:
+    for path in ("/", "/docs"):
+        page = client.get(path)
+        assert page.headers["content-type"].startswith("text/html")
+        assert "default-src 'self'" in page.headers["content-security-policy"]
+        assert "://" not in page.text
+        for link in re.findall(r'(?:href|src)="([^"]+)"', page.text):
+            assert link.startswith("data:") or client.get(f"/{link}").status_code == 200
+
+
+def test_model_metadata_of_the_session_is_the_files(model: Model) -> None:
+    assert model.metadata == METADATA

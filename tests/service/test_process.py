@@ -1,0 +1,118 @@
+"""The real command, in a process of its own."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.service.harness import encoded, photo
+
+ROOT = Path(__file__).parents[2]
+
+
+@contextmanager
+def served(*arguments: str, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A server that is ready, and its address."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "service", *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+        cwd=ROOT,
+    ) as process:
+        assert process.stderr is not None
+        address = ""
+        try:
+            for line in process.stderr:
+                if found := re.search(r"listening on (\S+),", line):
+                    address = found[1]
+                if "ready after" in line:
+                    break
+            yield process, address
+        finally:
+            process.kill()
+
+
+def test_it_serves_and_sigterm_under_load_loses_nothing_and_exits_0(model_file: Path) -> None:
+    body = encoded(photo(1500, 1000), "JPEG")
+    arguments = (str(model_file), "--port", "0", "--name", "mine")
+    with (
+        served(*arguments, PPOOL_DRAIN_DELAY_SECONDS="0.5") as (process, address),
+        httpx.Client(base_url=address, timeout=20) as client,
+        ThreadPoolExecutor(8) as clients,
+    ):
+        assert client.get("/readyz").status_code == 200
+        assert client.post("/segment", content=body).headers["x-model"] == "mine"
+
+        def send_until_told_to_go_elsewhere() -> list[int]:
+            statuses = []
+            while True:
+                answer = client.post("/segment", content=body)
+                statuses.append(answer.status_code)
+                if answer.headers.get("connection") == "close":
+                    return statuses
+
+        pending = [clients.submit(send_until_told_to_go_elsewhere) for _ in range(8)]
+        answered = r'ppool_requests_total\{reason="ok",status="200"\} \d\d'
+        while not re.search(answered, client.get("/metrics").text):
+            pass
+        process.send_signal(signal.SIGTERM)
+        statuses = [status for future in pending for status in future.result()]
+        assert len(statuses) >= 10
+        assert set(statuses) == {200}
+        assert process.wait(20) == 0
+
+
+def test_torch_and_onnx_are_not_imported() -> None:
+    code = (
+        "import sys, service.__main__;"
+        "bad = {'torch', 'onnx', 'models', 'export', 'training'} & set(sys.modules);"
+        "sys.exit(f'imported {bad}' if bad else 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "message"),
+    [
+        (["nowhere.onnx"], {}, "model: expected an ONNX file, got 'nowhere.onnx'"),
+        ([], {"PPOOL_PORT": "http"}, "setting port (PPOOL_PORT): expected a valid integer"),
+    ],
+)
+def test_a_bad_start_says_why_and_exits_2(
+    arguments: list[str], environment: dict[str, str], message: str
+) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "service", *arguments],
+        env={**os.environ, **environment},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_taken_port_says_so(model_file: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        result = subprocess.run(
+            [sys.executable, "-m", "service", str(model_file), "--port", port],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert result.returncode == 2
+    assert "choose another --port" in result.stderr

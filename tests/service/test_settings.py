@@ -1,0 +1,51 @@
+"""Where settings come from and what a bad one says."""
+
+from pathlib import Path
+
+import pytest
+
+from service.settings import load_settings
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "ppool.toml"
+    path.write_text('host = "file"\nport = 1\nworkers = 1\n')
+    return path
+
+
+def test_command_line_beats_environment_beats_file_beats_default(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PPOOL_PORT", "2")
+    monkeypatch.setenv("PPOOL_WORKERS", "2")
+    settings = load_settings(file, workers=3, name=None)
+    assert (settings.max_images, settings.host) == (32, "file")
+    assert (settings.port, settings.workers) == (2, 3)
+
+
+def test_a_bad_value_names_key_value_and_what_was_expected(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PPOOL_WORKERS", "many")
+    with pytest.raises(
+        ValueError, match=r"setting workers \(PPOOL_WORKERS\): expected a valid integer.*got 'many'"
+    ):
+        load_settings()
+
+
+def test_an_unknown_key_in_the_file_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "ppool.toml"
+    path.write_text("worker = 3\n")
+    with pytest.raises(ValueError, match="setting worker "):
+        load_settings(path)
+
+
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"expected a TOML file, got .*nowhere.toml"):
+        load_settings(tmp_path / "nowhere.toml")
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load_settings().port = 1  # type: ignore[misc]

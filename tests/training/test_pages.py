@@ -1,0 +1,244 @@
+"""Drawn pages: exact labels, one page per seed, and a dataset that checks itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from training.pages import (
+    PAGE_CLASSES,
+    FontLibrary,
+    Page,
+    PageDataset,
+    draw_page,
+    pictures,
+    textures,
+    write_dataset,
+)
+from training.pages.camera import without_unseen
+from training.pages.classes import DESK, LINE, PAPER, PICTURE, TEXT
+from training.pages.dice import Dice
+from training.pages.draw import installed_fonts
+from training.pages.frame import Frame, Placing
+from training.pages.photos import PHOTO_NAMES, TEXTURE_NAMES, Photos
+from training.pages.sheet import Ink, Sheet, text_alpha
+
+SIDE = 200
+BLACK_TEXT = Ink(TEXT, (0, 0, 0))
+BLACK_LINE = Ink(LINE, (0, 0, 0))
+
+
+def white_sheet() -> Sheet:
+    return Sheet(np.full((2 * SIDE, 2 * SIDE, 3), 255, np.uint8), unit=2.0)
+
+
+def seen(sheet: Sheet, corners: list[tuple[int, int]] | None = None) -> Frame:
+    """The sheet before a white desk, by default filling the frame exactly."""
+    side = 2 * SIDE
+    frame = Frame(np.full((side, side, 3), 255, np.uint8), unit=2.0)
+    square = [(0, 0), (side, 0), (side, side), (0, side)]
+    placing = Placing(np.asarray(corners or square, np.float32), curl=0.0, lifted=False)
+    # This seed draws no crease across the sheet.
+    frame.lay(Dice(1), sheet, placing)
+    return frame
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> float:
+    return float((a & b).sum() / (a | b).sum())
+
+
+@pytest.fixture(scope="module")
+def fonts() -> FontLibrary:
+    """Pillow's own face alone, so that the pages are the same on every machine."""
+    return FontLibrary.find(folders=())
+
+
+@pytest.fixture(scope="module")
+def pages(fonts: FontLibrary) -> list[Page]:
+    return [draw_page(seed, fonts) for seed in range(16)]
+
+
+def test_a_page_is_an_rgb_image_and_a_mask_of_known_labels(pages: list[Page]) -> None:
+    for page in pages:
+        assert page.image.dtype == page.mask.dtype == np.uint8
+        assert page.image.shape == (*page.mask.shape, 3)
+        assert 359 <= max(page.mask.shape) <= 1301
+        assert page.mask.max() < len(PAGE_CLASSES)
+
+
+def test_all_classes_occur_within_a_few_pages(pages: list[Page]) -> None:
+    found = np.unique(np.concatenate([np.unique(page.mask) for page in pages]))
+    assert found.tolist() == list(range(len(PAGE_CLASSES)))
+
+
+def test_class_ids_are_their_positions_and_colors_differ() -> None:
+    assert [entry.id for entry in PAGE_CLASSES] == list(range(7))
+    assert len({entry.color for entry in PAGE_CLASSES}) == 7
+
+
+def test_the_same_seed_draws_the_same_page_and_another_seed_another(
+    pages: list[Page], fonts: FontLibrary
+) -> None:
+    again = draw_page(3, fonts)
+    np.testing.assert_array_equal(again.image, pages[3].image)
+    np.testing.assert_array_equal(again.mask, pages[3].mask)
+    assert pages[4].image.shape != again.image.shape or (pages[4].image != again.image).any()
+
+
+def test_text_labels_are_the_ink_pixels(fonts: FontLibrary) -> None:
+    sheet = white_sheet()
+    font = fonts.faces[0].load(60)
+    coverage, left, top = text_alpha(font, "Ink, exactly")
+    sheet.put(coverage, 20 + left, 200 + top, BLACK_TEXT)
+    frame = seen(sheet)
+    small = cv2.resize(frame.rgb, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    ink, mask = small[..., 0] < 128, frame.label((SIDE, SIDE), 0.0)
+    assert ink.any()
+    assert iou(mask == TEXT, ink) > 0.85
+    assert not (mask == DESK).any()
+
+
+def test_labels_go_through_the_same_warp_as_colors() -> None:
+    sheet = white_sheet()
+    for x in range(40, 360, 40):
+        sheet.rule((x, 30), (x, 370), 8, BLACK_LINE)
+    frame = seen(sheet, [(60, 20), (390, 50), (340, 380), (10, 330)])
+    small = cv2.resize(frame.rgb, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    mask = frame.label((SIDE, SIDE), 0.0)
+    assert iou(mask == LINE, small[..., 0] < 140) > 0.85
+    assert mask[0, 0] == DESK
+
+
+@pytest.mark.parametrize("blur", [0.0, 0.8, 1.5])
+def test_a_hairline_keeps_its_label_unbroken(blur: float) -> None:
+    sheet = white_sheet()
+    sheet.rule((0, 201), (400, 216), 1, BLACK_LINE)
+    mask = seen(sheet).label((SIDE, SIDE), blur)
+    assert (mask[:, 3:-3] == LINE).any(0).all()
+    assert (mask == LINE).sum(0).max() <= 6
+
+
+def test_text_wins_over_a_stamp_and_a_rule_on_its_own_strokes_only() -> None:
+    sheet = white_sheet()
+    sheet.rule((0, 200), (400, 200), 40, BLACK_LINE)
+    sheet.rule((200, 0), (200, 400), 40, BLACK_TEXT)
+    mask = seen(sheet).label((SIDE, SIDE), 0.0)
+    assert mask[100, 100] == TEXT
+    assert mask[100, 20] == LINE
+    assert mask[20, 20] == PAPER
+
+
+def test_ink_that_cannot_be_seen_is_paper_but_pictures_stay() -> None:
+    mask = np.asarray([[TEXT] * 20, [PICTURE] * 20], np.uint8).repeat(10, 0)
+    flat = np.full((20, 20, 3), 0.5, np.float32)
+    unseen = without_unseen(mask, flat, noise_level=0.01)
+    assert set(unseen[:10].flat) == {PAPER}
+    assert set(unseen[10:].flat) == {PICTURE}
+    flat[:, 0] = 0.1
+    bold = np.full((20, 20), TEXT, np.uint8)
+    bold[:, [0, *range(12, 20)]] = PAPER
+    np.testing.assert_array_equal(without_unseen(bold, flat, noise_level=0.01), bold)
+    flat[:, ::4] = 0.1
+    np.testing.assert_array_equal(without_unseen(mask, flat, noise_level=0.01), mask)
+
+
+def test_the_test_photos_are_never_drawn_on() -> None:
+    used = {Path(name).stem for name in PHOTO_NAMES + TEXTURE_NAMES}
+    assert used.isdisjoint({"page", "text", "astronaut", "coffee"})
+
+
+def test_pictures_are_drawn_where_no_photo_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (pictures, textures):
+        monkeypatch.setattr(module, "load_photos", lambda: Photos((), ()))
+    for seed in range(8):
+        assert pictures.picture(Dice(seed), 40, 60).shape == (40, 60, 3)
+        assert textures.desk(Dice(seed), 40, 60, 2.0).shape == (40, 60, 3)
+
+
+def test_the_face_built_into_pillow_is_found_without_any_folder(fonts: FontLibrary) -> None:
+    assert [face.path for face in fonts.faces] == [None]
+    assert fonts.choose(Dice(0), "latin", handwritten=True) is None
+
+
+def test_no_face_is_both_print_and_handwriting() -> None:
+    installed = installed_fonts()
+    print_faces, pen_faces = installed.having("latin"), installed.having("latin", True)
+    assert set(print_faces).isdisjoint(pen_faces)
+
+
+def test_a_library_without_print_faces_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"printed Latin face.*FontLibrary\.find"):
+        FontLibrary(())
+
+
+def test_a_dataset_is_written_resumed_and_never_mixed(tmp_path: Path) -> None:
+    write_dataset(tmp_path, 3, seed=50, workers=1, val_share=0.34)
+    image, mask = (tmp_path / "train" / kind / "00001.png" for kind in ("images", "masks"))
+    kept, lost = (tmp_path / "train/masks/00000.png").stat().st_mtime_ns, mask.read_bytes()
+    mask.unlink()
+    write_dataset(tmp_path, 3, seed=50, workers=1, val_share=0.34)
+    assert mask.read_bytes() == lost
+    assert (tmp_path / "train/masks/00000.png").stat().st_mtime_ns == kept
+
+    train, val = PageDataset(tmp_path / "train"), PageDataset(tmp_path / "val")
+    assert (len(train), len(val)) == (2, 1)
+    np.testing.assert_array_equal(train[1].image, draw_page(51).image)
+    np.testing.assert_array_equal(train[1].mask, draw_page(51).mask)
+    assert image.is_file()
+    assert not list(tmp_path.rglob("*.part"))
+
+    described = json.loads((tmp_path / "dataset.json").read_text("utf-8"))
+    assert described["splits"]["train"] == {"seed": 50, "count": 2}
+    assert described["splits"]["val"]["seed"] > 1 << 39
+    assert described["classes"] == [entry.name for entry in PAGE_CLASSES]
+    with pytest.raises(ValueError, match="draw into an empty folder"):
+        write_dataset(tmp_path, 3, seed=51, workers=1)
+
+
+def test_a_dataset_of_no_pages_or_workers_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="count >= 1"):
+        write_dataset(tmp_path, 0)
+    with pytest.raises(ValueError, match="workers >= 1"):
+        write_dataset(tmp_path, 1, workers=0)
+
+
+def pair(folder: Path, mask: np.ndarray | None) -> Path:
+    """A split of one 4 x 6 image and the given mask."""
+    for kind, values in (("images", np.zeros((4, 6, 3), np.uint8)), ("masks", mask)):
+        (folder / kind).mkdir()
+        if values is not None:
+            cv2.imwrite(str(folder / kind / "00000.png"), values)
+    return folder
+
+
+def test_an_empty_folder_and_a_missing_mask_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"images: expected PNG images, found none"):
+        PageDataset(tmp_path)
+    with pytest.raises(ValueError, match=r"masks.00000\.png: missing"):
+        PageDataset(pair(tmp_path, None))
+
+
+@pytest.mark.parametrize(
+    ("mask", "complaint"),
+    [
+        (np.zeros((4, 6, 3), np.uint8), "expected 8-bit grey"),
+        (np.zeros((4, 6), np.uint16), "expected 8-bit grey"),
+        (np.zeros((5, 6), np.uint8), r"expected \(4, 6\) as its image, got \(5, 6\)"),
+        (np.full((4, 6), 7, np.uint8), "expected labels 0 to 6, got 7"),
+    ],
+)
+def test_a_wrong_mask_is_named_when_read(tmp_path: Path, mask: np.ndarray, complaint: str) -> None:
+    pages = PageDataset(pair(tmp_path, mask))
+    with pytest.raises(ValueError, match=rf"masks.00000\.png: {complaint}"):
+        pages[0]
+
+
+def test_a_file_that_is_no_picture_is_named(tmp_path: Path) -> None:
+    folder = pair(tmp_path, np.zeros((4, 6), np.uint8))
+    (folder / "images" / "00000.png").write_text("not a picture")
+    with pytest.raises(ValueError, match=r"images.00000\.png: not a readable image"):
+        PageDataset(folder)[0]

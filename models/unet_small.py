@@ -64,6 +64,7 @@ class UNetSmall(nn.Module):
         self.lateral1 = _conv(w2, w2, 1)
         self.decoder1 = _conv(w2, w2)
         self.head = nn.Conv2d(w2, 4 * num_classes, 1)
+        _start_alike(self.head, 4)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits at the resolution of ``x``."""
@@ -79,6 +80,17 @@ class UNetSmall(nn.Module):
 
 def _upsample(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+
+
+def _start_alike(head: nn.Conv2d, group: int) -> None:
+    """Give the channels that become one pixel block equal weights.
+
+    A pixel shuffle of random channels leaves a checkerboard wherever the classes are close
+    (Aitken et al., "Checkerboard artifact free sub-pixel convolution", 2017).
+    """
+    for parameter in head.parameters():
+        first = parameter.detach()[::group]
+        parameter.data.copy_(first.repeat_interleave(group, dim=0))
 
 
 def unet_small(*, pooling: str | Mapping[str, str], num_classes: int) -> UNetSmall:

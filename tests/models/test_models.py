@@ -33,6 +33,12 @@ def test_poolings_can_be_mixed_by_stage() -> None:
     }  # fmt: skip
 
 
+def test_unet_small_starts_without_a_checkerboard() -> None:
+    logits = create_model("unet_small", num_classes=3).eval()(torch.rand(1, 3, 32, 32))
+    blocks = logits.detach().unfold(2, 2, 2).unfold(3, 2, 2).flatten(-2)
+    assert torch.allclose(blocks.amax(-1), blocks.amin(-1), atol=1e-6)
+
+
 def test_unet_small_keeps_height_and_width() -> None:
     model = create_model("unet_small", num_classes=7).eval()
     assert model(torch.rand(1, 3, 48, 80)).shape == (1, 7, 48, 80)

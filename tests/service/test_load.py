@@ -85,7 +85,9 @@ def test_sixty_four_clients_make_batches_of_more_than_two(
 ) -> None:
     with serving(gated, workers=1, max_batch_size=8) as client:
         gate.close()
-        pending = [client.start("POST", "/segment", content=BODY) for _ in range(64)]
+        pending = [client.start("POST", "/segment", content=BODY)]
+        gate.arrived.acquire()
+        pending += [client.start("POST", "/segment", content=BODY) for _ in range(63)]
         while client.metric("ppool_queue_depth") < 63:
             pass
         gate.open.set()

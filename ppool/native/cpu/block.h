@@ -9,7 +9,7 @@
 
 namespace ppool {
 
-// Pooled elements worked on together; a multiple of every vector length, small enough for L1.
+// Pooled elements worked on together: enough to outweigh each loop's start, few enough for L1.
 constexpr int kLanes = 256;
 
 // Pooled elements [first, first + count) of a plane, in row-major order.
@@ -40,7 +40,8 @@ struct Run {
 
 // Calls visit(run) for each pooled row that the block touches, for one tap of the window.
 template <class Visit>
-PPOOL_HOST_DEVICE void for_each_run(const Plane& plane, Block block, int64_t tap, const Visit& visit) {
+PPOOL_HOST_DEVICE void for_each_run(const Plane& plane, Block block, int64_t tap,
+                                    const Visit& visit) {
   const Pool2d& pool = plane.pool;
   const int64_t tap_row = tap / pool.kernel[1], tap_column = tap % pool.kernel[1];
   int64_t row = block.first / plane.out_width, column = block.first % plane.out_width;

@@ -113,8 +113,8 @@ struct PPool final : Kernel {
   Pool2d window;
 };
 
-// The name of an axis of unknown size after pooling. ONNX Runtime takes equal names for equal sizes,
-// so it says all that the size depends on.
+// The name of an axis of unknown size after pooling. ONNX Runtime takes equal names for equal
+// sizes, so it says all that the size depends on.
 std::string pooled_name(const Pool2d& pool, int axis, const std::string& name) {
   return name + " pooled " + to_text({pool.kernel[axis], pool.stride[axis], pool.padding[axis],
                                       pool.dilation[axis], pool.ceil_mode});

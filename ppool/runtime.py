@@ -86,19 +86,19 @@ def make_session(
     library = custom_ops_library() if use_native else None
     reason = "" if library else "the native library is not there" if use_native else "as asked"
     load = partial(_load, model, providers, intra_op_threads, spin)
-    session = None
+    session, detail = None, ""
     if library is not None:
         try:
             session = load(library)
         except Exception as error:  # noqa: BLE001 (ONNX Runtime's errors share no base class)
-            reason = f"the native library refused the model: {error}"
+            reason, detail = "the native library refused the model", str(error)
     if session is None:
         try:
             session = load(None)
         except Exception as error:
             raise ValueError(f"model: ONNX Runtime cannot load it: {error}") from error
         if library is not None:
-            _log_once(reason)
+            _log_once(f"{reason}: {detail}")
     text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
     if text is None:
         raise ValueError(

@@ -1,0 +1,120 @@
+"""The model that ships, on real photos it was never trained on, through the service."""
+
+import io
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from skimage import data
+from skimage.filters import threshold_sauvola
+
+from ppool.runtime import make_session
+from service.models import load_model, shipped_model
+from service.shapes import pad
+from tests.service.harness import Client, encoded
+
+INK = {"text", "handwriting", "line"}
+PHOTOS = ("page", "astronaut", "coffee")
+
+
+@pytest.fixture(scope="module")
+def shipped(serving: Callable[..., Any]) -> Iterator[Client]:
+    with serving(load_model(shipped_model()), max_batch_size=8) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def names() -> list[str]:
+    return [label.name for label in load_model(shipped_model()).metadata.classes]
+
+
+def photo(name: str) -> NDArray[np.uint8]:
+    pixels: NDArray[np.uint8] = getattr(data, name)()
+    return pixels
+
+
+def mask_of(client: Client, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    answer = client.segment(encoded(pixels), accept="image/png")
+    assert answer.status_code == 200, answer.text
+    image = Image.open(io.BytesIO(answer.content))
+    assert image.mode == "P"
+    return np.asarray(image)
+
+
+@pytest.mark.parametrize("name", PHOTOS)
+def test_mask_has_the_size_of_the_photo(shipped: Client, name: str) -> None:
+    assert mask_of(shipped, photo(name)).shape == photo(name).shape[:2]
+
+
+def test_ink_on_a_real_page_agrees_with_sauvola(shipped: Client, names: list[str]) -> None:
+    page = photo("page")
+    found = np.isin(mask_of(shipped, page), [names.index(name) for name in INK])
+    expected = page < threshold_sauvola(page, window_size=25, k=0.2)
+    assert (found & expected).sum() / (found | expected).sum() >= 0.6
+
+
+def test_a_plain_photo_is_mostly_picture(shipped: Client, names: list[str]) -> None:
+    mask = mask_of(shipped, photo("astronaut"))
+    assert (mask == names.index("picture")).mean() > 0.5
+
+
+def test_one_alpha_map_comes_back_for_every_pooling_stage(shipped: Client) -> None:
+    answer = shipped.segment(encoded(photo("page")), "?alpha=maps", accept="application/json")
+    stages = answer.json()["images"][0]["alpha"]
+    assert [stage["stage"] for stage in stages] == ["pool1", "pool2", "pool3", "pool4"]
+    for stage in stages:
+        assert 0 <= stage["min"] <= stage["mean"] <= stage["max"] <= 35
+        assert len(stage["channel_mean"]) == stage["shape"][0]
+
+
+def test_asking_for_alpha_leaves_the_mask_alone(shipped: Client) -> None:
+    body = encoded(photo("page"))
+    plain, asked = (
+        shipped.segment(body, query, accept="application/json").json()["images"][0]["mask"]
+        for query in ("", "?alpha=maps")
+    )
+    assert plain == asked
+
+
+def neighbours() -> NDArray[np.uint8]:
+    """Eight different photos of one padded shape, the real ones among them."""
+    metadata = load_model(shipped_model()).metadata
+    rng = np.random.default_rng(0)
+    images = []
+    for index in range(8):
+        pixels = photo(PHOTOS[index % 3])
+        pixels = np.repeat(pixels[..., None], 3, 2) if pixels.ndim == 2 else pixels[..., :3]
+        top, left = rng.integers(0, 60), rng.integers(0, 100)
+        crop = pixels[top : top + 130, left : left + 270]
+        images.append(pad(np.ascontiguousarray(np.roll(crop, index, axis=2)), metadata.input))
+    return np.stack(images)
+
+
+@pytest.mark.parametrize("native", [True, False], ids=["native", "portable"])
+def test_alone_or_among_neighbours_the_mask_is_the_same_to_the_bit(native: bool) -> None:
+    session = make_session(shipped_model(), use_native=native)
+    images = neighbours()
+    (together,) = session.run(["mask"], {"image": images})
+    for index in range(len(images)):
+        (alone,) = session.run(["mask"], {"image": images[index : index + 1]})
+        assert np.array_equal(alone[0], together[index])
+
+
+def test_native_and_portable_kernels_differ_in_at_most_one_pixel_of_100_000() -> None:
+    native = make_session(shipped_model())
+    if native.kernels != "native":
+        pytest.skip("the native library is not built")
+    portable = make_session(shipped_model(), use_native=False)
+    assert portable.kernels == "portable"
+    different = total = 0
+    for name in PHOTOS:
+        pixels = photo(name)
+        pixels = np.repeat(pixels[..., None], 3, 2) if pixels.ndim == 2 else pixels
+        feeds = {"image": pad(pixels, native.metadata.input)[None]}
+        masks = [session.run(["mask"], feeds)[0] for session in (native, portable)]
+        different += int((masks[0] != masks[1]).sum())
+        total += masks[0].size
+    assert different <= total / 100_000

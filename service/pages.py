@@ -22,7 +22,7 @@ _FRONT = """<!doctype html>
 <title>ppool</title>
 <style>
   body { font: 16px/1.5 system-ui, sans-serif; max-width: 42rem; margin: 3rem auto }
-  pre { background: #8881; padding: 1rem; overflow-x: auto; border-radius: 6px }
+  pre { background: #8881; padding: 1rem; white-space: pre-wrap; overflow-wrap: anywhere; border-radius: 6px }
   :root { color-scheme: light dark }
 </style>
 <h1>ppool</h1>

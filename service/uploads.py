@@ -75,7 +75,7 @@ async def _parts(
         async for chunk in stream:
             parser.write(chunk)
     except FormParserError as error:
-        raise BadRequest(f"The multipart form is broken: {error}.") from error
+        raise BadRequest("The multipart form is broken; let a client library write it.") from error
     if not form.complete:
         raise BadRequest("The multipart form ends too early; send it again.")
     if not form.uploads:

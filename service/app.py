@@ -128,10 +128,11 @@ def _add_operations(app: FastAPI, engine: Engine) -> None:
 
 def _add_pages(app: FastAPI) -> None:
     app.mount(pages.ASSETS, StaticFiles(packages=[pages.ASSETS_PACKAGE]))
+    app.mount(pages.PLAYGROUND, pages.playground_files())
 
     @app.get("/", include_in_schema=False)
     async def front() -> HTMLResponse:
-        return pages.front_page()
+        return pages.playground()
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:

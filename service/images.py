@@ -96,7 +96,7 @@ def decode(data: bytes, limits: ImageLimits, *, max_side: int | None = None) -> 
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise TooLarge(f"Send at most {limits.max_pixels} pixels.") from error
     except Exception as error:  # decoders raise anything on hostile bytes, and all of it means this
-        raise CorruptImage(f"The {kind} file is cut off or broken; save or send it again.") from error
+        raise CorruptImage(f"The {kind} file is cut off or broken; send it again.") from error
 
 
 def _check(image: Image.Image, limits: ImageLimits) -> None:

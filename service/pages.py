@@ -1,52 +1,48 @@
-"""The two pages for people: the front page, and the API page, which loads nothing from outside."""
+"""The pages for people: the playground, and the API page; neither loads anything from outside."""
 
 from __future__ import annotations
 
-from fastapi.openapi.docs import get_swagger_ui_html
-from starlette.responses import HTMLResponse
+from importlib.resources import files
+from os import PathLike, stat_result
 
-__all__ = ["ASSETS", "ASSETS_PACKAGE", "api_page", "front_page"]
+from fastapi.openapi.docs import get_swagger_ui_html
+from starlette.responses import HTMLResponse, Response
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
+
+__all__ = ["ASSETS", "ASSETS_PACKAGE", "PLAYGROUND", "api_page", "playground", "playground_files"]
 
 # The package carries Swagger UI's files; FastAPI's own page would fetch them from a CDN.
 ASSETS_PACKAGE = ("fastapi_offline", "static")
 ASSETS = "/docs-assets"
 
+PLAYGROUND = "/playground"
+
+_STRICT = {
+    # Masks and photos are shown from data: and blob: addresses made in the page.
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    # A page and scripts of two versions would not fit together; unchanged files are a 304.
+    "Cache-Control": "no-cache",
+}
+
+# Swagger UI's page starts it with an inline script.
 _NOTHING_FROM_OUTSIDE = {
     "Content-Security-Policy": "default-src 'self' 'unsafe-inline' data:; frame-ancestors 'none'"
 }
 
-_FRONT = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>ppool</title>
-<style>
-  body { font: 16px/1.5 system-ui, sans-serif; max-width: 42rem; margin: 3rem auto }
-  pre { background: #8881; padding: 1rem; white-space: pre-wrap; overflow-wrap: anywhere; border-radius: 6px }
-  :root { color-scheme: light dark }
-</style>
-<h1>ppool</h1>
-<p>Segmentation that keeps fine details, by polynomial pooling. Send a photo, get a mask of the
-same size:</p>
-<pre>curl --data-binary @photo.jpg ORIGIN/segment -o mask.png</pre>
-<p>or what is in it, as JSON:</p>
-<pre>curl --data-binary @photo.jpg -H 'Accept: application/json' 'ORIGIN/segment?alpha=maps'</pre>
-<ul>
-  <li><a href="docs">the API, to try out</a> (<a href="openapi.json">OpenAPI</a>)</li>
-  <li><a href="models">loaded models</a></li>
-  <li><a href="metrics">metrics</a>, <a href="readyz">readiness</a></li>
-</ul>
-<script>
-  for (const pre of document.querySelectorAll("pre"))
-    pre.textContent = pre.textContent.replace("ORIGIN", location.origin);
-</script>
-</html>
-"""
+_PLAYGROUND_HTML = files("service").joinpath("playground/index.html").read_text("utf-8")
 
 
-def front_page() -> HTMLResponse:
+def playground() -> HTMLResponse:
     """``GET /``."""
-    return HTMLResponse(_FRONT, headers=_NOTHING_FROM_OUTSIDE)
+    return HTMLResponse(_PLAYGROUND_HTML, headers=_STRICT)
+
+
+def playground_files() -> StaticFiles:
+    """What the playground is made of, to be mounted at :data:`PLAYGROUND`."""
+    return _StrictFiles(packages=[("service", "playground")])
 
 
 def api_page() -> HTMLResponse:
@@ -62,3 +58,16 @@ def api_page() -> HTMLResponse:
     )
     page.headers.update(_NOTHING_FROM_OUTSIDE)
     return page
+
+
+class _StrictFiles(StaticFiles):
+    def file_response(
+        self,
+        full_path: str | PathLike[str],
+        stat_result: stat_result,
+        scope: Scope,
+        status_code: int = 200,
+    ) -> Response:
+        response = super().file_response(full_path, stat_result, scope, status_code)
+        response.headers.update(_STRICT)
+        return response

@@ -28,14 +28,13 @@ def _conv(inputs: int, outputs: int, kernel_size: int = 3, dilation: int = 1) ->
 
 
 class UNetSmall(nn.Module):
-    """Five 2x2 poolings down, lateral 1x1 convolutions and bilinear steps up, logits at stride 1.
+    """Four 2x2 poolings down, lateral 1x1 convolutions and bilinear steps up, logits at stride 1.
 
     The last step is a pixel shuffle from stride 2 with no full-resolution shortcut, so a stroke of
-    one pixel reaches the mask only if ``pool1`` kept it. Dilated convolutions at stride 32 see some
-    600 pixels, which is what tells a desk from a picture of one.
+    one pixel reaches the mask only if ``pool1`` kept it.
 
     Shape:
-        [N, 3, H, W] to [N, num_classes, H, W], for H and W multiples of 32.
+        [N, 3, H, W] to [N, num_classes, H, W], for H and W multiples of 16.
     """
 
     def __init__(
@@ -43,10 +42,10 @@ class UNetSmall(nn.Module):
         *,
         pooling: str | Mapping[str, str],
         num_classes: int,
-        widths: tuple[int, int, int, int, int, int] = (16, 32, 48, 64, 96, 128),
+        widths: tuple[int, int, int, int, int] = (16, 32, 48, 64, 96),
     ) -> None:
         super().__init__()
-        w1, w2, w3, w4, w5, w6 = widths
+        w1, w2, w3, w4, w5 = widths
         self.stem = _conv(3, w1)
         self.pool1 = pool_factory(pooling, "pool1", FROM_SCRATCH)(w1, 2, 2)
         self.encoder1 = _conv(w1, w2)
@@ -55,13 +54,9 @@ class UNetSmall(nn.Module):
         self.pool3 = pool_factory(pooling, "pool3", FROM_SCRATCH)(w3, 2, 2)
         self.encoder3 = nn.Sequential(_conv(w3, w4), _conv(w4, w4))
         self.pool4 = pool_factory(pooling, "pool4", FROM_SCRATCH)(w4, 2, 2)
-        self.encoder4 = nn.Sequential(_conv(w4, w5), _conv(w5, w5))
-        self.pool5 = pool_factory(pooling, "pool5", FROM_SCRATCH)(w5, 2, 2)
         self.context = nn.Sequential(
-            _conv(w5, w6), _conv(w6, w6, dilation=2), _conv(w6, w6, dilation=4), _conv(w6, w5, 1)
+            _conv(w4, w5), _conv(w5, w5, dilation=2), _conv(w5, w5, dilation=4), _conv(w5, w4, 1)
         )
-        self.lateral4 = _conv(w5, w5, 1)
-        self.decoder4 = _conv(w5, w4)
         self.lateral3 = _conv(w4, w4, 1)
         self.decoder3 = _conv(w4, w3)
         self.lateral2 = _conv(w3, w3, 1)
@@ -76,9 +71,7 @@ class UNetSmall(nn.Module):
         half = self.encoder1(self.pool1(self.stem(x)))
         quarter = self.encoder2(self.pool2(half))
         eighth = self.encoder3(self.pool3(quarter))
-        sixteenth = self.encoder4(self.pool4(eighth))
-        y = self.context(self.pool5(sixteenth))
-        y = self.decoder4(_upsample(y) + self.lateral4(sixteenth))
+        y = self.context(self.pool4(eighth))
         y = self.decoder3(_upsample(y) + self.lateral3(eighth))
         y = self.decoder2(_upsample(y) + self.lateral2(quarter))
         y = self.decoder1(_upsample(y) + self.lateral1(half))

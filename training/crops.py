@@ -13,9 +13,6 @@ from training.pages import Page
 
 __all__ = ["CropSampler"]
 
-# Crops aimed at a class chosen evenly, so that stamps and desks come up often enough to be learnt.
-AIMED = 0.4
-
 
 class CropSampler:
     """Draws batches from pages held in memory.
@@ -28,10 +25,6 @@ class CropSampler:
         if not pages:
             raise ValueError("pages: expected at least one, got none")
         self.pages = pages
-        present = [set(np.unique(page.mask).tolist()) for page in pages]
-        classes = sorted(set().union(*present))
-        self._holding = [[i for i, seen in enumerate(present) if c in seen] for c in classes]
-        self._classes = classes
         self.crop = crop
         self.batch_size = batch_size
         self.seed = seed
@@ -44,11 +37,11 @@ class CropSampler:
         return np.stack(images), np.stack(masks)
 
     def _crop(self, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        page, (row, column) = self._target(rng)
+        page = self.pages[int(rng.integers(len(self.pages)))]
         height, width = page.mask.shape
         size = self.crop
-        top = int(np.clip(row - rng.integers(size), 0, max(height - size, 0)))
-        left = int(np.clip(column - rng.integers(size), 0, max(width - size, 0)))
+        top = rng.integers(max(height - size, 0) + 1)
+        left = rng.integers(max(width - size, 0) + 1)
         image = page.image[top : top + size, left : left + size]
         mask = page.mask[top : top + size, left : left + size]
         bottom, right = size - mask.shape[0], size - mask.shape[1]
@@ -57,19 +50,6 @@ class CropSampler:
             image = np.pad(image, ((0, bottom), (0, right), (0, 0)), mode="edge")
             mask = np.pad(mask, ((0, bottom), (0, right)), constant_values=IGNORE)
         return _jitter(image, rng), mask
-
-    def _target(self, rng: np.random.Generator) -> tuple[Page, tuple[int, int]]:
-        """A page, and a pixel of it that the crop shall hold."""
-        if rng.random() < AIMED:
-            choice = int(rng.integers(len(self._classes)))
-            page = self.pages[int(rng.choice(self._holding[choice]))]
-            pixels = np.flatnonzero(page.mask == self._classes[choice])
-            pixel = int(rng.choice(pixels))
-        else:
-            page = self.pages[int(rng.integers(len(self.pages)))]
-            pixel = int(rng.integers(page.mask.size))
-        row, column = divmod(pixel, page.mask.shape[1])
-        return page, (row, column)
 
 
 def _jitter(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:

@@ -22,9 +22,9 @@ class Recipe:
     network: str = "unet_small"
     pooling: str = "ppool"
     seed: int = 0
-    iterations: int = 2000
-    batch_size: int = 3
-    crop: int = 416
+    iterations: int = 3000
+    batch_size: int = 8
+    crop: int = 256
     learning_rate: float = 4e-3
     weight_decay: float = 1e-4
     warmup_iterations: int = 100

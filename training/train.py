@@ -33,7 +33,7 @@ from training.recipe import Recipe, learning_rate
 
 __all__ = ["INPUT", "NORMALISATION", "criterion", "train"]
 
-INPUT = InputPolicy(max_side=1024, multiple=32)
+INPUT = InputPolicy(max_side=1024, multiple=16)
 NORMALISATION = Normalisation(mean=(0.6, 0.6, 0.6), std=(0.25, 0.25, 0.25))
 SAVE_EVERY = 200
 
@@ -42,7 +42,7 @@ def class_weights(pages: Sequence[Page], num_classes: int) -> Tensor:
     """Square root of inverse frequency, so that thin classes count without drowning the rest."""
     counts = sum(np.bincount(page.mask.ravel(), minlength=256)[:num_classes] for page in pages)
     frequency = counts / np.sum(counts)
-    weights = 1 / np.sqrt(np.maximum(frequency, 3e-3))
+    weights = 1 / np.sqrt(np.maximum(frequency, 1e-2))
     return torch.tensor(weights / np.sum(weights * frequency), dtype=torch.float32)
 
 

@@ -34,13 +34,14 @@ def pooled_size(
         ValueError: if no window fits, saying which input length would.
     """
     extent = dilation * (kernel - 1) + 1
-    free = size + 2 * padding - extent
-    if free < 0:
+    overhang = stride - 1 if ceil_mode else 0
+    free = size + 2 * padding + overhang - extent
+    if size < 1 or free < 0:
         raise ValueError(
             f"input of {size} is too small for a window of {extent} with padding {padding}; "
-            f"use at least {extent - 2 * padding}"
+            f"use at least {max(extent - 2 * padding - overhang, 1)}"
         )
-    pooled = (free + (stride - 1 if ceil_mode else 0)) // stride + 1
+    pooled = free // stride + 1
     # A window may not start in the right padding (torch, pooling_output_shape).
     if ceil_mode and (pooled - 1) * stride >= size + padding:
         pooled -= 1

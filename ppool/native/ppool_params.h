@@ -37,9 +37,10 @@ struct SideBranch {
 PPOOL_HOST_DEVICE int64_t pooled_size(const Pool2d& pool, int axis) {
   const int64_t size = axis == 0 ? pool.h : pool.w;
   const int64_t stride = pool.stride[axis], padding = pool.padding[axis];
-  const int64_t free = size + 2 * padding - pool.dilation[axis] * (pool.kernel[axis] - 1) - 1;
-  if (free < 0) return 0;
-  int64_t pooled = (pool.ceil_mode ? (free + stride - 1) / stride : free / stride) + 1;
+  const int64_t extent = pool.dilation[axis] * (pool.kernel[axis] - 1) + 1;
+  const int64_t free = size + 2 * padding + (pool.ceil_mode ? stride - 1 : 0) - extent;
+  if (size < 1 || free < 0) return 0;
+  int64_t pooled = free / stride + 1;
   // A window may not start in the right padding.
   if (pool.ceil_mode && (pooled - 1) * stride >= size + padding) --pooled;
   return pooled;

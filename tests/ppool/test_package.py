@@ -27,16 +27,22 @@ def test_importing_the_package_leaves_torch_alone() -> None:
 def test_pooled_size_equals_torch_for_every_small_window() -> None:
     import torch
 
-    x = torch.zeros(1, 1, 1, 13)
-    choices = product(range(1, 6), range(1, 5), range(3), range(1, 4), (False, True))
-    for kernel, stride, padding, dilation, ceil_mode in choices:
-        if padding > kernel // 2 or dilation * (kernel - 1) + 1 > 13 + 2 * padding:
+    choices = product((1, 2, 5, 13), range(1, 6), range(1, 5), range(3), range(1, 4), (False, True))
+    for size, kernel, stride, padding, dilation, ceil_mode in choices:
+        if padding > kernel // 2:
             continue
+        x = torch.zeros(1, 1, 1, size)
         pool = torch.nn.MaxPool2d(
             (1, kernel), (1, stride), (0, padding), (1, dilation), ceil_mode=ceil_mode
         )
-        expected = pool(x).shape[-1]
-        assert pooled_size(13, kernel, stride, padding, dilation, ceil_mode) == expected
+        arguments = (size, kernel, stride, padding, dilation, ceil_mode)
+        try:
+            expected = pool(x).shape[-1]
+        except RuntimeError:
+            with pytest.raises(ValueError, match="too small"):
+                pooled_size(*arguments)
+        else:
+            assert pooled_size(*arguments) == expected
 
 
 def test_window_takes_the_arguments_of_torch_pooling() -> None:

@@ -1,7 +1,16 @@
 """The networks, with pooling injected."""
 
 from models._pooling import list_poolings
-from models._registry import create_model, list_models
+from models._registry import create_model, list_models, original_pooling
 from models.checkpoint import Checkpoint
+from models.weights import LoadReport, load_weights
 
-__all__ = ["Checkpoint", "create_model", "list_models", "list_poolings"]
+__all__ = [
+    "Checkpoint",
+    "LoadReport",
+    "create_model",
+    "list_models",
+    "list_poolings",
+    "load_weights",
+    "original_pooling",
+]

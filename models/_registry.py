@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from torch import nn
 
+from models._layers import PretrainedNetwork
+from models.deeplab_largefov import DeepLabLargeFOV
+from models.deeplabv3_xception import DeepLabv3Xception
+from models.fcn8s_inceptionv2 import FCN8sInceptionv2
+from models.resnet50 import ResNet50
 from models.unet_small import unet_small
+from models.vgg16 import VGG16
+from models.weights import load_weights
+from ppool import PPool2d
 
-__all__ = ["create_model", "list_models"]
+__all__ = ["create_model", "list_models", "original_pooling"]
 
-_MODELS: dict[str, Callable[..., nn.Module]] = {"unet_small": unet_small}
+_PRETRAINED: dict[str, type[PretrainedNetwork]] = {
+    "deeplab_largefov": DeepLabLargeFOV,
+    "deeplabv3_xception": DeepLabv3Xception,
+    "fcn8s_inceptionv2": FCN8sInceptionv2,
+    "resnet50": ResNet50,
+    "vgg16": VGG16,
+}
+_MODELS: dict[str, Callable[..., nn.Module]] = {**_PRETRAINED, "unet_small": unet_small}
 
 
 def list_models() -> list[str]:
@@ -18,24 +34,58 @@ def list_models() -> list[str]:
     return sorted(_MODELS)
 
 
+def original_pooling(name: str) -> dict[str, str]:
+    """The pooling stages of a network and what the published network has at each.
+
+    It is the baseline of Tables 2, 3 and 5 when passed to :func:`create_model`, and the start of an
+    ablation: ``pooling=original_pooling("vgg16") | {"pool1": "ppool"}`` is a row of Table 6. The
+    small network, which is nobody's, is compared with max pooling.
+
+    Raises:
+        ValueError: if the name is unknown.
+    """
+    _check(name)
+    if name in _PRETRAINED:
+        return dict(_PRETRAINED[name].original_pooling)
+    layers = _MODELS[name](pooling="ppool", num_classes=1).named_modules()
+    return {path: "max" for path, layer in layers if isinstance(layer, PPool2d)}
+
+
 def create_model(
-    name: str, *, pooling: str | Mapping[str, str] = "ppool", num_classes: int = 21
+    name: str,
+    *,
+    pooling: str | Mapping[str, str] = "ppool",
+    num_classes: int = 21,
+    weights: str | Path | None = None,
 ) -> nn.Module:
     """Build a segmentation network.
 
     Args:
         name: One of :func:`list_models`.
         pooling: One of :func:`models.list_poolings` for all stages, or a mapping from each
-            stage's name to one.
+            stage's name to one; :func:`models.original_pooling` lists the stages.
         num_classes: K.
+        weights: A local file for :func:`models.load_weights`, such as torchvision's ``vgg16``;
+            what it had no tensor for, and what was not used, is logged.
 
     Returns:
         A module from normalised RGB, float32 [N, 3, H, W], to logits [N, K, h, w], with h and w
         the network's own resolution.
 
     Raises:
-        ValueError: if a name is unknown.
+        ValueError: if a name is unknown or the weights are incomplete.
+        FileNotFoundError: if there is no such file of weights.
     """
+    _check(name)
+    if not isinstance(pooling, str) and not pooling.keys() <= original_pooling(name).keys():
+        stages = ", ".join(original_pooling(name))
+        raise ValueError(f"pooling: expected the stages {stages}, got {dict(pooling)!r}")
+    model = _MODELS[name](pooling=pooling, num_classes=num_classes)
+    if weights is not None:
+        load_weights(model, weights)
+    return model
+
+
+def _check(name: str) -> None:
     if name not in _MODELS:
         raise ValueError(f"network: expected one of {', '.join(list_models())}, got {name!r}")
-    return _MODELS[name](pooling=pooling, num_classes=num_classes)

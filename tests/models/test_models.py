@@ -5,9 +5,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from models import Checkpoint, create_model, list_models, list_poolings
+from models import Checkpoint, create_model, list_models, list_poolings, original_pooling
 from ppool import PPool2d
 from ppool.metadata import InputPolicy, LabelClass
+
+# Logits of a 64 x 96 image.
+SIZES = {
+    "deeplab_largefov": (4, 6),
+    "deeplabv3_xception": (4, 6),
+    "fcn8s_inceptionv2": (8, 12),
+    "resnet50": (2, 3),
+    "unet_small": (64, 96),
+    "vgg16": (3, 5),
+}
 
 
 @pytest.mark.parametrize("pooling", list_poolings())
@@ -16,21 +26,27 @@ def test_every_network_trains_a_step_with_every_pooling(name: str, pooling: str)
     torch.manual_seed(0)
     model = create_model(name, pooling=pooling, num_classes=5)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    before = [p.detach().clone() for p in model.parameters()]
+    first, *_ = model.parameters()
+    before = first.detach().clone()
     logits = model(torch.randn(2, 3, 64, 96))
-    assert logits.shape[:2] == (2, 5)
+    without_pool5 = name == "vgg16" and pooling in {"all_conv", "strided_conv"}
+    assert logits.shape == (2, 5, *((4, 6) if without_pool5 else SIZES[name]))
     logits.square().mean().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
     optimizer.step()
-    assert any(not torch.equal(b, p) for b, p in zip(before, model.parameters(), strict=True))
+    assert not torch.equal(before, first)
 
 
 def test_poolings_can_be_mixed_by_stage() -> None:
-    mixed = {"pool1": "ppool", "pool2": "max", "pool3": "average", "pool4": "ppool"}
+    mixed = original_pooling("unet_small") | {"pool1": "ppool", "pool3": "average"}
     model = create_model("unet_small", pooling=mixed, num_classes=3)
     kinds = {name: type(getattr(model, name)).__name__ for name in mixed}
     assert kinds == {
-        "pool1": "PPool2d", "pool2": "MaxPool2d", "pool3": "AvgPool2d", "pool4": "PPool2d"
-    }  # fmt: skip
+        "pool1": "PPool2d",
+        "pool2": "MaxPool2d",
+        "pool3": "AvgPool2d",
+        "pool4": "MaxPool2d",
+    }
 
 
 def test_unet_small_starts_without_a_checkerboard() -> None:
@@ -41,7 +57,7 @@ def test_unet_small_starts_without_a_checkerboard() -> None:
 
 def test_unet_small_keeps_height_and_width() -> None:
     model = create_model("unet_small", num_classes=7).eval()
-    assert model(torch.rand(1, 3, 48, 80)).shape == (1, 7, 48, 80)
+    assert model(torch.rand(1, 3, 64, 96)).shape == (1, 7, 64, 96)
 
 
 @pytest.mark.parametrize(
@@ -50,6 +66,10 @@ def test_unet_small_keeps_height_and_width() -> None:
         ({"name": "unet_large"}, "network: expected one of .*unet_small.* got 'unet_large'"),
         ({"name": "unet_small", "pooling": "min"}, "pooling: expected one of .*max.* got 'min'"),
         ({"name": "unet_small", "pooling": {"pool1": "max"}}, "expected a name for stage 'pool2'"),
+        (
+            {"name": "vgg16", "pooling": {"pool6": "max"}},
+            "expected the stages pool1, .* got .*pool6",
+        ),
     ],
 )
 def test_unknown_names_list_the_known_ones(arguments: dict[str, object], message: str) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.filesize import decimal
 from typer.core import TyperGroup
 
 __all__ = ["app"]
@@ -67,7 +68,7 @@ def export_command(
     checked = "agrees with PyTorch" if check else "not compared with PyTorch"
     console.print(
         f"{output}: {len(description.classes)} classes, {len(description.stages)} alpha maps, "
-        f"{output.stat().st_size / 1e6:.1f} MB; {checked}",
+        f"{decimal(output.stat().st_size)}; {checked}",
         highlight=False,
         soft_wrap=True,
     )

@@ -132,7 +132,7 @@ def _export(
     _check_logits(pipeline.logits(example), len(description.classes))
     description = replace(description, stages=pipeline.stages(example))
     outputs = ["mask", *(stage.output for stage in description.stages)]
-    content = assemble(trace(pipeline, example, outputs), description).SerializeToString()
+    content = assemble(trace(pipeline, example, outputs, multiple), description).SerializeToString()
     if check:
         verify(content, pipeline, multiple)
     partial = path.with_name(path.name + ".partial")

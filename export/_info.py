@@ -11,6 +11,7 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import ModelProto, TensorProto, ValueInfoProto
 from rich.console import Console
+from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
@@ -55,7 +56,7 @@ def print_info(path: Path, console: Console) -> None:
     for key, value in {
         "name": description.name,
         "network": description.network,
-        "file": f"{len(content) / 1e6:.1f} MB, sha256 {hashlib.sha256(content).hexdigest()}",
+        "file": f"{decimal(len(content))}, sha256 {hashlib.sha256(content).hexdigest()}",
         "inputs": "\n".join(_signature(entry) for entry in model.graph.input),
         "outputs": "\n".join(_signature(entry) for entry in model.graph.output),
         "images": f"longer side at most {description.input.max_side} pixels, "

@@ -263,14 +263,19 @@ def _quiet_exporter() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def trace(pipeline: Pipeline, image: Tensor, outputs: Sequence[str]) -> onnx.ModelProto:
+def trace(
+    pipeline: Pipeline, image: Tensor, outputs: Sequence[str], multiple: int
+) -> onnx.ModelProto:
     """The pipeline as a graph with free batch, height and width.
 
     Args:
         pipeline: What to export.
         image: An example, uint8 [N, H, W, 3], with N, H and W above 1.
         outputs: Names of the graph's outputs.
+        multiple: What heights and widths are multiples of. Networks whose branches only meet at
+            such sizes cannot be traced without knowing it.
     """
+    batch, height, width = (torch.export.Dim(name) for name in ("batch", "height", "width"))
     with _quiet_exporter():
         program = torch.onnx.export(
             pipeline,
@@ -280,7 +285,7 @@ def trace(pipeline: Pipeline, image: Tensor, outputs: Sequence[str]) -> onnx.Mod
             opset_version=ONNX_OPSET,
             input_names=["image"],
             output_names=list(outputs),
-            dynamic_shapes=({0: "batch", 1: "height", 2: "width"},),
+            dynamic_shapes=({0: batch, 1: multiple * height, 2: multiple * width},),
             custom_translation_table=_translations(),
         )
     if program is None:

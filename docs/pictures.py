@@ -53,16 +53,17 @@ def draw(url: str, name: str, path: Path) -> dict[str, Any]:
     found: dict[str, Any] = segment(url, photo, alpha="maps").json()["images"][0]
     stages = found["alpha"]
 
-    wide = photo.shape[1] > photo.shape[0]
-    figure = plt.figure(figsize=(10, 6.4 if wide else 7), layout="constrained")
+    aspect = photo.shape[0] / photo.shape[1]
+    figure = plt.figure(figsize=(10, 7.4 * aspect + 1.7), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=[1.5, 1])
     left, right = top.subplots(1, 2)
     left.imshow(photo, cmap="grey")
     left.set_title("photo")
     right.imshow(mask, interpolation="nearest")
     right.set_title("mask")
-    handles = [plt.Rectangle((0, 0), 1, 1, color=entry["color"]) for entry in found["classes"]]
-    labels = [f"{entry['name']} {100 * entry['fraction']:.1f} %" for entry in found["classes"]]
+    shown = [entry for entry in found["classes"] if entry["fraction"] >= 0.001]
+    handles = [plt.Rectangle((0, 0), 1, 1, color=entry["color"]) for entry in shown]
+    labels = [f"{entry['name']} {100 * entry['fraction']:.1f} %" for entry in shown]
     top.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     for axes, stage in zip(bottom.subplots(1, len(stages)), stages, strict=True):
         axes.imshow(picture(base64.b64decode(stage["map"])))
@@ -80,7 +81,7 @@ def main(
 ) -> None:
     """Draw docs/images/*.png."""
     IMAGES.mkdir(exist_ok=True)
-    for name in ("page", "astronaut", "coffee"):
+    for name in ("page", "astronaut"):
         path = IMAGES / f"{name}.png"
         draw(url, name, path)
         print(f"wrote {path}")

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
+
+# ONNX Runtime 1.31 reports usage to its maker unless this is set before it is loaded.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import numpy as np
 import onnxruntime as ort
@@ -24,6 +28,10 @@ __all__ = ["ALPHA_SWITCH", "Session", "make_session"]
 ALPHA_SWITCH = "alpha_wanted"
 
 _logger = logging.getLogger("ppool")
+
+# The same for a process that loaded ONNX Runtime before this module.
+if os.environ["ORT_DISABLE_TELEMETRY"] == "1":
+    ort.disable_telemetry_events()
 
 
 @dataclass(frozen=True)

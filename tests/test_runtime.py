@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -175,3 +176,11 @@ def test_what_is_no_model_is_refused_without_blaming_the_library(
 def test_the_runtime_needs_neither_torch_nor_onnx() -> None:
     check = "import sys, ppool.runtime; sys.exit(bool({'torch', 'onnx'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+
+
+def test_onnx_runtime_is_loaded_with_its_telemetry_off() -> None:
+    code = "import os, ppool.runtime; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    environment = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"}
+    command = [sys.executable, "-c", code]
+    found = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "1"

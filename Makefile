@@ -35,9 +35,11 @@ clean: ## remove everything built
 	$(PYTHON) -m venv .venv
 
 .venv/serve: .venv/bin/python $(PROJECT)
-	$(BIN)/python -m pip install --quiet --editable '.[serve]'
+	@echo "Setting up .venv to serve: about a minute, once."
+	@$(BIN)/python -m pip install --quiet --editable '.[serve]'
 	@touch $@
 
 .venv/dev: .venv/bin/python $(PROJECT) constraints.txt
-	$(BIN)/python -m pip install --quiet --editable '.[dev]' --constraint constraints.txt
+	@echo "Setting up .venv to test, PyTorch included: a few minutes, once."
+	@$(BIN)/python -m pip install --quiet --editable '.[dev]' --constraint constraints.txt
 	@touch $@ .venv/serve

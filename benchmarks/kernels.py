@@ -66,6 +66,8 @@ def _model(op: str, kernel: int, stride: int, padding: int) -> bytes:
 def _session(model: bytes, threads: int, library: str | None) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
+    # The idle sessions' threads would spin beside the one being timed.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if library:
         options.register_custom_ops_library(library)
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])

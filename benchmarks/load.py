@@ -60,7 +60,7 @@ async def _batches(http: httpx.AsyncClient) -> tuple[float, float]:
         if family.name == "ppool_batch_size"
         for sample in family.samples
     }
-    return samples["ppool_batch_size_sum"], samples["ppool_batch_size_count"]
+    return samples.get("ppool_batch_size_sum", 0), samples.get("ppool_batch_size_count", 0)
 
 
 async def load(url: str, photo: bytes, clients: int, seconds: float) -> Load:

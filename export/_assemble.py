@@ -31,6 +31,7 @@ def assemble(model: ModelProto, description: ModelMetadata) -> ModelProto:
         ValueError: if the result breaks the contract of :func:`lint`.
         onnx.checker.ValidationError: if it is not valid ONNX.
     """
+    _forget_the_exporter(model.graph)
     bodies = function_bodies()
     used = {node.op_type for node in model.graph.node if node.domain == DOMAIN}
     for node in model.graph.node:
@@ -44,6 +45,14 @@ def assemble(model: ModelProto, description: ModelMetadata) -> ModelProto:
     lint(model)
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def _forget_the_exporter(graph: GraphProto) -> None:
+    """Drop the exporter's notes: stack traces with file paths of the machine that exported."""
+    for noted in (graph, *graph.node, *graph.value_info, *graph.input, *graph.output):
+        noted.ClearField("metadata_props")
+    for tensor in graph.initializer:
+        tensor.ClearField("metadata_props")
 
 
 def _put_alpha_behind_switch(graph: GraphProto, stages: Sequence[Stage]) -> None:

@@ -202,6 +202,10 @@ def test_each_pooling_is_one_node_and_batch_norm_is_folded(exported: Exported) -
     assert [entry.name for entry in model.graph.input] == ["image", ALPHA_SWITCH]
 
 
+def test_no_path_of_the_exporting_machine_is_in_the_file(exported: Exported) -> None:
+    assert str(Path(__file__).parents[2]).encode() not in exported.path.read_bytes()
+
+
 def test_without_the_switch_no_alpha_map_is_computed(session: Session) -> None:
     feeds = {"image": photos(1, 32, 32), ALPHA_SWITCH: np.array(False)}
     results = session.session.run(outputs(session), feeds)

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-__all__ = ["PretrainedNetwork", "classifier", "conv", "conv_bn_relu"]
+__all__ = ["PretrainedNetwork", "classifier", "conv", "conv_bn_relu", "upsample"]
 
 
 class PretrainedNetwork(nn.Module):
@@ -51,3 +52,8 @@ def classifier(channels: int, num_classes: int) -> nn.Conv2d:
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     return layer
+
+
+def upsample(x: Tensor) -> Tensor:
+    """Twice the height and width, bilinear."""
+    return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)

@@ -12,10 +12,7 @@ from models.poolings import DPPool2d, GatedPool2d, LpPool2d
 from ppool import PPool2d
 from ppool._shape import Window
 
-__all__ = ["PoolFactory", "Poolings", "list_poolings", "pool_factory"]
-
-# (channels, kernel_size, stride) -> layer; padding is 0.
-PoolFactory = Callable[[int, int, int], nn.Module]
+__all__ = ["Poolings", "list_poolings"]
 
 
 @dataclass(frozen=True)
@@ -140,13 +137,3 @@ class Poolings:
         if self._original.get(stage) == "average":
             options = options | {"alpha_init": 0.0, "alpha_min": 0.0}
         return _POOLINGS[name](_Place(channels, window, signed, convs, options))
-
-
-def pool_factory(
-    pooling: str | Mapping[str, str], stage: str, ppool_options: Mapping[str, Any]
-) -> PoolFactory:
-    """The factory for one stage of a network without published weights; see :class:`Poolings`."""
-    pools = Poolings(pooling, {}, ppool_options)
-    return lambda channels, kernel_size, stride: pools(
-        stage, channels, Window.of(kernel_size, stride)
-    )

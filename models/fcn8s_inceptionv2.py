@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models._layers import PretrainedNetwork, classifier, conv
+from models._layers import PretrainedNetwork, classifier, conv, upsample
 from models._pooling import Poolings
 from ppool._shape import Window
 
@@ -185,8 +185,8 @@ class FCN8sInceptionv2(PretrainedNetwork):
     def forward(self, x: Tensor) -> Tensor:
         """Logits at stride 8."""
         block_3b, block_4d, block_5b = self.features(x)
-        y = self.score4d(block_4d) + _double(self.score5b(block_5b))
-        logits: Tensor = self.score3b(block_3b) + _double(y)
+        y = self.score4d(block_4d) + upsample(self.score5b(block_5b))
+        logits: Tensor = self.score3b(block_3b) + upsample(y)
         return logits
 
     @classmethod
@@ -201,7 +201,3 @@ class FCN8sInceptionv2(PretrainedNetwork):
         if key == "conv1_7x7_s2.weight":
             tensor = tensor.flip(1)
         return f"{path}.{'bn' if norm else 'conv'}.{kind}", tensor
-
-
-def _double(x: Tensor) -> Tensor:
-    return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)

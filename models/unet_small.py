@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models._pooling import pool_factory
+from models._layers import upsample
+from models._pooling import Poolings
+from ppool._shape import Window
 
 __all__ = ["UNetSmall", "unet_small"]
 
@@ -15,6 +17,8 @@ __all__ = ["UNetSmall", "unet_small"]
 # still move: dy/dalpha falls as 1 / alpha ** 2. Batch norm keeps the branch's input near 1, so it
 # needs no factor of 100.
 FROM_SCRATCH = {"alpha_init": 2.0, "input_scale": 1.0}
+
+HALVE = Window.of(2)
 
 
 def _conv(inputs: int, outputs: int, kernel_size: int = 3, dilation: int = 1) -> nn.Sequential:
@@ -45,15 +49,16 @@ class UNetSmall(nn.Module):
         widths: tuple[int, int, int, int, int] = (16, 32, 48, 64, 96),
     ) -> None:
         super().__init__()
+        pools = Poolings(pooling, {}, FROM_SCRATCH)
         w1, w2, w3, w4, w5 = widths
         self.stem = _conv(3, w1)
-        self.pool1 = pool_factory(pooling, "pool1", FROM_SCRATCH)(w1, 2, 2)
+        self.pool1 = pools("pool1", w1, HALVE)
         self.encoder1 = _conv(w1, w2)
-        self.pool2 = pool_factory(pooling, "pool2", FROM_SCRATCH)(w2, 2, 2)
+        self.pool2 = pools("pool2", w2, HALVE)
         self.encoder2 = nn.Sequential(_conv(w2, w3), _conv(w3, w3))
-        self.pool3 = pool_factory(pooling, "pool3", FROM_SCRATCH)(w3, 2, 2)
+        self.pool3 = pools("pool3", w3, HALVE)
         self.encoder3 = nn.Sequential(_conv(w3, w4), _conv(w4, w4))
-        self.pool4 = pool_factory(pooling, "pool4", FROM_SCRATCH)(w4, 2, 2)
+        self.pool4 = pools("pool4", w4, HALVE)
         self.context = nn.Sequential(
             _conv(w4, w5), _conv(w5, w5, dilation=2), _conv(w5, w5, dilation=4), _conv(w5, w4, 1)
         )
@@ -72,14 +77,10 @@ class UNetSmall(nn.Module):
         quarter = self.encoder2(self.pool2(half))
         eighth = self.encoder3(self.pool3(quarter))
         y = self.context(self.pool4(eighth))
-        y = self.decoder3(_upsample(y) + self.lateral3(eighth))
-        y = self.decoder2(_upsample(y) + self.lateral2(quarter))
-        y = self.decoder1(_upsample(y) + self.lateral1(half))
+        y = self.decoder3(upsample(y) + self.lateral3(eighth))
+        y = self.decoder2(upsample(y) + self.lateral2(quarter))
+        y = self.decoder1(upsample(y) + self.lateral1(half))
         return F.pixel_shuffle(self.head(y), 2)
-
-
-def _upsample(x: Tensor) -> Tensor:
-    return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
 
 
 def _start_alike(head: nn.Conv2d, group: int) -> None:

@@ -116,16 +116,6 @@ def _arguments(window: Window) -> tuple[list[int], list[int], list[int], list[in
     return kernel, stride, list(window.padding), list(window.dilation), window.ceil_mode
 
 
-def _window(
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    ceil_mode: bool,
-) -> Window:
-    return Window.of(kernel_size, stride, padding, dilation, ceil_mode)
-
-
 _NATIVE_DTYPES = {
     torch.float32: "float32",
     torch.float64: "float64",
@@ -163,7 +153,7 @@ def _ppool2d(
     ceil_mode: bool,
     signed: bool,
 ) -> Tensor:
-    window = _window(kernel_size, stride, padding, dilation, ceil_mode)
+    window = Window.of(kernel_size, stride, padding, dilation, ceil_mode)
     if not _runs_native(x):
         return _composite.forward(x, alpha, window, signed).contiguous()
     x, alpha = x.contiguous(), alpha.contiguous()
@@ -185,7 +175,7 @@ def _ppool2d_backward(
     ceil_mode: bool,
     signed: bool,
 ) -> tuple[Tensor, Tensor]:
-    window = _window(kernel_size, stride, padding, dilation, ceil_mode)
+    window = Window.of(kernel_size, stride, padding, dilation, ceil_mode)
     if not _runs_native(x):
         dx, dalpha = _composite.backward(grad, x, alpha, window, signed)
         return dx.contiguous(), dalpha.contiguous()
@@ -238,7 +228,7 @@ def _unit(
     alpha_max: float,
 ) -> Tensor:
     """Figure 1 as one inference operator, which the exporter turns into one ``PPoolUnit`` node."""
-    window = _window(kernel_size, stride, padding, dilation, ceil_mode)
+    window = Window.of(kernel_size, stride, padding, dilation, ceil_mode)
     alpha = alpha_map(
         x,
         w_region,
@@ -267,5 +257,5 @@ def _(
     ceil_mode: bool,
     *_: object,
 ) -> Tensor:
-    window = _window(kernel_size, stride, padding, dilation, ceil_mode)
+    window = Window.of(kernel_size, stride, padding, dilation, ceil_mode)
     return x.new_empty((*x.shape[:2], *window.output_size(x.shape[2], x.shape[3])))

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <type_traits>
 
-#include "storage.h"
+#include "../ppool_storage.h"
 
 namespace ppool {
 

@@ -1,4 +1,4 @@
-// What the CPU kernels are asked to do and the task they answer with; knows no runtime.
+// The task with which the CPU kernels answer a job; knows no runtime.
 #ifndef PPOOL_CPU_LAUNCH_H_
 #define PPOOL_CPU_LAUNCH_H_
 
@@ -6,47 +6,9 @@
 #include <atomic>
 #include <new>
 
-#include "../ppool_params.h"
+#include "../ppool_jobs.h"
 
 namespace ppool {
-
-// Pooling with given exponents. x is [n, c, h, w]; alpha and y are [n, c, out_h, out_w].
-struct ForwardJob {
-  Pool2d pool;
-  const void* x;
-  const void* alpha;
-  void* y;
-};
-
-// Side branch and pooling. w_region is [c, 1, kh, kw], the other parameters [c]; alpha may be null.
-struct UnitJob {
-  Pool2d pool;
-  SideBranch branch;
-  const void* x;
-  const void* w_region;
-  const void* prelu_slope;
-  const void* w_point;
-  const void* b_point;
-  void* y;
-  void* alpha;
-};
-
-// Gradients of the pooling: grad as y; dx as x and dalpha as alpha are overwritten.
-struct BackwardJob {
-  Pool2d pool;
-  const void* grad;
-  const void* x;
-  const void* alpha;
-  void* dx;
-  void* dalpha;
-};
-
-// Bilinear resizing of logits [n, classes, h, w] to [out_h, out_w], and the first largest class.
-struct ResizeArgMaxJob {
-  int64_t n, classes, h, w, out_h, out_w;
-  const void* logits;
-  uint8_t* labels;
-};
 
 // Work cut into `units` independent parts; any division of them gives the same bits. `run` does
 // [begin, end) and may throw std::bad_alloc. `cost` is the element visits of one unit.

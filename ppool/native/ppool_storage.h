@@ -1,8 +1,8 @@
 // Element types in memory and their exact widening and once-rounded narrowing.
-#ifndef PPOOL_CPU_STORAGE_H_
-#define PPOOL_CPU_STORAGE_H_
+#ifndef PPOOL_STORAGE_H_
+#define PPOOL_STORAGE_H_
 
-#include "../ppool_math.h"
+#include "ppool_math.h"
 
 namespace ppool {
 
@@ -68,4 +68,4 @@ PPOOL_HOST_DEVICE void narrow(float value, BFloat16* to) {
 
 }  // namespace ppool
 
-#endif  // PPOOL_CPU_STORAGE_H_
+#endif  // PPOOL_STORAGE_H_

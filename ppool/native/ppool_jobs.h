@@ -1,0 +1,49 @@
+// What the kernels of every device are asked to do: plain pointers and numbers, no runtime.
+#ifndef PPOOL_JOBS_H_
+#define PPOOL_JOBS_H_
+
+#include "ppool_params.h"
+
+namespace ppool {
+
+// Pooling with given exponents. x is [n, c, h, w]; alpha and y are [n, c, out_h, out_w].
+struct ForwardJob {
+  Pool2d pool;
+  const void* x;
+  const void* alpha;
+  void* y;
+};
+
+// Side branch and pooling. w_region is [c, 1, kh, kw], the other parameters [c]; alpha may be null.
+struct UnitJob {
+  Pool2d pool;
+  SideBranch branch;
+  const void* x;
+  const void* w_region;
+  const void* prelu_slope;
+  const void* w_point;
+  const void* b_point;
+  void* y;
+  void* alpha;
+};
+
+// Gradients of the pooling: grad as y; dx as x and dalpha as alpha are overwritten.
+struct BackwardJob {
+  Pool2d pool;
+  const void* grad;
+  const void* x;
+  const void* alpha;
+  void* dx;
+  void* dalpha;
+};
+
+// Bilinear resizing of logits [n, classes, h, w] to [out_h, out_w], and the first largest class.
+struct ResizeArgMaxJob {
+  int64_t n, classes, h, w, out_h, out_w;
+  const void* logits;
+  uint8_t* labels;
+};
+
+}  // namespace ppool
+
+#endif  // PPOOL_JOBS_H_

@@ -104,6 +104,11 @@ class Batcher(Generic[K, T]):
         self._left(key, size)
         return Batch(tickets, expired)
 
+    def waiting(self) -> list[tuple[K, int, float]]:
+        """Every bucket with its length and the age of its oldest image in seconds."""
+        now = self._clock()
+        return [(key, len(row), now - row[0].queued) for key, row in self._buckets.items()]
+
     def _drop_expired(self) -> tuple[Ticket[K, T], ...]:
         now = self._clock()
         expired: list[Ticket[K, T]] = []

@@ -18,7 +18,7 @@ from ppool.metadata import InputPolicy
 from service.batching import QueueFull, batch_ladder
 from service.errors import NotReady, Overloaded, UnknownModel
 from service.images import ImageLimits, decode
-from service.metrics import Metrics
+from service.metrics import BucketState, Metrics, WorkerState
 from service.models import Model
 from service.settings import Settings, usable_cores
 from service.shapes import pad, padded_side
@@ -87,7 +87,23 @@ class Engine:
         self._in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()
-        metrics.watch_queue(self._workers.__len__)
+        metrics.watch(self)
+
+    def ready(self) -> bool:
+        """Whether requests are welcome."""
+        return self.phase == "ready"
+
+    def queue_seconds(self) -> float:
+        """How long an image that came now would wait, as estimated."""
+        return self._workers.backlog_seconds
+
+    def buckets(self) -> list[BucketState]:
+        """What waits, for the metrics."""
+        return self._workers.buckets()
+
+    def workers(self) -> list[WorkerState]:
+        """Who works, for the metrics."""
+        return self._workers.states()
 
     async def start(self) -> None:
         """Start the workers and run every model once, then be ready."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
 
 from prometheus_client import (
     CollectorRegistry,
@@ -12,13 +14,53 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.registry import Collector
 
-__all__ = ["Metrics"]
+__all__ = ["BucketState", "Metrics", "Watched", "WorkerState"]
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 FRACTIONS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75)
+FILLS = (0.125, 0.25, 0.5, 0.75, 1.0)
+
+
+@dataclass(frozen=True)
+class BucketState:
+    """Images of one model and padded shape that wait; ``age_seconds`` is that of the oldest."""
+
+    model: str
+    bucket: str
+    depth: int
+    age_seconds: float
+
+
+@dataclass(frozen=True)
+class WorkerState:
+    """One worker: whether it takes work, how often it was restarted, its resident bytes."""
+
+    worker: str
+    device: str
+    up: bool
+    restarts: int
+    memory_bytes: int
+
+
+class Watched(Protocol):
+    """What is read at every scrape instead of being counted."""
+
+    def ready(self) -> bool:
+        """Whether requests are welcome."""
+
+    def queue_seconds(self) -> float:
+        """How long an image that came now would wait, as estimated."""
+
+    def buckets(self) -> Iterable[BucketState]:
+        """What waits."""
+
+    def workers(self) -> Iterable[WorkerState]:
+        """Who works."""
 
 
 class Metrics:
@@ -31,13 +73,14 @@ class Metrics:
         ProcessCollector(registry=registry)
         self.requests = Counter(
             "ppool_requests",
-            "Answered POST /segment requests; reason is ok or the slug of the problem type.",
+            "Answered requests for masks; reason is ok or the slug of the problem type.",
             ("status", "reason"),
             registry=registry,
         )
         self.refused = Counter(
             "ppool_refused",
-            "Requests refused by admission control.",
+            "Requests refused by admission control: too many requests, images in the queue or "
+            "bytes in it, or a deadline that could not be met.",
             ("reason",),
             registry=registry,
         )
@@ -46,8 +89,7 @@ class Metrics:
         )
         self.stage_seconds = Histogram(
             "ppool_stage_seconds",
-            "Time an image spent decoding (with the wait for a thread), queueing, in inference, "
-            "encoding; and in total.",
+            "Time an image spent in decode, queue, infer and encode, and a request in total.",
             ("model", "stage"),
             buckets=SECONDS,
             registry=registry,
@@ -56,6 +98,13 @@ class Metrics:
             "ppool_batch_size", "Images in one inference.", ("model",), buckets=SIZES,
             registry=registry,
         )  # fmt: skip
+        self.batch_fill = Histogram(
+            "ppool_batch_fill_ratio",
+            "Images in one inference over the most there could be.",
+            ("model",),
+            buckets=FILLS,
+            registry=registry,
+        )
         self.pad_waste = Histogram(
             "ppool_pad_waste_ratio",
             "Share of the pixels of one inference that is padding.",
@@ -63,8 +112,11 @@ class Metrics:
             buckets=FRACTIONS,
             registry=registry,
         )
-        self._queue_depth = Gauge(
-            "ppool_queue_depth", "Decoded images waiting for a worker.", registry=registry
+        self.reloads = Counter(
+            "ppool_model_reloads",
+            "Model files that changed; outcome is loaded or failed (the old one goes on).",
+            ("model", "outcome"),
+            registry=registry,
         )
         self._build = Gauge(
             "ppool_build_info",
@@ -72,10 +124,13 @@ class Metrics:
             ("version", "model", "kernels", "provider"),
             registry=registry,
         )
+        # Without a first value a counter's first refusal would be invisible to rate().
+        for reason in ("requests", "queue", "bytes", "deadline"):
+            self.refused.labels(reason)
 
-    def watch_queue(self, depth: Callable[[], int]) -> None:
-        """Read the queue depth from ``depth`` at every scrape."""
-        self._queue_depth.set_function(depth)
+    def watch(self, watched: Watched) -> None:
+        """Read ``watched`` at every scrape."""
+        self._registry.register(_Scrape(watched))
 
     def loaded(self, *, version: str, model: str, kernels: str, provider: str) -> None:
         """Note a loaded model."""
@@ -84,3 +139,50 @@ class Metrics:
     def render(self) -> bytes:
         """The text of ``GET /metrics``."""
         return generate_latest(self._registry)
+
+
+class _Scrape(Collector):
+    def __init__(self, watched: Watched) -> None:
+        self._watched = watched
+
+    def collect(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily(
+            "ppool_ready", "1 while requests are welcome.", value=float(self._watched.ready())
+        )
+        yield GaugeMetricFamily(
+            "ppool_queue_seconds",
+            "Estimated wait of an image that came now; scale on this.",
+            value=self._watched.queue_seconds(),
+        )
+        yield from self._queue()
+        yield from self._workers()
+
+    def _queue(self) -> Iterator[Metric]:
+        labels = ("model", "bucket")
+        depth = GaugeMetricFamily("ppool_queue_depth", "Images waiting.", labels=labels)
+        age = GaugeMetricFamily(
+            "ppool_queue_age_seconds", "Time the oldest waiting image has waited.", labels=labels
+        )
+        for state in self._watched.buckets():
+            depth.add_metric((state.model, state.bucket), state.depth)
+            age.add_metric((state.model, state.bucket), state.age_seconds)
+        yield from (depth, age)
+
+    def _workers(self) -> Iterator[Metric]:
+        up = GaugeMetricFamily("ppool_worker_up", "1 while it takes work.", labels=("worker",))
+        restarts = CounterMetricFamily(
+            "ppool_worker_restarts", "Restarts after a crash.", labels=("worker",)
+        )
+        memory: dict[str, int] = {}
+        for state in self._watched.workers():
+            up.add_metric((state.worker,), float(state.up))
+            restarts.add_metric((state.worker,), state.restarts)
+            memory[state.device] = memory.get(state.device, 0) + state.memory_bytes
+        used = GaugeMetricFamily(
+            "ppool_device_memory_bytes",
+            "Memory the workers of a device hold: resident memory on cpu, the device's on a GPU.",
+            labels=("device",),
+        )
+        for device, size in memory.items():
+            used.add_metric((device,), size)
+        yield from (up, restarts, used)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from service.batching import Batch, Batcher, Ticket
 from service.errors import DeadlinePassed, InternalError, ServiceError
-from service.metrics import Metrics
+from service.metrics import BucketState, Metrics, WorkerState
 from service.models import Model
 
 __all__ = ["Job", "Journey", "Key", "Outputs", "Stage", "Workers"]
@@ -64,6 +64,7 @@ class Workers:
         self._changed = threading.Condition()
         self._closing = False
         self._metrics = metrics
+        self._max_batch_size = max_batch_size
         self._seconds_an_image = 0.0
         self._threads = [
             threading.Thread(target=self._work, name=f"worker-{index}", daemon=True)
@@ -82,6 +83,21 @@ class Workers:
     def backlog_seconds(self) -> float:
         """About how long the images now waiting will take; 0 before the first inference."""
         return len(self._queue) * self._seconds_an_image / len(self._threads)
+
+    def buckets(self) -> list[BucketState]:
+        """What waits, by bucket."""
+        with self._changed:
+            return [
+                BucketState(key.model, f"{key.shape[1]}x{key.shape[0]}", depth, age)
+                for key, depth, age in self._queue.waiting()
+            ]
+
+    def states(self) -> list[WorkerState]:
+        """What the threads are doing."""
+        return [
+            WorkerState(str(index), "cpu", thread.is_alive(), 0, 0)
+            for index, thread in enumerate(self._threads)
+        ]
 
     def start(self) -> None:
         """Start the threads."""
@@ -157,6 +173,7 @@ class Workers:
         height, width, _ = key.shape
         waste = 1 - sum(job.content for job in jobs) / (len(jobs) * height * width)
         self._metrics.batch_size.labels(key.model).observe(len(jobs))
+        self._metrics.batch_fill.labels(key.model).observe(len(jobs) / self._max_batch_size)
         self._metrics.pad_waste.labels(key.model).observe(waste)
         recent = seconds / len(jobs)
         # A tenth at a time: steady between photos of different sizes, yet soon at a new level.

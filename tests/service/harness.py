@@ -122,9 +122,11 @@ class Client:
         return self.request("GET", path)
 
     def metric(self, line: str) -> float:
-        """The value of the metric written as ``line``, 0 where it is not there yet."""
-        values = dict(row.rsplit(" ", 1) for row in self.get("/metrics").text.splitlines())
-        return float(values.get(line, 0))
+        """The value of the metric written as ``line``, summed over the labels it leaves out."""
+        rows = (row.rsplit(" ", 1) for row in self.get("/metrics").text.splitlines())
+        return sum(
+            float(value) for name, value in rows if name == line or name.startswith(f"{line}{{")
+        )
 
     def segment(
         self, body: bytes = b"", query: str = "", *, accept: str = "*/*", **options: Any

@@ -73,8 +73,17 @@ def test_metrics_count_requests_stages_and_batches(serving: Any) -> None:
             "ppool_requests_in_flight",
             "ppool_stage_seconds",
             "ppool_batch_size",
+            "ppool_batch_fill_ratio",
             "ppool_pad_waste_ratio",
             "ppool_queue_depth",
+            "ppool_queue_age_seconds",
+            "ppool_queue_seconds",
+            "ppool_refused",
+            "ppool_ready",
+            "ppool_worker_up",
+            "ppool_worker_restarts",
+            "ppool_device_memory_bytes",
+            "ppool_model_reloads",
             "ppool_build_info",
         }
         assert client.metric('ppool_requests_total{reason="ok",status="200"}') == 1

@@ -1,0 +1,1 @@
+"""ppool beside the servers people use: same ONNX file, same work, same machine, one run."""

@@ -1,0 +1,272 @@
+"""Measure ppool beside its peers: ``python -m benchmarks.serving``; the first run installs them."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import os
+import subprocess
+import sys
+import venv
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from skimage import data
+
+from benchmarks.measure import write
+from benchmarks.serving import networks
+from benchmarks.serving.client import Answers, Request, closed_loop, open_loop
+from benchmarks.serving.servers import PEERS, PPOOL, ROOT, Network, Running, Server, serving
+
+CLIENTS = (1, 8, 32)
+LOADS = (0.8, 1.5)
+# Four shapes of nearly equal area, so that only batching by shape can make them slower than one.
+MIXED_SIZES = ((640, 480), (480, 640), (554, 554), (720, 427))
+NETWORKS = {
+    "tiny-256": (networks.write_tiny, 256),
+    "tiny-512": (networks.write_tiny, 512),
+    "vgg16-256": (networks.write_vgg16, 256),
+}
+
+COLUMNS = (
+    "server", "1: p50, p99 ms", "8: req/s", "p99 ms", "CPU ms", "32: req/s", "p99 ms",
+    "mixed req/s", "80 %: p99 ms", "150 %: p99 ms", "others", "start s", "MB",
+)  # fmt: skip
+
+console = Console()
+app = typer.Typer(pretty_exceptions_enable=False)
+
+
+def photo(width: int, height: int) -> bytes:
+    """A real photo as a JPEG of the given size."""
+    file = io.BytesIO()
+    Image.fromarray(data.astronaut()).resize((width, height)).save(file, "JPEG", quality=90)
+    return file.getvalue()
+
+
+def prepare(name: str, folder: Path) -> Network:
+    """Write the network, and adopt it as a user would."""
+    build, side = NETWORKS[name]
+    plain, adopted = folder / f"{name}.onnx", folder / f"{name}-adopted.onnx"
+    build(plain, side)
+    command = [
+        sys.executable, "-m", "export", "adopt", str(plain), "--output", str(adopted),
+        "--classes", ",".join(networks.CLASSES), "--name", name,
+        "--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225",
+    ]  # fmt: skip
+    subprocess.run(command, check=True, cwd=ROOT, capture_output=True)
+    return Network(name, side, plain, adopted)
+
+
+def set_up(folder: Path) -> None:
+    """Make the peers' environments, once."""
+    here = Path(__file__).parent
+    for name, requirements in (
+        ("peers", "requirements.txt"),
+        ("triton", "requirements-triton.txt"),
+    ):
+        python = folder / name / "bin" / "python"
+        if not python.exists():
+            console.print(f"installing {requirements}; a few minutes, once")
+            venv.create(folder / name, with_pip=True)
+            install = [
+                str(python),
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "-r",
+                str(here / requirements),
+            ]
+            subprocess.run(install, check=True)
+
+
+def limits(network: Network, folder: Path, seconds: float) -> dict[str, Any]:
+    """The ceilings, measured in the peers' environment."""
+    picture = folder / "photo.jpg"
+    picture.write_bytes(photo(*MIXED_SIZES[0]))
+    command = [str(folder / "peers" / "bin" / "python"), "-m", "benchmarks.serving.limits"]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "PEER_MODEL": str(network.plain),
+        "PEER_SIDE": str(network.side),
+    }
+    result = subprocess.run(
+        [*command, str(picture), str(seconds)],
+        cwd=ROOT, env=environment, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    found: dict[str, Any] = json.loads(result.stdout)
+    return found
+
+
+def watch(
+    running: Running, requests: Sequence[Request], clients: int, seconds: float
+) -> dict[str, Any]:
+    """One closed-loop measurement."""
+    cpu = running.cpu_seconds()
+    seen = asyncio.run(closed_loop(requests, clients, seconds))
+    cpu = running.cpu_seconds() - cpu
+    return summary(seen) | {"cpu_milliseconds": round(cpu / max(len(seen.good), 1) * 1e3, 2)}
+
+
+def summary(seen: Answers) -> dict[str, Any]:
+    """Throughput, latency of the good answers in milliseconds, and the other answers by status."""
+    good = [1e3 * seconds for seconds in seen.good]
+    cuts = quantiles(good, n=100, method="inclusive") if len(good) > 1 else [float("nan")] * 99
+    return {
+        "requests_per_second": round(len(good) / seen.seconds, 1),
+        "p50_milliseconds": round(cuts[49], 1),
+        "p99_milliseconds": round(cuts[98], 1),
+        "other_answers": {
+            str(status): seen.statuses.count(status) for status in sorted({*seen.statuses} - {200})
+        },
+        "bad_retry_after": sum(not (value or "").isdigit() for value in seen.retry_after),
+    }
+
+
+def mask_of(body: bytes) -> np.ndarray:
+    """The PNG in an answer, which Triton precedes by a header."""
+    return np.asarray(Image.open(io.BytesIO(body[body.index(b"\x89PNG") :])))
+
+
+def measure(
+    server: Server, network: Network, folder: Path, seconds: float, *, last: bool
+) -> dict[str, Any]:
+    """Start a server and load it; in the ``last`` round also in open loop and with mixed sizes."""
+    with serving(server, network, folder) as running:
+        requests = [server.ask(running.url, photo(*size)) for size in MIXED_SIZES]
+        idle = running.memory_megabytes()
+        warm = asyncio.run(closed_loop(requests[:1], 8, 1.0))
+        found: dict[str, Any] = {
+            "start_seconds": round(running.start_seconds, 2),
+            "idle_megabytes": round(idle),
+            "clients": {n: watch(running, requests[:1], n, seconds) for n in CLIENTS},
+            "mask": mask_of(warm.last_body),
+        }
+        if last:
+            capacity = found["clients"][8]["requests_per_second"]
+            found["mixed"] = watch(running, requests, 8, seconds)
+            found["open"] = {
+                load: summary(asyncio.run(open_loop(requests[:1], load * capacity, seconds, 0)))
+                for load in LOADS
+            }
+        found["loaded_megabytes"] = round(running.memory_megabytes())
+    return found
+
+
+def middle(values: Iterable[float]) -> dict[str, float]:
+    """Median and range over the rounds."""
+    found = sorted(values)
+    return {"median": median(found), "min": found[0], "max": found[-1]}
+
+
+def merge(rounds: Sequence[Mapping[str, Any]], reference: np.ndarray) -> dict[str, Any]:
+    """The rounds of one server as one record."""
+    keys = ("requests_per_second", "p50_milliseconds", "p99_milliseconds", "cpu_milliseconds")
+    merged: dict[str, Any] = {
+        key: middle(one[key] for one in rounds)
+        for key in ("start_seconds", "idle_megabytes", "loaded_megabytes")
+    }
+    merged["agreement"] = round(float((rounds[0]["mask"] == reference).mean()), 4)
+    for clients in CLIENTS:
+        of = [one["clients"][clients] for one in rounds]
+        merged[f"clients_{clients}"] = {key: middle(one[key] for one in of) for key in keys} | {
+            "other_answers": [one["other_answers"] for one in of]
+        }
+    last = rounds[-1]
+    return merged | {"mixed_sizes": last["mixed"], "open_loop": last["open"]}
+
+
+def run(
+    name: str, servers: Sequence[Server], folder: Path, rounds: int, seconds: float
+) -> dict[str, Any]:
+    """All servers on one network, in turn, round by round."""
+    network = prepare(name, folder)
+    seen: dict[str, list[dict[str, Any]]] = {server.name: [] for server in servers}
+    ceilings = []
+    for number in range(rounds):
+        last = number == rounds - 1
+        ceilings.append(limits(network, folder, seconds))
+        for server in servers[number:] + servers[:number]:
+            console.print(f"{name}, round {number + 1}: {server.name}")
+            seen[server.name].append(measure(server, network, folder, seconds, last=last))
+    reference = (
+        next(iter(seen.values()))[0]["mask"]
+        if "fastapi" not in seen
+        else seen["fastapi"][0]["mask"]
+    )
+    return {
+        "limits": {
+            which: {
+                key: middle(one[which][key] for one in ceilings)
+                for key in ("images_per_second", "cpu_milliseconds")
+            }
+            for which in ("run", "pipe")
+        },
+        "servers": {key: merge(records, reference) for key, records in seen.items()},
+    }
+
+
+def table(name: str, result: Mapping[str, Any]) -> Table:
+    """Medians, with the best peer and the ceiling to compare with."""
+    limit = result["limits"]
+    ceilings = (
+        f"{key} {value['images_per_second']['median']:.0f}/s" for key, value in limit.items()
+    )
+    grid = Table(title=f"{name}: ceilings {', '.join(ceilings)}")
+    for column in COLUMNS:
+        grid.add_column(column, justify="right")
+    for server, record in result["servers"].items():
+        one, eight, many = (record[f"clients_{n}"] for n in CLIENTS)
+        low, high = (record["open_loop"][load] for load in LOADS)
+        cells = (
+            f"{one['p50_milliseconds']['median']:.1f}, {one['p99_milliseconds']['median']:.1f}",
+            f"{eight['requests_per_second']['median']:.1f}",
+            f"{eight['p99_milliseconds']['median']:.0f}",
+            f"{eight['cpu_milliseconds']['median']:.1f}",
+            f"{many['requests_per_second']['median']:.1f}",
+            f"{many['p99_milliseconds']['median']:.0f}",
+            f"{record['mixed_sizes']['requests_per_second']:.1f}",
+            f"{low['p99_milliseconds']:.0f}",
+            f"{high['p99_milliseconds']:.0f}",
+            str(high["other_answers"] or "-"),
+            f"{record['start_seconds']['median']:.1f}",
+            f"{record['loaded_megabytes']['median']:.0f}",
+        )
+        grid.add_row(server, *cells)
+    return grid
+
+
+@app.command()
+def main(
+    network: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(NETWORKS)}.")] = None,
+    server: Annotated[list[str] | None, typer.Option(help="Only these; default all.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Times each server is started.")] = 3,
+    seconds: Annotated[float, typer.Option(help="Of each measurement.")] = 4.0,
+    folder: Annotated[Path, typer.Option(help="For environments, networks and logs.")] = (
+        ROOT / "runs" / "serving"
+    ),
+) -> None:
+    """Measure ppool beside its peers and write benchmarks/results/serving.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    set_up(folder)
+    servers = [one for one in (*PEERS, PPOOL) if server is None or one.name in server]
+    results = {}
+    for name in network or ["tiny-256", "tiny-512", "vgg16-256"]:
+        results[name] = run(name, servers, folder, rounds, seconds)
+        console.print(table(name, results[name]))
+    command = f"python -m benchmarks.serving --rounds {rounds} --seconds {seconds:g}"
+    console.print(f"wrote {write('serving', command, results)}")
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,1 @@
+"""One file a peer, written as its own documentation recommends."""

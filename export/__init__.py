@@ -1,4 +1,4 @@
-"""PyTorch checkpoints to one self-describing ONNX file."""
+"""PyTorch checkpoints, or networks exported by others, to one self-describing ONNX file."""
 
 from __future__ import annotations
 
@@ -6,17 +6,29 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from export._adopt import Adoption, adopt_model
+    from export._describe import Normalisation
     from export._export import export_checkpoint, export_model
     from export._verify import VerificationError
 
-__all__ = ["VerificationError", "export_checkpoint", "export_model"]
+__all__ = [
+    "Adoption",
+    "Normalisation",
+    "VerificationError",
+    "adopt_model",
+    "export_checkpoint",
+    "export_model",
+]
 
 # What the extra ppool[export] installs.
 EXTRA = frozenset({"onnx", "onnxruntime", "onnxscript", "rich", "torch", "typer"})
 
 # Imported at first use: the command line starts, and names a missing extra, without PyTorch.
 _HOMES = {
+    "Adoption": "export._adopt",
+    "Normalisation": "export._describe",
     "VerificationError": "export._verify",
+    "adopt_model": "export._adopt",
     "export_checkpoint": "export._export",
     "export_model": "export._export",
 }

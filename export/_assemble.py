@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import (
+    FunctionProto,
     GraphProto,
     ModelProto,
     NodeProto,
@@ -18,10 +20,10 @@ from onnx import (
 )
 
 from ppool.metadata import METADATA_KEY, ModelMetadata, Stage
-from ppool.onnx_ops import DOMAIN, ONNX_OPSET, PLUGIN_ATTRIBUTES, function_bodies
+from ppool.onnx_ops import DOMAIN, PLUGIN_ATTRIBUTES, function_bodies
 from ppool.runtime import ALPHA_SWITCH
 
-__all__ = ["assemble", "lint"]
+__all__ = ["assemble", "lint", "save_whole"]
 
 
 def assemble(model: ModelProto, description: ModelMetadata) -> ModelProto:
@@ -32,7 +34,7 @@ def assemble(model: ModelProto, description: ModelMetadata) -> ModelProto:
         onnx.checker.ValidationError: if it is not valid ONNX.
     """
     _forget_the_exporter(model.graph)
-    bodies = function_bodies()
+    bodies = function_bodies(_opset(model))
     used = {node.op_type for node in model.graph.node if node.domain == DOMAIN}
     for node in model.graph.node:
         if node.domain == DOMAIN:
@@ -129,10 +131,10 @@ def lint(model: ModelProto) -> None:
     Raises:
         ValueError: naming the node and what is wrong.
     """
-    opsets = {entry.domain: entry.version for entry in model.opset_import}
-    if opsets.get("") != ONNX_OPSET:
-        raise ValueError(f"opset: expected {ONNX_OPSET}, got {opsets.get('')!r}")
     bodies = {body.name: body for body in model.functions if body.domain == DOMAIN}
+    for body in bodies.values():
+        if _opset(body) != _opset(model):
+            raise ValueError(f"{body.name}: expected opset {_opset(model)}, got {_opset(body)}")
     for node in model.graph.node:
         if node.domain != DOMAIN:
             continue
@@ -147,3 +149,15 @@ def lint(model: ModelProto) -> None:
         ):
             if expected != found:
                 raise ValueError(f"{node.name}: expected {expected!r}, got {found!r}")
+
+
+def _opset(holder: ModelProto | FunctionProto) -> int:
+    opset: int = next(entry.version for entry in holder.opset_import if not entry.domain)
+    return opset
+
+
+def save_whole(content: bytes, path: Path) -> None:
+    """Write ``path`` so that it appears whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(content)
+    partial.replace(path)

@@ -28,7 +28,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Turn a checkpoint of ppool-train into one ONNX file: "
-    "[bold]ppool-export CHECKPOINT -o model.onnx[/bold]",
+    "[bold]ppool-export CHECKPOINT -o model.onnx[/bold]; [bold]adopt[/bold] does it for "
+    "a network exported by others.",
     rich_markup_mode="rich",
 )
 
@@ -72,6 +73,75 @@ def export_command(
         highlight=False,
         soft_wrap=True,
     )
+
+
+@app.command("adopt")
+def adopt_command(
+    network: Annotated[
+        Path,
+        typer.Argument(exists=True, dir_okay=False, help="ONNX file: float NCHW in, logits out."),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the new file goes.")],
+    classes: Annotated[
+        str, typer.Option(help="Names between commas, or a file with one name a line.")
+    ],
+    mean: Annotated[str, typer.Option(help="Of RGB in [0, 1]: three numbers between commas.")],
+    std: Annotated[str, typer.Option(help="Likewise.")],
+    name: Annotated[
+        str | None, typer.Option(help="Name to serve the model as; default: the file's name.")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(help="Resize every image to HEIGHTxWIDTH pixels.")
+    ] = None,
+    max_side: Annotated[int, typer.Option(help="Longest side in pixels to feed.")] = 1024,
+    multiple: Annotated[int, typer.Option(help="Pad sides to multiples of this.")] = 32,
+    output_name: Annotated[
+        str | None, typer.Option(help="The output with the logits, if there are several.")
+    ] = None,
+) -> None:
+    """Wrap a NETWORK exported by others, so that ppool-serve serves it. Needs no PyTorch."""
+    from export import Adoption, Normalisation, adopt_model
+    from export._info import describe_policy
+
+    try:
+        adoption = Adoption(
+            classes=_names(classes),
+            normalisation=Normalisation(_numbers("mean", mean), _numbers("std", std)),
+            name=name,
+            size=None if size is None else _size(size),
+            max_side=max_side,
+            multiple=multiple,
+            output=output_name,
+        )
+        description = adopt_model(network, output, adoption)
+    except (OSError, ValueError) as error:
+        raise typer.Exit(_complain(str(error))) from None
+    fed = describe_policy(description.input)
+    Console().print(
+        f"{output}: {len(description.classes)} classes, {fed}, "
+        f"{decimal(output.stat().st_size)}; agrees with {network.name}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _names(text: str) -> list[str]:
+    lines = Path(text).read_text("utf-8").splitlines() if Path(text).is_file() else text.split(",")
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _numbers(what: str, text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"--{what}: expected numbers between commas, got {text!r}") from None
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.partition("x")
+    if not (height.isdecimal() and width.isdecimal()):
+        raise ValueError(f"--size: expected HEIGHTxWIDTH such as 256x512, got {text!r}")
+    return int(height), int(width)
 
 
 @app.command("info")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
@@ -12,8 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from export._assemble import assemble
-from export._trace import Normalisation, Pipeline, trace
+from export._assemble import assemble, save_whole
+from export._describe import Normalisation, with_colours
+from export._trace import Pipeline, trace
 from export._verify import verify
 from models import Checkpoint
 from ppool.metadata import InputPolicy, LabelClass, ModelMetadata
@@ -67,7 +67,7 @@ def export_model(
     description = ModelMetadata(
         name=path.stem if name is None else name,
         network=type(model).__name__,
-        classes=_with_colours(classes),
+        classes=with_colours(classes),
         input=InputPolicy(max_side, multiple),
         stages=(),
         training=dict(training or {}),
@@ -135,9 +135,7 @@ def _export(
     content = assemble(trace(pipeline, example, outputs, multiple), description).SerializeToString()
     if check:
         verify(content, pipeline, multiple)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    partial.replace(path)
+    save_whole(content, path)
     return description
 
 
@@ -149,19 +147,6 @@ def _check_logits(logits: Any, classes: int) -> None:
         raise ValueError(
             f"classes: expected {logits.shape[1]}, as many as the network has logits, got {classes}"
         )
-
-
-def _with_colours(classes: Sequence[str | LabelClass]) -> tuple[LabelClass, ...]:
-    """Plain names get hues a golden-angle step apart: any two neighbours differ well."""
-
-    def colour(index: int) -> str:
-        rgb = colorsys.hsv_to_rgb(index * 0.618034 % 1, 0.65, 0.95 - 0.25 * (index % 3))
-        return "#" + "".join(f"{round(255 * part):02x}" for part in rgb)
-
-    return tuple(
-        LabelClass(index, entry, colour(index)) if isinstance(entry, str) else entry
-        for index, entry in enumerate(classes)
-    )
 
 
 def _versions() -> dict[str, str]:

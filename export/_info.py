@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
@@ -15,10 +16,12 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
-from export._verify import Comparison
-from ppool.metadata import METADATA_KEY, ModelMetadata
+from ppool.metadata import METADATA_KEY, InputPolicy, ModelMetadata
 
-__all__ = ["comparison_table", "print_info"]
+if TYPE_CHECKING:  # it needs torch
+    from export._verify import Comparison
+
+__all__ = ["comparison_table", "describe_policy", "print_info"]
 
 
 def comparison_table(comparisons: Sequence[Comparison]) -> Table:
@@ -59,8 +62,7 @@ def print_info(path: Path, console: Console) -> None:
         "file": f"{decimal(len(content))}, sha256 {hashlib.sha256(content).hexdigest()}",
         "inputs": "\n".join(_signature(entry) for entry in model.graph.input),
         "outputs": "\n".join(_signature(entry) for entry in model.graph.output),
-        "images": f"longer side at most {description.input.max_side} pixels, "
-        f"padded to multiples of {description.input.multiple}",
+        "images": describe_policy(description.input),
         "functions": _functions(model),
         "opsets": ", ".join(f"{e.domain or 'onnx'} {e.version}" for e in model.opset_import),
         "versions": ", ".join(f"{key} {value}" for key, value in description.versions.items()),
@@ -75,6 +77,14 @@ def print_info(path: Path, console: Console) -> None:
     console.print(classes)
     if description.stages:
         console.print(_stage_table(description))
+
+
+def describe_policy(policy: InputPolicy) -> str:
+    """What happens to an image before the network sees it."""
+    if policy.size is not None:
+        height, width = policy.size
+        return f"resized to {height} x {width} pixels"
+    return f"longer side at most {policy.max_side} pixels, padded to multiples of {policy.multiple}"
 
 
 def _stage_table(description: ModelMetadata) -> Table:

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import onnx
@@ -16,27 +16,13 @@ from onnxscript.values import Opset
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from export._describe import Normalisation
 from ppool.functional import alpha_map
 from ppool.metadata import Stage
 from ppool.module import PPool2d
 from ppool.onnx_ops import DOMAIN, ONNX_OPSET, OPSET, PLUGIN_ATTRIBUTES, register_schemas
 
-__all__ = ["Normalisation", "Pipeline", "trace"]
-
-
-@dataclass(frozen=True)
-class Normalisation:
-    """Mean and standard deviation of RGB in [0, 1], as the network was trained with."""
-
-    mean: Sequence[float]
-    std: Sequence[float]
-
-    def __post_init__(self) -> None:
-        for name, values in (("mean", self.mean), ("std", self.std)):
-            if len(values) != 3:
-                raise ValueError(f"{name}: expected three values (RGB), got {values!r}")
-        if min(self.std) <= 0:
-            raise ValueError(f"std: expected positive values, got {self.std!r}")
+__all__ = ["Pipeline", "trace"]
 
 
 class _AlphaMaps:

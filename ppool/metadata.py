@@ -59,11 +59,13 @@ class InputPolicy:
     """What the network wants to be fed.
 
     An image whose longer side exceeds ``max_side`` pixels is resized to it; height and width are
-    then padded at the bottom and right to multiples of ``multiple``.
+    then padded at the bottom and right to multiples of ``multiple``. With ``size`` (height, width
+    in pixels) every image is resized to exactly that instead, whatever its proportions.
     """
 
     max_side: int
     multiple: int
+    size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.multiple < 1 or self.max_side < self.multiple:
@@ -71,6 +73,28 @@ class InputPolicy:
                 f"input policy: expected 1 <= multiple <= max_side, got multiple "
                 f"{self.multiple!r} and max_side {self.max_side!r}"
             )
+        if self.size is not None and (len(self.size) != 2 or min(self.size) < 1):
+            raise ValueError(f"input policy: expected size (height, width), got {self.size!r}")
+
+    @classmethod
+    def fixed(cls, height: int, width: int) -> InputPolicy:
+        """The policy of a network that takes images of one size only."""
+        return cls(max(height, width), 1, (height, width))
+
+    def reduced(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width that an image of this size is resized to, before any padding.
+
+        Example:
+            >>> InputPolicy(max_side=100, multiple=16).reduced(300, 900)
+            (33, 100)
+        """
+        if self.size is not None:
+            return self.size
+        longer = max(height, width)
+        if longer <= self.max_side:
+            return height, width
+        scale = self.max_side / longer
+        return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 @dataclass(frozen=True)
@@ -111,7 +135,10 @@ class ModelMetadata:
                 raise ValueError(f"format: expected {FORMAT}, got {found!r}; update ppool")
             document["classes"] = tuple(LabelClass(**entry) for entry in document["classes"])
             document["stages"] = tuple(Stage(**entry) for entry in document["stages"])
-            document["input"] = InputPolicy(**document["input"])
+            policy = InputPolicy(**document["input"])
+            if policy.size is not None:  # a list, as JSON has it
+                policy = InputPolicy.fixed(*policy.size)
+            document["input"] = policy
             return cls(**document)
         except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
             raise ValueError(f"not a ppool model description: {error}") from error

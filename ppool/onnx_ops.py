@@ -290,13 +290,17 @@ ResizeArgMax (logits, size) => (labels)
 """
 
 
-def function_bodies() -> dict[str, onnx.FunctionProto]:
+def function_bodies(opset: int = ONNX_OPSET) -> dict[str, onnx.FunctionProto]:
     """Each operator's body in standard operators, to attach to a model that uses it.
 
     Arithmetic is float32 whatever the storage type, rounded once at the end. The bodies have one
     output each: a node must list exactly as many outputs as its body.
+
+    Args:
+        opset: Of the standard operators in the model that is to carry the bodies. ``PPool`` and
+            ``PPoolUnit`` need 18, ``ResizeArgMax`` 15.
     """
-    header = f'<domain: "{DOMAIN}", opset_import: ["": {ONNX_OPSET}]>'
+    header = f'<domain: "{DOMAIN}", opset_import: ["": {opset}]>'
     bodies = (
         onnx.parser.parse_function(header + text) for text in (_PPOOL, _PPOOL_UNIT, _RESIZE_ARG_MAX)
     )

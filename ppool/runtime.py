@@ -54,6 +54,8 @@ class Session:
     def run(self, outputs: Sequence[str], feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
         """Compute the named outputs; alpha maps that are not among them are not computed.
 
+        A network that only takes one image at a time is run once for each.
+
         Args:
             outputs: Names such as ``mask`` or ``alpha/pool1``, in the order wanted.
             feeds: ``image``, uint8 [N, H, W, 3] RGB.
@@ -62,6 +64,10 @@ class Session:
         if any(entry.name == ALPHA_SWITCH for entry in self.session.get_overridable_initializers()):
             wanted = any(stage.output in outputs for stage in self.metadata.stages)
             feeds[ALPHA_SWITCH] = np.array(wanted)
+        images = feeds["image"]
+        if len(images) > 1 and self.session.get_inputs()[0].shape[0] == 1:
+            singles = [self.session.run(list(outputs), feeds | {"image": i[None]}) for i in images]
+            return [np.concatenate(arrays) for arrays in zip(*singles, strict=True)]
         results: list[NDArray[Any]] = self.session.run(list(outputs), feeds)
         return results
 

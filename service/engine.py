@@ -21,7 +21,7 @@ from service.images import ImageLimits, decode
 from service.metrics import BucketState, Metrics, WorkerState
 from service.models import Model
 from service.settings import Settings, usable_cores
-from service.shapes import pad, padded_side
+from service.shapes import pad, padded_shape
 from service.workers import Job, Journey, Workers, infer
 
 __all__ = ["Engine", "Segmentation"]
@@ -209,16 +209,16 @@ class Engine:
     def _warm(self) -> None:
         for model in self.models.values():
             policy = model.metadata.input
-            side = padded_side(min(_WARM_SIDE, policy.max_side), policy)
-            pixels = np.zeros((side, side, 3), np.uint8)
-            job = Job(model, pixels, side * side, Journey())
+            side = min(_WARM_SIDE, policy.max_side)
+            pixels = np.zeros((*padded_shape(side, side, policy), 3), np.uint8)
+            job = Job(model, pixels, pixels.size // 3, Journey())
             outputs = ("mask", *(stage.output for stage in model.metadata.stages))
             for size in batch_ladder(self.settings.max_batch_size):
                 infer([job] * size, outputs)
 
 
 def _prepare(data: bytes, limits: ImageLimits, policy: InputPolicy) -> _Prepared:
-    photo = decode(data, limits, max_side=policy.max_side)
+    photo = decode(data, limits, policy)
     pixels: NDArray[Any] = np.asarray(photo.image)
     height, width = pixels.shape[:2]
     return _Prepared(pad(pixels, policy), (height, width), photo.width, photo.height)

@@ -16,6 +16,7 @@ from PIL import (  # the plugins register themselves; on demand Pillow would loa
     WebPImagePlugin,  # noqa: F401
 )
 
+from ppool.metadata import InputPolicy
 from service.errors import CorruptImage, TooLarge, UnsupportedImage
 
 __all__ = ["ImageLimits", "decode"]
@@ -60,14 +61,14 @@ class ImageLimits:
 
 @dataclass(frozen=True)
 class Photo:
-    """Upright RGB pixels, at most ``max_side`` pixels a side, and the upright size of the file."""
+    """Upright RGB pixels, resized as asked, and the upright size of the file."""
 
     image: Image.Image
     width: int
     height: int
 
 
-def decode(data: bytes, limits: ImageLimits, *, max_side: int | None = None) -> Photo:
+def decode(data: bytes, limits: ImageLimits, policy: InputPolicy | None = None) -> Photo:
     """Decode a photo file to upright 8-bit RGB.
 
     Grey, palette and CMYK become RGB, transparency is laid on white, 16 bits are scaled to 8, the
@@ -76,8 +77,7 @@ def decode(data: bytes, limits: ImageLimits, *, max_side: int | None = None) -> 
     Args:
         data: The file.
         limits: What to refuse.
-        max_side: Reduce the photo so that its longer side is at most this many pixels; ``None``
-            keeps its size.
+        policy: Resize the photo as it says; ``None`` keeps its size.
 
     Raises:
         UnsupportedImage: if the content is of none of the accepted types.
@@ -90,7 +90,7 @@ def decode(data: bytes, limits: ImageLimits, *, max_side: int | None = None) -> 
     try:
         with Image.open(io.BytesIO(data), formats=[kind]) as image:
             _check(image, limits)
-            return _upright(image, max_side)
+            return _upright(image, policy)
     except (TooLarge, UnsupportedImage):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -113,17 +113,21 @@ def _check(image: Image.Image, limits: ImageLimits) -> None:
         raise TooLarge(f"Send at most {limits.max_frames} frames; this has {frames}.")
 
 
-def _upright(image: Image.Image, max_side: int | None) -> Photo:
+def _upright(image: Image.Image, policy: InputPolicy | None) -> Photo:
     width, height = image.size
-    reduced = _reduced(width, height, max_side)
-    if reduced != (width, height):
+    if policy is not None:
         # JPEG can decode straight to a half, a quarter or an eighth; other formats ignore this.
-        image.draft(None, reduced)
+        lying, standing = (
+            _reduced(width, height, policy, turned=turned) for turned in (False, True)
+        )
+        image.draft(None, (max(lying[0], standing[0]), max(lying[1], standing[1])))
     image.load()
-    orientation = _orientation(image)
+    orientation = _orientation(image)  # only now: a PNG may tell it behind its pixels
     rgb = _to_rgb(image)
-    if rgb.size != reduced:
-        rgb = rgb.resize(reduced, Image.Resampling.BILINEAR, reducing_gap=3.0)
+    if policy is not None:
+        reduced = _reduced(width, height, policy, turned=orientation >= 5)
+        if rgb.size != reduced:
+            rgb = rgb.resize(reduced, Image.Resampling.BILINEAR, reducing_gap=3.0)
     if orientation in _UPRIGHT:
         rgb = rgb.transpose(_UPRIGHT[orientation])
     if orientation >= 5:
@@ -131,12 +135,12 @@ def _upright(image: Image.Image, max_side: int | None) -> Photo:
     return Photo(rgb, width, height)
 
 
-def _reduced(width: int, height: int, max_side: int | None) -> tuple[int, int]:
-    longer = max(width, height)
-    if max_side is None or longer <= max_side:
-        return width, height
-    scale = max_side / longer
-    return max(1, round(width * scale)), max(1, round(height * scale))
+def _reduced(width: int, height: int, policy: InputPolicy, *, turned: bool) -> tuple[int, int]:
+    """Width and height to resize to while the photo still lies as it is stored."""
+    if turned:
+        return policy.reduced(width, height)
+    height, width = policy.reduced(height, width)
+    return width, height
 
 
 def _orientation(image: Image.Image) -> int:

@@ -117,7 +117,9 @@ class ModelInfo:
     network: str
     classes: Annotated[list[dict[str, Any]], Field(description="id, name, color")]
     stages: Annotated[list[dict[str, Any]], Field(description="the pooling stages, for alpha=")]
-    input: Annotated[dict[str, int], Field(description="max_side and multiple, in pixels")]
+    input: Annotated[
+        dict[str, Any], Field(description="max_side and multiple, or the one size, in pixels")
+    ]
     provider: Annotated[str, Field(description="ONNX Runtime execution provider")]
     kernels: Annotated[Literal["native", "portable"], Field(description="of the pooling operators")]
     kernels_reason: Annotated[str, Field(description="why portable; empty when native")]

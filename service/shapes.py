@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from ppool.metadata import InputPolicy
 
-__all__ = ["pad", "padded_side"]
+__all__ = ["pad", "padded_shape", "padded_side"]
 
 
 def padded_side(side: int, policy: InputPolicy) -> int:
@@ -26,15 +26,20 @@ def padded_side(side: int, policy: InputPolicy) -> int:
     return min(_ceil_div(units, step) * step, most) * multiple
 
 
+def padded_shape(height: int, width: int, policy: InputPolicy) -> tuple[int, int]:
+    """Height and width after padding: on the ladder, or the policy's one size."""
+    return policy.size or (padded_side(height, policy), padded_side(width, policy))
+
+
 def pad(image: NDArray[np.uint8], policy: InputPolicy) -> NDArray[np.uint8]:
     """Repeat the last row and column of ``image`` until both sides stand on a rung.
 
     Shape:
         ``image`` is uint8 [H, W, 3] with sides of at most ``policy.max_side``; the result
-        [padded_side(H), padded_side(W), 3].
+        [*padded_shape(H, W), 3].
     """
     height, width = image.shape[:2]
-    shape = padded_side(height, policy), padded_side(width, policy)
+    shape = padded_shape(height, width, policy)
     if shape == (height, width):
         return image
     padded = np.empty((*shape, 3), np.uint8)

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ppool.metadata import InputPolicy
 from service.errors import CorruptImage, TooLarge, UnsupportedImage
 from service.images import ImageLimits, decode
 from tests.service.harness import encoded, photo
 
 LIMITS = ImageLimits(max_pixels=1_000_000, max_side_pixels=5_000, max_frames=10)
+SMALL = InputPolicy(max_side=100, multiple=16)
 
 
 def pixels(data: bytes, **options: Any) -> Any:
@@ -129,19 +131,30 @@ def test_too_many_frames_are_refused() -> None:
 def test_a_large_photo_is_reduced_and_its_own_size_kept(kind: str, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    decoded = decode(encoded(photo(900, 301), kind, exif=exif), LIMITS, max_side=100)
+    decoded = decode(encoded(photo(900, 301), kind, exif=exif), LIMITS, policy=SMALL)
     sizes = [(decoded.width, decoded.height), decoded.image.size]
     assert sizes == ([(900, 301), (100, 33)] if orientation == 1 else [(301, 900), (33, 100)])
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_photo_is_stretched_to_the_one_size_a_network_takes(kind: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(photo(900, 300), kind, exif=exif)
+    decoded = decode(data, LIMITS, InputPolicy.fixed(height=20, width=48))
+    assert decoded.image.size == (48, 20)
+    assert (decoded.width, decoded.height) == ((900, 300) if orientation == 1 else (300, 900))
 
 
 def test_reducing_averages_so_that_fine_lines_leave_a_trace() -> None:
     lines = np.zeros((400, 400, 3), np.uint8)
     lines[:, ::4] = 255
-    assert pixels(encoded(lines), max_side=100)[10:-10, 10:-10].mean() == pytest.approx(64, abs=3)
+    assert pixels(encoded(lines), policy=SMALL)[10:-10, 10:-10].mean() == pytest.approx(64, abs=3)
 
 
 def test_a_strip_one_pixel_high_keeps_a_row() -> None:
-    assert decode(encoded(photo(1000, 1)), LIMITS, max_side=100).image.size == (100, 1)
+    assert decode(encoded(photo(1000, 1)), LIMITS, policy=SMALL).image.size == (100, 1)
 
 
 def test_what_the_limits_forbid_is_refused_before_decoding() -> None:

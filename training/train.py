@@ -26,7 +26,7 @@ from models import Checkpoint, create_model
 from ppool import PPool2d
 from ppool.metadata import InputPolicy, LabelClass
 from training.crops import CropSampler
-from training.evaluate import IGNORE, ConfusionMatrix, Normalisation, evaluate
+from training.evaluate import IGNORE, Normalisation, evaluate
 from training.pages import PAGE_CLASSES, Page
 from training.provenance import provenance
 from training.recipe import Recipe, learning_rate
@@ -133,7 +133,7 @@ def train(
                 )
     seconds = time.monotonic() - began
 
-    matrix = evaluate(
+    evaluation = evaluate(
         model,
         held_out,
         num_classes=len(classes),
@@ -152,7 +152,7 @@ def train(
             "recipe": asdict(recipe),
             "pages": len(training),
             "seconds": round(seconds, 1),
-            "held_out": scores(matrix, classes) | {"pages": len(held_out)},
+            "held_out": evaluation.scores(classes) | {"pages": len(held_out)},
             "alpha": _alphas(model),
             **provenance(),
         },
@@ -183,19 +183,6 @@ def train_one_iteration(
     loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     return float(loss.detach())
-
-
-def scores(matrix: ConfusionMatrix, classes: Sequence[LabelClass]) -> dict[str, Any]:
-    """A confusion matrix as the numbers people quote; an absent class is None."""
-    per_class = {
-        label.name: None if np.isnan(iou) else round(float(iou), 4)
-        for label, iou in zip(classes, matrix.iou, strict=True)
-    }
-    return {
-        "mean_iou": round(matrix.mean_iou, 4),
-        "pixel_accuracy": round(matrix.pixel_accuracy, 4),
-        "iou": per_class,
-    }
 
 
 def _alphas(model: nn.Module) -> dict[str, float]:

@@ -13,7 +13,7 @@ from models import Checkpoint
 from training import train as train_module
 from training.compare import compare, table
 from training.crops import CropSampler
-from training.evaluate import IGNORE, ConfusionMatrix
+from training.evaluate import IGNORE
 from training.pages import Page
 from training.recipe import Recipe, learning_rate
 from training.train import class_weights, train
@@ -149,25 +149,3 @@ def test_crops_larger_than_the_page_are_padded_and_ignored() -> None:
 def test_rare_classes_weigh_more() -> None:
     weights = class_weights(tiny_pages(4), 7)
     assert weights[6] > weights[0]
-
-
-def test_iou_agrees_with_sets_and_leaves_out_ignored_and_absent_classes(
-    rng: np.random.Generator,
-) -> None:
-    truth = rng.integers(0, 3, (20, 30)).astype(np.uint8)
-    prediction = rng.integers(0, 3, (20, 30)).astype(np.uint8)
-    truth[:5] = IGNORE
-    matrix = ConfusionMatrix(5)
-    for part in (slice(0, 11), slice(11, 20)):
-        matrix.update(truth[part], prediction[part])
-    for c in range(3):
-        a, b = (truth == c) & (truth != IGNORE), (prediction == c) & (truth != IGNORE)
-        assert matrix.iou[c] == pytest.approx((a & b).sum() / (a | b).sum())
-    assert np.isnan(matrix.iou[3:]).all()
-    assert matrix.mean_iou == pytest.approx(matrix.iou[:3].mean())
-    assert matrix.counts.sum() == 15 * 30
-
-
-def test_values_that_are_no_class_are_refused() -> None:
-    with pytest.raises(ValueError, match="expected classes 0 to 2, got 7"):
-        ConfusionMatrix(3).update(np.full((1, 1), 7, np.uint8), np.zeros((1, 1), np.uint8))

@@ -3,7 +3,7 @@ BIN := .venv/bin
 PROJECT := pyproject.toml setup.py $(shell find ppool/native -name '*.h' -o -name '*.cc' -o -name '*.cpp')
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check format bench clean
+.PHONY: help serve test check format bench lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,14 @@ format: .venv/dev ## rewrite what ruff can
 
 bench: .venv/dev ## measure and write benchmarks/results
 	$(BIN)/python -m benchmarks $(ARGS)
+
+LOCK = $(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-annotate --no-header \
+	--python-version 3.13 --python-platform x86_64-unknown-linux-gnu
+lock: .venv/dev ## pin anew what the images install (locks/)
+	$(BIN)/python -m pip install --quiet uv
+	$(LOCK) pyproject.toml --extra serve --output-file locks/cpu.txt
+	$(LOCK) pyproject.toml --extra serve-gpu --output-file locks/gpu.txt
+	$(LOCK) locks/build.in --output-file locks/build.txt
 
 clean: ## remove everything built
 	rm -rf .venv build *.egg-info ppool/_native*.so

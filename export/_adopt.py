@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,8 @@ def adopt_model(source: str | Path, path: str | Path, adoption: Adoption) -> Mod
     """Put normalisation before a network and resizing and argmax behind it, in one ONNX file.
 
     The result is compared with the original in ONNX Runtime, with native kernels and without,
-    before it appears. A network whose batch is fixed to 1 gets a free one where it can run it.
+    before it appears. A network whose batch is fixed to 1 gets a free one where it can run it, and
+    a last bilinear resize of the logits is fused with the argmax where that changes nothing.
 
     Shape:
         The network maps normalised RGB, float32 or float16 [N, 3, H, W], to logits [N, K, h, w].
@@ -93,9 +95,10 @@ def adopt_model(source: str | Path, path: str | Path, adoption: Adoption) -> Mod
     )
     examples = _examples(network, description)
     fault, tolerance = "", MASK_TOLERANCE[network.dtype]
-    for free_batch in (True,) if network.sizes[0] is None else (True, False):
+    batches = (True,) if network.sizes[0] is None else (True, False)
+    for free_batch, logits in product(batches, network.logits):
         try:
-            wrapped = _wrap(network, free_batch=free_batch)
+            wrapped = _wrap(network, logits, free_batch=free_batch)
             content = assemble(wrapped, description).SerializeToString()
             _compare(content, examples, 2 if free_batch else 1, tolerance)
         except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors share no base class
@@ -124,6 +127,22 @@ class _Network:
     def sizes(self) -> list[int | None]:
         """Of the input, [N, 3, H, W]; ``None`` where free."""
         return _sizes(self.given)
+
+    @property
+    def logits(self) -> tuple[str, ...]:
+        """Where to take the logits, best first: before a last bilinear resize, or behind it.
+
+        ``ResizeArgMax`` does the same resize without writing [N, K, H, W] to memory.
+        """
+        last = next((n for n in self.model.graph.node if self.output.name in n.output), None)
+        if last is None or last.op_type != "Resize":
+            return (self.output.name,)
+        settings = {entry.name: helper.get_attribute_value(entry) for entry in last.attribute}
+        bilinear = settings.get("mode") == b"linear" and not settings.get("antialias")
+        where = settings.get("coordinate_transformation_mode", b"half_pixel")
+        if bilinear and where in (b"half_pixel", b"pytorch_half_pixel"):
+            return (last.input[0], self.output.name)
+        return (self.output.name,)
 
     @property
     def constants(self) -> dict[str, NDArray[np.float32]]:
@@ -215,7 +234,7 @@ def _policy(network: _Network, adoption: Adoption) -> InputPolicy:
     return InputPolicy.fixed(height, width)
 
 
-def _wrap(network: _Network, *, free_batch: bool) -> ModelProto:
+def _wrap(network: _Network, logits: str, *, free_batch: bool) -> ModelProto:
     register_schemas()
     wrapped = onnx.compose.add_prefix(network.model, PREFIX)
     graph = wrapped.graph
@@ -240,7 +259,7 @@ def _wrap(network: _Network, *, free_batch: bool) -> ModelProto:
         helper.make_node("Shape", ["image"], ["size"], start=1, end=3),
         helper.make_node(
             "ResizeArgMax",
-            [PREFIX + network.output.name, "size"],
+            [PREFIX + logits, "size"],
             ["mask"],
             name="resize_argmax",
             domain=DOMAIN,

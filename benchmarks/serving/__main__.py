@@ -41,7 +41,7 @@ COLUMNS = (
     "mixed req/s", "80 %: p99 ms", "150 %: p99 ms", "others", "start s", "MB",
 )  # fmt: skip
 
-console = Console()
+console = Console(width=150)
 app = typer.Typer(pretty_exceptions_enable=False)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
@@ -76,6 +77,36 @@ def test_the_file_does_what_the_network_does(tmp_path: Path, opset: int, native:
     truth = np.concatenate([expected(image) for image in images])
     assert len(np.unique(truth)) == 3
     assert np.count_nonzero(masks != truth) <= 1
+
+
+@pytest.mark.parametrize(
+    ("resize", "fused"),
+    [
+        ({"mode": "linear", "coordinate_transformation_mode": "pytorch_half_pixel"}, True),
+        ({"mode": "linear", "coordinate_transformation_mode": "align_corners"}, False),
+        ({"mode": "nearest"}, False),
+    ],
+)
+def test_a_last_bilinear_resize_is_fused_where_it_means_the_same(
+    tmp_path: Path, resize: dict[str, str], fused: bool
+) -> None:
+    model = network()
+    model.graph.node.append(helper.make_node("Resize", ["mask", "", "scales"], ["large"], **resize))
+    scales = np.array([1, 1, 2, 2], np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(scales, "scales"))
+    large = helper.make_tensor_value_info("large", TensorProto.FLOAT, [None] * 4)
+    model.graph.output.append(large)
+    path = adopt(model, tmp_path, output="large")
+    (last,) = [node for node in onnx.load(path).graph.node if node.op_type == "ResizeArgMax"]
+    assert last.input[0] == ("network/mask" if fused else "network/large")
+    image = RNG.integers(0, 256, (1, 24, 36, 3), np.uint8)
+    x = (image.transpose(0, 3, 1, 2) / 255 - np.array(MEAN)[:, None, None]) / np.array(STD)[
+        :, None, None
+    ]
+    original = onnxruntime.InferenceSession(model.SerializeToString())
+    (logits,) = original.run(["large"], {"image": x.astype(np.float32)})
+    (mask,) = make_session(path).run(["mask"], {"image": image})
+    assert np.count_nonzero(mask != logits.argmax(1)) <= 1
 
 
 def test_the_file_says_what_it_was_told(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@ BIN := .venv/bin
 PROJECT := pyproject.toml setup.py $(shell find ppool/native -name '*.h' -o -name '*.cc' -o -name '*.cpp')
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check format bench lock clean
+.PHONY: help serve test check format bench lock cuda tensorrt clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,8 +34,14 @@ lock: .venv/dev ## pin anew what the images install (locks/)
 	$(LOCK) pyproject.toml --extra serve-gpu --output-file locks/gpu.txt
 	$(LOCK) locks/build.in --output-file locks/build.txt
 
+cuda: .venv/serve ## compile the CUDA kernels (needs nvcc; see docs/gpu.md)
+	$(BIN)/python -m ppool.native.build cuda $(ARGS)
+
+tensorrt: .venv/serve ## compile the TensorRT plugins (TENSORRT_INCLUDE=folder of its headers)
+	$(BIN)/python -m ppool.native.build tensorrt --include '$(TENSORRT_INCLUDE)' $(ARGS)
+
 clean: ## remove everything built
-	rm -rf .venv build *.egg-info ppool/_native*.so
+	rm -rf .venv build *.egg-info ppool/_*.so
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -25,7 +25,11 @@ setup(
         # install goes on (optional) and the portable path is used.
         Extension(
             "ppool._native",
-            sources=sorted(path.as_posix() for path in NATIVE.rglob("*.cc")),
+            sources=sorted(
+                path.as_posix()
+                for folder in (NATIVE, NATIVE / "cpu", NATIVE / "ort")
+                for path in folder.glob("*.cc")
+            ),
             depends=sorted(path.as_posix() for path in NATIVE.rglob("*.h")),
             define_macros=[("PPOOL_VERSION", f'"{PROJECT["version"]}"')],
             extra_compile_args=FLAGS,

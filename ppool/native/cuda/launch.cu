@@ -1,0 +1,143 @@
+// Chooses a kernel for each job and launches it. Built by nvcc, or by a C++ compiler to run the
+// same kernels on the host (grid.h).
+#include "launch.h"
+
+#include <type_traits>
+
+#include "backward.h"
+#include "forward.h"
+#include "resize_argmax.h"
+
+namespace ppool::cuda {
+namespace {
+
+using Square2 = Square<2, 2, 0>;
+using Square3By2 = Square<3, 2, 1>;
+using Square3By1 = Square<3, 1, 1>;
+
+template <class Storage, class Window>
+bool whole_runs(const void* address, int64_t width) {
+  const int64_t bytes = Patch<Storage, Window>::kOut * sizeof(Storage);
+  return rows_aligned(static_cast<const Storage*>(address), width, bytes);
+}
+
+// Alpha policies for a window that is known, or that is any (void).
+template <class Storage, class Window>
+GivenAlpha<Storage> alpha_for(const Problem& problem, const ForwardJob& job) {
+  bool whole = false;
+  if constexpr (!std::is_void_v<Window>) {
+    whole = whole_runs<Storage, Window>(job.alpha, problem.out_w);
+  }
+  return {static_cast<const Storage*>(job.alpha), whole};
+}
+
+template <class Storage, class Window>
+BranchAlpha<Storage> alpha_for(const Problem& problem, const UnitJob& job) {
+  bool whole = false;
+  if constexpr (!std::is_void_v<Window>) {
+    whole = whole_runs<Storage, Window>(job.alpha, problem.out_w);
+  }
+  return {job.branch,
+          static_cast<const Storage*>(job.w_region),
+          static_cast<const Storage*>(job.prelu_slope),
+          static_cast<const Storage*>(job.w_point),
+          static_cast<const Storage*>(job.b_point),
+          static_cast<Storage*>(job.alpha),
+          whole};
+}
+
+template <class Storage, class Window, class Job>
+int forward_square(const Problem& problem, const Job& job, void* stream) {
+  const auto alpha = alpha_for<Storage, Window>(problem, job);
+  using Alpha = std::remove_const_t<decltype(alpha)>;
+  return launch(ForwardSquare<Storage, Window, Alpha>(problem, job.x, job.y, alpha), stream);
+}
+
+// ForwardJob and UnitJob.
+template <class Storage, class Job>
+int forward(const Job& job, void* stream) {
+  const Problem problem(job.pool);
+  if (Square2::is(job.pool)) return forward_square<Storage, Square2>(problem, job, stream);
+  if (Square3By2::is(job.pool)) return forward_square<Storage, Square3By2>(problem, job, stream);
+  if (Square3By1::is(job.pool)) return forward_square<Storage, Square3By1>(problem, job, stream);
+  const auto alpha = alpha_for<Storage, void>(problem, job);
+  using Alpha = std::remove_const_t<decltype(alpha)>;
+  return launch(ForwardAny<Storage, Alpha>(problem, job.x, job.y, alpha), stream);
+}
+
+template <class Storage>
+int start(const ForwardJob& job, void* stream) { return forward<Storage>(job, stream); }
+
+template <class Storage>
+int start(const UnitJob& job, void* stream) { return forward<Storage>(job, stream); }
+
+template <class Storage>
+int start(const BackwardJob& job, void* stream) {
+  const Problem problem(job.pool);
+  if (Square2::is(job.pool)) return launch(BackwardApart<Storage>(problem, job), stream);
+  if (job.pool.is_signed == 0 && Square3By2::is(job.pool)) {
+    return launch(BackwardTiled<Storage, 2>(problem, job), stream);
+  }
+  if (job.pool.is_signed == 0 && Square3By1::is(job.pool)) {
+    return launch(BackwardTiled<Storage, 1>(problem, job), stream);
+  }
+  return launch(BackwardAny<Storage>(problem, job), stream);
+}
+
+template <class Storage>
+int start(const ResizeArgMaxJob& job, void* stream) {
+  return launch(ResizeArgMax<Storage>(job), stream);
+}
+
+template <class Job>
+int start(const Job& job, int32_t dtype, void* stream) {
+  switch (static_cast<DType>(dtype)) {
+    case DType::kFloat32:
+      return start<float>(job, stream);
+    case DType::kFloat16:
+      return start<Half>(job, stream);
+    case DType::kBFloat16:
+      return start<BFloat16>(job, stream);
+    case DType::kFloat64:
+      break;
+  }
+  return kInvalidValue;
+}
+
+template <class Job>
+int start_pooling(const Job& job, int32_t dtype, void* stream) {
+  return is_valid(job.pool) ? start(job, dtype, stream) : kInvalidValue;
+}
+
+}  // namespace
+}  // namespace ppool::cuda
+
+int ppool_cuda_forward(const ppool::ForwardJob* job, int32_t dtype, void* stream) {
+  return ppool::cuda::start_pooling(*job, dtype, stream);
+}
+
+int ppool_cuda_unit(const ppool::UnitJob* job, int32_t dtype, void* stream) {
+  return ppool::cuda::start_pooling(*job, dtype, stream);
+}
+
+int ppool_cuda_backward(const ppool::BackwardJob* job, int32_t dtype, void* stream) {
+  return ppool::cuda::start_pooling(*job, dtype, stream);
+}
+
+int ppool_cuda_resize_argmax(const ppool::ResizeArgMaxJob* job, int32_t dtype, void* stream) {
+  const bool sizes = job->n >= 0 && job->out_h >= 0 && job->out_w >= 0 && job->h > 0 && job->w > 0;
+  if (!sizes || job->classes < 1 || job->classes > 256) return ppool::cuda::kInvalidValue;
+  return ppool::cuda::start(*job, dtype, stream);
+}
+
+#if defined(__CUDACC__)
+int ppool_cuda_is_emulated() { return 0; }
+const char* ppool_cuda_error(int error) {
+  return cudaGetErrorString(static_cast<cudaError_t>(error));
+}
+#else
+int ppool_cuda_is_emulated() { return 1; }
+const char* ppool_cuda_error(int error) {
+  return error == ppool::cuda::kInvalidValue ? "invalid argument" : "out of memory";
+}
+#endif

@@ -1,0 +1,122 @@
+// Half-pixel bilinear resizing of logits fused with the argmax over classes.
+#ifndef PPOOL_CUDA_RESIZE_ARGMAX_H_
+#define PPOOL_CUDA_RESIZE_ARGMAX_H_
+
+#include "../ppool_jobs.h"
+#include "element.h"
+
+namespace ppool::cuda {
+
+// The two source elements that a resized one lies between, and the share of the second; in
+// integers, because a GPU divides doubles slowly.
+struct Between {
+  int64_t low, high;
+  float share;
+
+  static PPOOL_HOST_DEVICE Between of(int64_t target, int64_t length, int64_t target_length) {
+    const int64_t whole = 2 * target_length, most = (length - 1) * whole;
+    int64_t position = (2 * target + 1) * length - target_length;  // in 1 / whole of an element
+    position = position < 0 ? 0 : (position > most ? most : position);
+    const int64_t low = divide(position, whole);
+    const float share = static_cast<float>(position - low * whole) / static_cast<float>(whole);
+    return {low, low + 1 < length ? low + 1 : low, share};
+  }
+};
+
+// Each thread labels kRows elements, one above the other, and meets every class once. While they
+// lie between three neighbouring source rows, as when enlarging, each class costs six reads.
+template <class Storage>
+struct ResizeArgMax {
+  struct Shared {};
+  static constexpr int kPhases = 1, kRows = 4;
+
+  ResizeArgMaxJob job;
+  const Storage* logits;
+  int64_t strips;  // of kRows rows
+
+  explicit ResizeArgMax(const ResizeArgMaxJob& j)
+      : job(j),
+        logits(static_cast<const Storage*>(j.logits)),
+        strips((j.out_h + kRows - 1) / kRows) {}
+
+  PPOOL_HOST_DEVICE int64_t items() const { return job.n * strips * job.out_w; }
+  PPOOL_HOST_DEVICE int64_t units() const { return (items() + kThreads - 1) / kThreads; }
+  PPOOL_HOST_DEVICE bool runs(int) const { return true; }
+
+  PPOOL_HOST_DEVICE void run(int, Shared&, int64_t unit, int thread) const {
+    const int64_t item = unit * kThreads + thread;
+    if (item >= items()) return;
+    const int64_t line = divide(item, job.out_w), image = divide(line, strips);
+    const int64_t top = (line - image * strips) * kRows, column = item - line * job.out_w;
+    const Between across = Between::of(column, job.w, job.out_w);
+    Between down[kRows];
+    PPOOL_UNROLL
+    for (int i = 0; i < kRows; ++i) {
+      const int64_t row = top + i < job.out_h ? top + i : job.out_h - 1;
+      down[i] = Between::of(row, job.h, job.out_h);
+    }
+    int label[kRows];
+    const Storage* source = logits + image * job.classes * job.h * job.w;
+    if (down[kRows - 1].high <= down[0].low + 2) {
+      label_near(source, across, down, label);
+    } else {
+      label_any(source, across, down, label);
+    }
+    uint8_t* labels = job.labels + (image * job.out_h + top) * job.out_w + column;
+    PPOOL_UNROLL
+    for (int i = 0; i < kRows; ++i) {
+      if (top + i < job.out_h) labels[i * job.out_w] = static_cast<uint8_t>(label[i]);
+    }
+  }
+
+ private:
+  // A source row at the thread's column.
+  PPOOL_HOST_DEVICE float at(const Storage* plane, int64_t row, const Between& across) const {
+    const Storage* line = plane + row * job.w;
+    const float left = to_float(line[across.low]), right = to_float(line[across.high]);
+    return left * (1 - across.share) + right * across.share;
+  }
+
+  static PPOOL_HOST_DEVICE void keep_larger(float value, int64_t k, float* best, int* label) {
+    const bool wins = k == 0 || value > *best;  // strictly: the first class keeps a tie
+    *best = wins ? value : *best;
+    *label = wins ? static_cast<int>(k) : *label;
+  }
+
+  PPOOL_HOST_DEVICE void label_near(const Storage* source, const Between& across,
+                                    const Between (&down)[kRows], int (&label)[kRows]) const {
+    const int64_t low = down[0].low, middle = low + 1 < job.h ? low + 1 : low;
+    const int64_t high = middle + 1 < job.h ? middle + 1 : middle;
+    float best[kRows] = {};
+    for (int64_t k = 0; k < job.classes; ++k) {
+      const Storage* plane = source + k * job.h * job.w;
+      const float rows[3] = {at(plane, low, across), at(plane, middle, across),
+                             at(plane, high, across)};
+      PPOOL_UNROLL
+      for (int i = 0; i < kRows; ++i) {
+        const bool upper = down[i].low == low;
+        const float first = upper ? rows[0] : (down[i].low == middle ? rows[1] : rows[2]);
+        const float second = upper ? rows[1] : rows[2];
+        keep_larger(first * (1 - down[i].share) + second * down[i].share, k, &best[i], &label[i]);
+      }
+    }
+  }
+
+  PPOOL_HOST_DEVICE void label_any(const Storage* source, const Between& across,
+                                   const Between (&down)[kRows], int (&label)[kRows]) const {
+    float best[kRows] = {};
+    for (int64_t k = 0; k < job.classes; ++k) {
+      const Storage* plane = source + k * job.h * job.w;
+      PPOOL_UNROLL
+      for (int i = 0; i < kRows; ++i) {
+        const float first = at(plane, down[i].low, across);
+        const float second = at(plane, down[i].high, across);
+        keep_larger(first * (1 - down[i].share) + second * down[i].share, k, &best[i], &label[i]);
+      }
+    }
+  }
+};
+
+}  // namespace ppool::cuda
+
+#endif  // PPOOL_CUDA_RESIZE_ARGMAX_H_

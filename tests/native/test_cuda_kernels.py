@@ -92,7 +92,7 @@ def assert_backward(case: Case, dtype: str) -> None:
 
 
 @every_dtype
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(case=cases(extreme=False))
 def test_any_window_equals_the_reference_forward_and_backward(case: Case, dtype: str) -> None:
     assert_forward(case, dtype)
@@ -105,7 +105,7 @@ def test_any_window_equals_the_reference_forward_and_backward(case: Case, dtype:
 def test_every_size_and_edge_equals_the_reference(window: Window, signed: bool, dtype: str) -> None:
     tried = 0
     for height, width in SIZES:
-        case = problem((2, 2, height, width), window, dtype, signed=signed)
+        case = problem((1, 2, height, width), window, dtype, signed=signed)
         if case is not None:
             assert_forward(case, dtype)
             assert_backward(case, dtype)
@@ -120,7 +120,7 @@ exponents = st.one_of(st.sampled_from([0.0, 1e-3, 0.01, 1.0, 35.0, 110.0]), st.f
 
 
 @pytest.mark.parametrize("window", [Window.of(2), Window.of(3, 2, 1), Window.of((1, 4))], ids=str)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(values=st.lists(magnitudes, min_size=4, max_size=4), alpha=exponents)
 def test_float32_is_within_1e_5_of_the_reference_for_any_mixture_of_scales(
     values: list[float], alpha: float, window: Window
@@ -222,7 +222,7 @@ def test_empty_tensors_are_left_alone(shape: tuple[int, ...], dtype: str) -> Non
 
 
 @every_dtype
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     shape=st.tuples(st.integers(1, 2), st.integers(1, 7), st.integers(1, 9), st.integers(1, 9)),
     size=st.tuples(st.integers(0, 40), st.integers(0, 40)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import signal
@@ -18,7 +19,8 @@ import uvicorn
 
 from service.app import create_app
 from service.engine import Engine
-from service.models import Model, load_model, shipped_model
+from service.logs import configure_logging
+from service.models import model_files
 from service.settings import Settings, load_settings
 
 __all__ = ["main"]
@@ -31,44 +33,43 @@ _cli = typer.Typer(add_completion=False, rich_markup_mode=None)
 @_cli.command()
 def serve(
     model: Annotated[
-        Path | None, typer.Argument(help="ONNX file of ppool-export; none: the shipped model.")
+        list[Path] | None,
+        typer.Argument(help="ONNX files of ppool-export, or folders; none: the shipped model."),
     ] = None,
     name: Annotated[str | None, typer.Option(help="Serve the model under this name.")] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on [127.0.0.1].")] = None,
     port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one [8000].")] = None,
-    workers: Annotated[int | None, typer.Option(help="Inferences at a time [cores].")] = None,
-    max_batch_size: Annotated[int | None, typer.Option(help="Images in an inference [1].")] = None,
+    workers: Annotated[int | None, typer.Option(help="Worker processes [measured].")] = None,
+    max_batch_size: Annotated[
+        int | None, typer.Option(help="Images in an inference [measured].")
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(envvar="PPOOL_CONFIG", help="Settings file, TOML.")
     ] = None,
 ) -> None:
-    """Serve a segmentation model over HTTP.
+    """Serve segmentation models over HTTP.
 
     Every setting is also an environment variable, such as PPOOL_MAX_BODY_BYTES. The command line
-    wins over the environment, the environment over the file.
+    wins over the environment, the environment over the file. SIGHUP looks for changed model files.
     """
-    logging.basicConfig(
-        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
-    )
     try:
         settings = load_settings(
             config,
-            model=model,
+            model=model or None,
             name=name,
             host=host,
             port=port,
             workers=workers,
             max_batch_size=max_batch_size,
         )
-        loaded = load_model(
-            settings.model or shipped_model(), name=settings.name, threads=settings.threads
-        )
+        configure_logging(settings.log_format)
+        model_files(settings.model)
         listener = _listen(settings.host, settings.port)
     except ValueError as error:
-        print(f"ppool-serve: {error}", file=sys.stderr)
+        _complain(str(error))
         raise SystemExit(2) from error
-    _announce(loaded, settings, listener)
-    _run(loaded, settings, listener)
+    _announce(listener)
+    _run(settings, listener)
 
 
 def main() -> None:
@@ -86,24 +87,29 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def _announce(model: Model, settings: Settings, listener: socket.socket) -> None:
+def _announce(listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    labels = ", ".join(label.name for label in model.metadata.classes)
-    _logger.info("ppool %s, model %s (%s): %s", version("ppool"), model.name, model.file, labels)
     _logger.info(
-        "%s kernels on %s, workers %d x threads %d, batches up to %d",
-        model.session.kernels,
-        model.provider,
-        settings.workers,
-        settings.threads,
-        settings.max_batch_size,
+        "ppool %s, listening on http://%s, API at http://%s/docs",
+        version("ppool"),
+        address,
+        address,
     )
-    _logger.info("listening on http://%s, API at http://%s/docs", address, address)
 
 
-def _run(model: Model, settings: Settings, listener: socket.socket) -> None:
-    app = create_app({model.name: model}, settings)
+def _complain(reason: str) -> None:
+    print(f"ppool-serve: {reason}", file=sys.stderr)
+
+
+def _run(settings: Settings, listener: socket.socket) -> None:
+    failures: list[str] = []
+
+    def failed(reason: str) -> None:
+        failures.append(reason)
+        server.should_exit = True
+
+    app = create_app(settings, failed=failed)
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -117,6 +123,9 @@ def _run(model: Model, settings: Settings, listener: socket.socket) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     server.run(sockets=[listener])
+    if failures:
+        _complain(failures[0])
+        raise SystemExit(2)
 
 
 class _Server(uvicorn.Server):
@@ -126,6 +135,15 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._engine = engine
         self._drain_delay_seconds = drain_delay_seconds
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and reload models on SIGHUP."""
+        await super().startup(sockets)
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+
+    def _reload(self) -> None:
+        self._reloading = asyncio.ensure_future(self._engine.fleet.reload())
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Drain; a second signal stops at once."""

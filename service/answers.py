@@ -5,11 +5,10 @@ from __future__ import annotations
 import base64
 import io
 import re
-import time
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -17,8 +16,8 @@ import orjson
 from numpy.typing import NDArray
 from PIL import Image
 
-from service.engine import Segmentation
 from service.images import ImageLimits, decode
+from service.models import Model
 from service.rle import coco_rle
 from service.schemas import (
     AlphaMap,
@@ -29,14 +28,14 @@ from service.schemas import (
     RleMask,
     SegmentReply,
 )
-from service.uploads import Upload
-from service.workers import Journey
 
-__all__ = ["JSON", "NPZ", "PNG", "ZIP", "Answer", "Encoded", "assemble", "encode", "offers"]
+__all__ = ["JSON", "NPZ", "PNG", "ZIP", "Answer", "Encoded", "Segmentation", "Stage", "assemble"]
+__all__ += ["encode", "offers"]
 
 PNG, JSON, NPZ, ZIP = "image/png", "application/json", "application/x-npz", "application/zip"
 
 Alpha = Literal["none", "maps", "full"]
+Stage = Literal["receive", "queue", "decode", "infer", "encode"]
 
 
 @dataclass(frozen=True)
@@ -50,12 +49,35 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Segmentation:
+    """What the network found in one photo, at the network's resolution.
+
+    Attributes:
+        model: The model that found it.
+        width: Of the upright photo, in pixels.
+        height: Of the upright photo, in pixels.
+        mask: Class ids, uint8 [h, w]; the whole photo, reduced to the model's input policy.
+        alpha: Pooling exponents by stage name, float32 [C, h, w]; empty unless asked for.
+    """
+
+    model: Model
+    width: int
+    height: int
+    mask: NDArray[np.uint8]
+    alpha: Mapping[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
 class Encoded:
-    """One image's share of the answer: files by extension, and JSON where the answer has any."""
+    """One image's share of the answer: files by extension, and JSON where the answer has any.
+
+    ``seconds`` is the time of each stage; who does the stage notes it.
+    """
 
     name: str
     files: Mapping[str, bytes]
     result: ImageResult | None = None
+    seconds: dict[Stage, float] = field(default_factory=dict)
 
 
 def offers(count: int, alpha: Alpha, *, overlay: bool, rle: bool) -> tuple[str, ...]:
@@ -70,40 +92,34 @@ def offers(count: int, alpha: Alpha, *, overlay: bool, rle: bool) -> tuple[str, 
     return tuple(media for media in order if able[media])
 
 
+# Until the whole journey is over.
+_UNTIMED = Milliseconds(decode=0, queue=0, infer=0, encode=0)
+
+
 def encode(
-    segmentation: Segmentation,
-    upload: Upload,
-    answer: Answer,
-    limits: ImageLimits,
-    journey: Journey,
+    segmentation: Segmentation, name: str, data: bytes, answer: Answer, limits: ImageLimits
 ) -> Encoded:
-    """Encode what was found in one photo; the slow part of answering, fit for a thread."""
-    start = time.monotonic()
+    """Encode what was found in the photo file ``data``."""
     mask = _full_size(segmentation)
     media, files = answer.media, {}
     if media in (PNG, ZIP):
-        files["png"] = _overlay(upload.data, mask, limits) if answer.overlay else _png(mask)
+        files["png"] = _overlay(data, mask, limits) if answer.overlay else _png(mask)
     if media == NPZ or (media == ZIP and answer.alpha == "full"):
         files["npz"] = _npz(mask, segmentation.alpha)
     if media in (PNG, NPZ):
-        journey.seconds["encode"] = time.monotonic() - start
-        return Encoded(upload.name, files)
-    classes = _areas(segmentation, mask)
-    json_mask = _json_mask(mask, rle=answer.rle) if media == JSON else None
+        return Encoded(name, files)
     maps = answer.alpha == "maps"
-    alpha = [_alpha_map(*entry) for entry in segmentation.alpha.items()] if maps else None
-    journey.seconds["encode"] = time.monotonic() - start
     result = ImageResult(
-        name=upload.name,
+        name=name,
         width=segmentation.width,
         height=segmentation.height,
         model=segmentation.model.name,
-        classes=classes,
-        mask=json_mask,
-        alpha=alpha,
-        timing_ms=Milliseconds(**{key: round(s * 1e3, 3) for key, s in journey.seconds.items()}),
+        classes=_areas(segmentation, mask),
+        mask=_json_mask(mask, rle=answer.rle) if media == JSON else None,
+        alpha=[_alpha_map(*entry) for entry in segmentation.alpha.items()] if maps else None,
+        timing_ms=_UNTIMED,
     )
-    return Encoded(upload.name, files, result)
+    return Encoded(name, files, result)
 
 
 def assemble(parts: Sequence[Encoded], media: str) -> bytes:
@@ -111,8 +127,18 @@ def assemble(parts: Sequence[Encoded], media: str) -> bytes:
     if media in (PNG, NPZ):
         (content,) = parts[0].files.values()
         return content
-    document = orjson.dumps(SegmentReply([part.result for part in parts if part.result]))
+    results = [
+        replace(part.result, timing_ms=_milliseconds(part.seconds)) for part in parts if part.result
+    ]
+    document = orjson.dumps(SegmentReply(results))
     return document if media == JSON else _zip(parts, document)
+
+
+def _milliseconds(seconds: Mapping[Stage, float]) -> Milliseconds:
+    queue, decode, infer, encode = (
+        round(seconds[stage] * 1e3, 3) for stage in ("queue", "decode", "infer", "encode")
+    )
+    return Milliseconds(decode=decode, queue=queue, infer=infer, encode=encode)
 
 
 def _full_size(segmentation: Segmentation) -> Image.Image:

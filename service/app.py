@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any
@@ -19,13 +19,13 @@ from starlette.staticfiles import StaticFiles
 
 from service import STARTED, openapi, pages
 from service.engine import Engine
-from service.errors import PROBLEM_JSON, BadRequest, ServiceError, problem
+from service.errors import PROBLEM_JSON, BadRequest, ServiceError
 from service.metrics import Metrics
-from service.middleware import Envelope
-from service.models import Model
+from service.middleware import Envelope, problem
 from service.schemas import Health, ModelInfo
 from service.segment import segment_router
 from service.settings import Settings
+from service.workers import Launch, launch_process
 
 __all__ = ["create_app"]
 
@@ -42,25 +42,27 @@ class Json(Response):
         return orjson.dumps(content)
 
 
-def create_app(models: Mapping[str, Model], settings: Settings) -> FastAPI:
-    """The application on loaded models; its lifespan warms them up and, at the end, drains.
+def create_app(
+    settings: Settings,
+    *,
+    launch: Launch = launch_process,
+    failed: Callable[[str], None] = lambda _: None,
+) -> FastAPI:
+    """The application; its lifespan starts workers and models and, at the end, drains.
 
     The engine is ``app.state.engine``, so that the process can announce that it is draining.
+
+    Args:
+        settings: Of everything.
+        launch: Starts a worker process.
+        failed: Called with the reason when the models cannot be served.
     """
-    metrics = Metrics()
-    for model in models.values():
-        metrics.loaded(
-            version=version("ppool"),
-            model=model.name,
-            kernels=model.session.kernels,
-            provider=model.provider,
-        )
-    engine = Engine(models, settings, metrics)
+    engine = Engine(settings, Metrics(), launch)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         # In the background, so that the probes answer while the models warm up.
-        starting = asyncio.create_task(_start(engine))
+        starting = asyncio.create_task(_start(engine, failed))
         yield
         await starting
         await engine.stop()
@@ -82,8 +84,14 @@ def create_app(models: Mapping[str, Model], settings: Settings) -> FastAPI:
     return app
 
 
-async def _start(engine: Engine) -> None:
-    await engine.start()
+async def _start(engine: Engine, failed: Callable[[str], None]) -> None:
+    try:
+        await engine.start()
+    except ValueError as error:
+        failed(str(error))
+        return
+    for served in engine.fleet.models.values():
+        _logger.info("%s", engine.announce(served))
     _logger.info("%s after %.2f s", engine.phase, time.monotonic() - STARTED)
 
 
@@ -97,8 +105,8 @@ def _add_operations(app: FastAPI, engine: Engine) -> None:
         "/readyz", tags=["operations"], response_model=Health, responses=openapi.HEALTH_RESPONSES
     )
     async def readyz() -> Response:
-        """Whether to send requests here: the models are warm and the service is not draining."""
-        return Json(Health(engine.phase), 200 if engine.phase == "ready" else 503)
+        """Whether to send requests here: a live, warmed worker, and the service not draining."""
+        return Json(Health(engine.status), 200 if engine.ready() else 503)
 
     @app.get(
         "/metrics",
@@ -113,7 +121,7 @@ def _add_operations(app: FastAPI, engine: Engine) -> None:
     @app.get("/models", tags=["models"], response_model=list[ModelInfo])
     async def models() -> Response:
         """The loaded models; the first one answers unless another is asked for."""
-        return Json([model.describe() for model in engine.models.values()])
+        return Json([engine.describe(served) for served in engine.fleet.models.values()])
 
     @app.get(
         "/models/{name}",
@@ -123,7 +131,7 @@ def _add_operations(app: FastAPI, engine: Engine) -> None:
     )
     async def model(name: str) -> Response:
         """One loaded model: classes, colours, pooling stages, kernels, file digest."""
-        return Json(engine.model(name).describe())
+        return Json(engine.describe(engine.served(name)))
 
 
 def _add_pages(app: FastAPI) -> None:

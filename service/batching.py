@@ -1,43 +1,83 @@
 """Which waiting images run next: the whole batching policy, with no thread, loop or wall clock.
 
-Images wait in buckets of equal key (model, padded shape, outputs wanted). A worker that is free
-takes the bucket whose oldest image has the earliest deadline and fills its batch from there. It
-never waits for a batch to fill, so an idle service adds no delay.
+Images wait in buckets of equal key (model, padded shape, outputs wanted), the earliest deadline
+first. A worker that is free takes the bucket with the earliest deadline and fills its batch from
+there. Learned costs say what is refused at once because it could not be done in time, and where a
+bucket may wait a moment for company.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from bisect import insort
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Generic, Literal, TypeVar
 
-__all__ = ["Batch", "Batcher", "QueueFull", "Ticket", "batch_ladder"]
+from service.costs import Costs
+
+__all__ = ["Batch", "Batcher", "Limits", "QueueRefusal", "Ticket", "batch_ladder"]
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
+# What is accepted should be done in time even when the next batches take this much longer.
+_MARGIN = 1.25
+# Sharing the fixed cost must save this share of a lone image's time to be worth a wait.
+_PAYS = 0.25
 
-class QueueFull(Exception):  # noqa: N818 - a state of the queue, as in queue.Full
-    """Nothing more is accepted until a worker takes a batch."""
+
+class QueueRefusal(Exception):  # noqa: N818 - an outcome, as in queue.Full
+    """Not accepted; ``retry_seconds`` is when the same might be."""
+
+    def __init__(self, reason: Literal["queue", "bytes", "deadline"], retry_seconds: float) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.retry_seconds = retry_seconds
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What may wait, and how large a batch may be."""
+
+    images: int
+    bytes: int
+    batch_size: int
 
 
 @dataclass(frozen=True, eq=False)
 class Ticket(Generic[K, T]):
-    """One image waiting: its bucket, what to run, and when (clock seconds) it is too late."""
+    """One image waiting: its bucket, what to run, its decoded bytes, and when it is too late.
+
+    ``queued`` and ``deadline`` are seconds of the batcher's clock. A ``lone`` ticket shares its
+    batch with no other.
+    """
 
     key: K
     item: T
+    size: int
     queued: float
     deadline: float
+    lone: bool = False
+    order: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Batch(Generic[K, T]):
     """What a worker does next: ``tickets`` to run together and ``expired`` ones to refuse."""
 
     tickets: tuple[Ticket[K, T], ...]
-    expired: tuple[Ticket[K, T], ...]
+    expired: tuple[Ticket[K, T], ...] = ()
+
+
+@dataclass
+class _Bucket(Generic[K, T]):
+    tickets: list[Ticket[K, T]] = field(default_factory=list)
+    arrived: float | None = None
+    gap: float = float("inf")
+
+    def oldest(self) -> float:
+        return min(ticket.queued for ticket in self.tickets)
 
 
 def batch_ladder(max_batch_size: int) -> tuple[int, ...]:
@@ -52,75 +92,171 @@ def batch_ladder(max_batch_size: int) -> tuple[int, ...]:
 
 
 class Batcher(Generic[K, T]):
-    """A bounded queue in buckets. Not safe for threads: its owner holds the lock."""
+    """A bounded queue in buckets. Not safe for threads.
 
-    def __init__(self, capacity: int, max_batch_size: int, clock: Callable[[], float]) -> None:
-        self._capacity = capacity
-        self._ladder = batch_ladder(max_batch_size)
+    Attributes:
+        lanes: How many batches can run at a time, for the estimates.
+    """
+
+    def __init__(
+        self, limits: Limits, costs: Costs[K], clock: Callable[[], float], lanes: int = 1
+    ) -> None:
+        self._limits = limits
+        self._costs = costs
         self._clock = clock
-        self._buckets: dict[K, deque[Ticket[K, T]]] = {}
+        self._ladder = batch_ladder(limits.batch_size)
+        self.lanes = lanes
+        self._buckets: dict[K, _Bucket[K, T]] = {}
+        self._running: dict[Batch[K, T], float] = {}
+        self._order = count()
         self._waiting = 0
+        self._bytes = 0
 
     def __len__(self) -> int:
         return self._waiting
 
     @property
     def full(self) -> bool:
-        """Whether :meth:`push` would refuse."""
-        return self._waiting >= self._capacity
+        """Whether :meth:`push` would refuse any image."""
+        return self._waiting >= self._limits.images or self._bytes >= self._limits.bytes
 
-    def push(self, key: K, item: T, deadline: float) -> Ticket[K, T]:
-        """Let ``item`` wait in the bucket ``key``.
+    def wait_seconds(self) -> float:
+        """About how long an image that came now would wait for a worker."""
+        if not self._waiting and len(self._running) < self.lanes:
+            return 0.0
+        now = self._clock()
+        ahead = sum(max(end - now, 0.0) for end in self._running.values())
+        ahead += sum(
+            self._seconds(key, len(bucket.tickets)) for key, bucket in self._buckets.items()
+        )
+        return ahead / max(self.lanes, 1)
+
+    def push(self, key: K, item: T, *, size: int, deadline: float) -> Ticket[K, T]:
+        """Let ``item`` of ``size`` decoded bytes wait in the bucket ``key``.
 
         Raises:
-            QueueFull: at capacity.
+            QueueRefusal: when too much waits, or the deadline would pass first.
         """
-        if self.full:
-            raise QueueFull
-        ticket = Ticket(key, item, self._clock(), deadline)
-        self._buckets.setdefault(key, deque()).append(ticket)
-        self._waiting += 1
+        wait = self.wait_seconds()
+        if self._waiting >= self._limits.images:
+            raise QueueRefusal("queue", wait)
+        # A lone image larger than the limit must still be served.
+        if self._waiting and self._bytes + size > self._limits.bytes:
+            raise QueueRefusal("bytes", wait)
+        now = self._clock()
+        late = now + _MARGIN * (wait + self._costs.seconds(key, 1)) - deadline
+        if wait and late > 0:
+            raise QueueRefusal("deadline", late)
+        ticket = Ticket(key, item, size, now, deadline, order=next(self._order))
+        bucket = self._insert(ticket)
+        if bucket.arrived is not None:
+            gap = now - bucket.arrived
+            bucket.gap = gap if bucket.gap == float("inf") else 0.8 * bucket.gap + 0.2 * gap
+        bucket.arrived = now
         return ticket
 
     def cancel(self, ticket: Ticket[K, T]) -> None:
         """Take ``ticket`` out, if it still waits."""
         bucket = self._buckets.get(ticket.key)
-        if bucket is not None and ticket in bucket:
-            bucket.remove(ticket)
-            self._left(ticket.key, 1)
+        if bucket is not None and ticket in bucket.tickets:
+            bucket.tickets.remove(ticket)
+            self._left(ticket)
 
     def take(self) -> Batch[K, T] | None:
-        """The next batch, or ``None`` when nothing waits.
+        """The next batch, or ``None`` when nothing is to be run now.
 
-        With only expired tickets left, ``tickets`` is empty.
+        With only expired tickets left, ``tickets`` is empty. Everything taken is to be given to
+        :meth:`done` when it has run.
         """
         expired = self._drop_expired()
-        if not self._buckets:
+        now = self._clock()
+        ready = [
+            (bucket.tickets[0].deadline, key)
+            for key, bucket in self._buckets.items()
+            if bucket.tickets and self._held_until(key, bucket) <= now
+        ]
+        if not ready:
             return Batch((), expired) if expired else None
-        key = min(self._buckets, key=lambda key: self._buckets[key][0].deadline)
-        bucket = self._buckets[key]
-        size = max(size for size in self._ladder if size <= len(bucket))
-        tickets = tuple(bucket.popleft() for _ in range(size))
-        self._left(key, size)
-        return Batch(tickets, expired)
+        key = min(ready, key=lambda entry: entry[0])[1]
+        waiting = self._buckets[key].tickets
+        lone = next((i for i, ticket in enumerate(waiting) if ticket.lone), len(waiting))
+        size = max((size for size in self._ladder if size <= lone), default=1)
+        tickets, waiting[:size] = tuple(waiting[:size]), []
+        for ticket in tickets:
+            self._left(ticket)
+        batch = Batch(tickets, expired)
+        self._running[batch] = now + self._costs.seconds(key, size)
+        return batch
+
+    def done(self, batch: Batch[K, T], seconds: float | None) -> None:
+        """Note that ``batch`` has run in ``seconds``; ``None``: it failed, learn nothing."""
+        del self._running[batch]
+        if seconds is not None and batch.tickets:
+            self._costs.observe(batch.tickets[0].key, len(batch.tickets), seconds)
+
+    def retry(self, ticket: Ticket[K, T]) -> Ticket[K, T]:
+        """Let a ticket whose batch was lost wait again, alone: it may be what killed the batch."""
+        again = Ticket(
+            ticket.key, ticket.item, ticket.size, ticket.queued, ticket.deadline, True, ticket.order
+        )
+        self._insert(again)
+        return again
+
+    def release_at(self) -> float | None:
+        """When, by the clock, a bucket that now waits for company may run alone."""
+        now = self._clock()
+        held = (self._held_until(*entry) for entry in self._buckets.items() if entry[1].tickets)
+        return min((until for until in held if until > now), default=None)
 
     def waiting(self) -> list[tuple[K, int, float]]:
         """Every bucket with its length and the age of its oldest image in seconds."""
         now = self._clock()
-        return [(key, len(row), now - row[0].queued) for key, row in self._buckets.items()]
+        return [
+            (key, len(bucket.tickets), now - bucket.oldest())
+            for key, bucket in self._buckets.items()
+            if bucket.tickets
+        ]
+
+    def _seconds(self, key: K, images: int) -> float:
+        whole, rest = divmod(images, self._limits.batch_size)
+        seconds = whole * self._costs.seconds(key, self._limits.batch_size)
+        for size in reversed(self._ladder):
+            pieces, rest = divmod(rest, size)
+            seconds += pieces * self._costs.seconds(key, size)
+        return seconds
+
+    def _held_until(self, key: K, bucket: _Bucket[K, T]) -> float:
+        """Until when ``bucket`` waits for company: as long as its fixed cost, from its first image.
+
+        Only where sharing that cost pays, only while images come so fast that one more is due by
+        then, and only if the first deadline allows it.
+        """
+        first = bucket.oldest()
+        if len(bucket.tickets) >= self._limits.batch_size or bucket.tickets[0].lone:
+            return first
+        each, fixed = self._costs.line(key)
+        if fixed < _PAYS * (each + fixed) or bucket.gap > fixed:
+            return first
+        run = _MARGIN * self._costs.seconds(key, len(bucket.tickets) + 1)
+        return min(first + fixed, max(bucket.tickets[0].deadline - run, first))
+
+    def _insert(self, ticket: Ticket[K, T]) -> _Bucket[K, T]:
+        bucket = self._buckets.setdefault(ticket.key, _Bucket())
+        insort(bucket.tickets, ticket, key=lambda other: (other.deadline, other.order))
+        self._waiting += 1
+        self._bytes += ticket.size
+        return bucket
+
+    def _left(self, ticket: Ticket[K, T]) -> None:
+        self._waiting -= 1
+        self._bytes -= ticket.size
 
     def _drop_expired(self) -> tuple[Ticket[K, T], ...]:
         now = self._clock()
         expired: list[Ticket[K, T]] = []
-        for key, bucket in list(self._buckets.items()):
-            late = [ticket for ticket in bucket if ticket.deadline <= now]
-            for ticket in late:
-                bucket.remove(ticket)
-            self._left(key, len(late))
-            expired += late
+        for bucket in self._buckets.values():
+            # Sorted by deadline, so the expired ones are in front.
+            while bucket.tickets and bucket.tickets[0].deadline <= now:
+                expired.append(bucket.tickets.pop(0))
+                self._left(expired[-1])
         return tuple(expired)
-
-    def _left(self, key: K, count: int) -> None:
-        self._waiting -= count
-        if not self._buckets[key]:
-            del self._buckets[key]

@@ -1,152 +1,196 @@
-"""From the bytes of a photo to its mask: decode and pad, wait for a worker, crop."""
+"""From a request to its masks: admission, the queue, and the workers that empty it."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Hashable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.metadata import version
+from typing import Any, Literal, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
+from service.answers import Encoded, Stage
+from service.batching import Batch, Batcher, Limits, QueueRefusal, Ticket
+from service.costs import Costs
+from service.errors import (
+    DeadlinePassed,
+    InternalError,
+    NotReady,
+    Overloaded,
+    ServiceError,
+    UnknownModel,
+)
+from service.fleet import Fleet, Served
+from service.images import ImageLimits, probe
+from service.metrics import BucketState, Build, Metrics, WorkerState
+from service.protocol import Run, Task
+from service.settings import Settings
+from service.shapes import padded_shape
+from service.workers import Launch, Worker, WorkerLost, launch_process
 
-from ppool.metadata import InputPolicy
-from service.batching import QueueFull, batch_ladder
-from service.errors import NotReady, Overloaded, UnknownModel
-from service.images import ImageLimits, decode
-from service.metrics import BucketState, Metrics, WorkerState
-from service.models import Model
-from service.settings import Settings, usable_cores
-from service.shapes import pad, padded_shape
-from service.workers import Job, Journey, Workers, infer
+__all__ = ["Engine", "Journey"]
 
-__all__ = ["Engine", "Segmentation"]
+Phase = Literal["starting", "ready", "draining"]
 
-R = TypeVar("R")
-
-_WARM_SIDE = 256
 _MAX_RETRY_SECONDS = 30
+# A photo that was in this many crashes may well be their cause.
+_MAX_ATTEMPTS = 3
+# Reading the header of a larger file goes to a thread: a hostile one can take a while.
+_PROBE_INLINE_BYTES = 128 * 1024
+
+_VERSION = version("ppool")
+
+_logger = logging.getLogger("ppool.service")
 
 
-@dataclass(frozen=True)
-class Segmentation:
-    """What the network found in one photo, at the network's resolution.
+@dataclass
+class Journey:
+    """How far one image has come."""
 
-    Attributes:
-        model: The model that found it.
-        width: Of the upright photo, in pixels.
-        height: Of the upright photo, in pixels.
-        mask: Class ids, uint8 [h, w]; the whole photo, reduced to the model's input policy.
-        alpha: Pooling exponents by stage name, float32 [C, h, w]; empty unless asked for.
-    """
+    stage: Stage = "receive"
 
-    model: Model
-    width: int
+
+class _Key(NamedTuple):
+    """What the images of one batch have in common."""
+
+    handle: int
+    model: str
     height: int
-    mask: NDArray[np.uint8]
-    alpha: Mapping[str, NDArray[np.float32]]
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    padded: NDArray[np.uint8]
-    content: tuple[int, int]
     width: int
-    height: int
+    alpha: bool
+
+
+@dataclass(eq=False)
+class _Item:
+    """One image: what to do, for whom, and how often that was tried."""
+
+    task: Task
+    served: Served
+    content: int
+    journey: Journey
+    result: asyncio.Future[Encoded]
+    attempts: int = 0
+    ticket: Ticket[_Key, _Item] | None = field(default=None, repr=False)
+
+
+_Batch = Batch[_Key, _Item]
 
 
 class Engine:
-    """Segments photos with the loaded models.
+    """Segments photos with the loaded models. Everything happens on one event loop.
 
     ``phase`` goes from ``starting`` over ``ready`` to ``draining``.
     """
 
-    def __init__(self, models: Mapping[str, Model], settings: Settings, metrics: Metrics) -> None:
-        if not models:
-            raise ValueError("models: expected at least one, got none")
-        self.models = models
+    def __init__(
+        self, settings: Settings, metrics: Metrics, launch: Launch = launch_process
+    ) -> None:
         self.settings = settings
         self.metrics = metrics
-        self.phase: Literal["starting", "ready", "draining"] = "starting"
+        self.phase: Phase = "starting"
         self.limits = ImageLimits(
             settings.max_pixels, settings.max_side_pixels, settings.max_frames
         )
-        self._workers = Workers(
-            count=settings.workers,
-            capacity=settings.queue_images,
-            max_batch_size=settings.max_batch_size,
-            metrics=metrics,
-        )
-        # Two pools, so that finished masks never queue behind photos that have yet to be decoded.
-        self._decoders = ThreadPoolExecutor(usable_cores(), "decode")
-        self._encoders = ThreadPoolExecutor(usable_cores(), "encode")
+        self._costs: Costs[_Key] = Costs(_cost_size)
+        self.fleet = Fleet(settings, launch, self._workers_changed, self._learned, metrics)
+        self._batcher = self._new_batcher()
         self._in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()
+        self._release: asyncio.TimerHandle | None = None
+        self._polling: asyncio.Task[None] | None = None
         metrics.watch(self)
 
-    def ready(self) -> bool:
-        """Whether requests are welcome."""
-        return self.phase == "ready"
-
-    def queue_seconds(self) -> float:
-        """How long an image that came now would wait, as estimated."""
-        return self._workers.backlog_seconds
-
-    def buckets(self) -> list[BucketState]:
-        """What waits, for the metrics."""
-        return self._workers.buckets()
-
-    def workers(self) -> list[WorkerState]:
-        """Who works, for the metrics."""
-        return self._workers.states()
+    @property
+    def status(self) -> Literal["starting", "ready", "draining", "no-worker"]:
+        """The phase, or ``no-worker`` while none is up in the phase ``ready``."""
+        return "no-worker" if self.phase == "ready" and not self.fleet.lanes else self.phase
 
     async def start(self) -> None:
-        """Start the workers and run every model once, then be ready."""
-        self._workers.start()
-        await asyncio.to_thread(self._warm)
+        """Start the workers and load, measure and warm up every model; then be ready.
+
+        Raises:
+            ValueError: if a model cannot be served; the message says why.
+        """
+        await self.fleet.start()
+        self._batcher = self._new_batcher()
+        if self.settings.reload_seconds:
+            self._polling = asyncio.create_task(self._poll())
         if self.phase == "starting":
             self.phase = "ready"
 
     async def stop(self) -> None:
-        """Finish what was accepted and release the threads."""
+        """Finish what was accepted and end the workers."""
         self.phase = "draining"
         await self._idle.wait()
-        await asyncio.to_thread(self._workers.close)
-        self._decoders.shutdown()
-        self._encoders.shutdown()
+        if self._polling is not None:
+            self._polling.cancel()
+        await self.fleet.close()
 
-    def model(self, name: str | None) -> Model:
+    def served(self, name: str | None) -> Served:
         """The model called ``name``; the first one for ``None``.
 
         Raises:
+            NotReady: before the models are warm.
             UnknownModel: if there is none of that name.
         """
-        if name is None:
-            return next(iter(self.models.values()))
-        if name not in self.models:
-            known = ", ".join(self.models)
+        if self.phase == "starting":
+            raise NotReady("The model is still warming up. Retry in a second.")
+        models = self.fleet.models
+        if name is None and models:
+            return next(iter(models.values()))
+        if name not in models:
+            known = ", ".join(models)
             raise UnknownModel(f"No model is called {name!r}; loaded: {known}.")
-        return self.models[name]
+        return models[name]
+
+    def describe(self, served: Served) -> dict[str, Any]:
+        """The body of ``GET /models/{name}``."""
+        fleet = self.fleet
+        return {
+            **served.model.describe(),
+            "serving": {
+                "devices": self.settings.devices,
+                "workers": fleet.plan.workers,
+                "threads": fleet.plan.threads,
+                "max_batch_size": fleet.plan.batch,
+                "measured": [
+                    {
+                        "workers": cell.plan.workers,
+                        "threads": cell.plan.threads,
+                        "batch": cell.plan.batch,
+                        "images_per_second": round(cell.images_per_second, 1),
+                    }
+                    for cell in fleet.cells
+                ],
+            },
+        }
+
+    def announce(self, served: Served) -> str:
+        """One line on a model and how it is run, for the log."""
+        model, plan = served.model, self.fleet.plan
+        classes = ", ".join(label.name for label in model.metadata.classes)
+        return (
+            f"model {model.name} ({model.file}): {classes}; {model.kernels} kernels on "
+            f"{model.provider}, {plan.workers} workers x {plan.threads} threads, "
+            f"batches up to {plan.batch}"
+        )
 
     @contextmanager
     def admission(self) -> Iterator[None]:
         """Hold a place for one request, before anything of it is read.
 
         Raises:
-            NotReady: before the first model is warm.
             Overloaded: if all places are taken, or no image could wait for a worker.
         """
-        if self.phase == "starting":
-            raise NotReady("The model is still warming up. Retry in a second.")
         if self._in_flight >= self.settings.max_requests:
-            raise self._overloaded("requests")
-        if self._workers.full:
-            raise self._overloaded("queue")
+            raise self._overloaded("requests", self.queue_seconds())
+        if self._batcher.full:
+            raise self._overloaded("queue", self.queue_seconds())
         self._in_flight += 1
         self._idle.clear()
         self.metrics.in_flight.inc()
@@ -159,66 +203,172 @@ class Engine:
                 self._idle.set()
 
     async def segment(
-        self, data: bytes, model: Model, journey: Journey, *, alpha: bool, deadline: float
-    ) -> Segmentation:
-        """Segment one photo file; cancelling takes it out of the queue.
+        self, task: Task, served: Served, journey: Journey, deadline: float
+    ) -> Encoded:
+        """Segment one photo file and encode the answer; cancelling takes it out of the queue.
 
         Args:
-            data: The photo file.
-            model: Which model to use.
-            journey: Notes the stage reached and the seconds spent.
-            alpha: Whether to compute the alpha maps too. The mask is the same either way.
+            task: The photo and the answer wanted.
+            served: Which model to use.
+            journey: Notes the stage reached.
             deadline: In seconds of ``time.monotonic``; not run after it.
 
         Raises:
             ServiceError: of the class that says what went wrong.
         """
-        policy = model.metadata.input
-        journey.stage, start = "decode", time.monotonic()
-        prepared = await self._in(self._decoders, lambda: _prepare(data, self.limits, policy))
-        journey.seconds["decode"] = time.monotonic() - start
-        stages = model.metadata.stages if alpha else ()
-        height, width = prepared.content
-        job = Job(model, prepared.padded, height * width, journey)
+        if len(task.data) > _PROBE_INLINE_BYTES:
+            width, height = await asyncio.to_thread(probe, task.data, self.limits)
+        else:
+            width, height = probe(task.data, self.limits)
+        policy = served.model.metadata.input
+        inner = policy.reduced(height, width)
+        key = _Key(
+            served.handle,
+            served.model.name,
+            *padded_shape(*inner, policy),
+            alpha=task.answer.alpha != "none",
+        )
+        result: asyncio.Future[Encoded] = asyncio.get_running_loop().create_future()
+        item = _Item(task, served, inner[0] * inner[1], journey, result)
         try:
-            ticket = self._workers.submit(job, ("mask", *(s.output for s in stages)), deadline)
-        except QueueFull:
-            raise self._overloaded("queue") from None
+            ticket = self._batcher.push(key, item, size=3 * width * height, deadline=deadline)
+        except QueueRefusal as refusal:
+            raise self._overloaded(refusal.reason, refusal.retry_seconds) from None
+        item.ticket = ticket
+        journey.stage = "queue"
+        self.fleet.acquire(served)
         try:
-            mask, *alphas = await asyncio.wrap_future(job.result)
+            self._dispatch()
+            return await result
         finally:
-            self._workers.cancel(ticket)
-        cropped = {
-            stage.name: values[:, : -(-height // stage.stride), : -(-width // stage.stride)]
-            for stage, values in zip(stages, alphas, strict=True)
-        }
-        return Segmentation(model, prepared.width, prepared.height, mask[:height, :width], cropped)
+            self._batcher.cancel(item.ticket)
+            self.fleet.release(served)
 
-    async def encode(self, work: Callable[[], R]) -> R:
-        """Run ``work`` on an encoder thread."""
-        return await self._in(self._encoders, work)
+    def ready(self) -> bool:
+        """Whether requests are welcome."""
+        return self.status == "ready"
 
-    async def _in(self, pool: ThreadPoolExecutor, work: Callable[[], R]) -> R:
-        return await asyncio.get_running_loop().run_in_executor(pool, work)
+    def queue_seconds(self) -> float:
+        """How long an image that came now would wait, as estimated."""
+        return self._batcher.wait_seconds()
 
-    def _overloaded(self, reason: str) -> Overloaded:
+    def buckets(self) -> Iterable[BucketState]:
+        """What waits, for the metrics."""
+        for key, depth, age in self._batcher.waiting():
+            yield BucketState(key.model, f"{key.width}x{key.height}", depth, age)
+
+    def workers(self) -> Iterable[WorkerState]:
+        """Who works, for the metrics."""
+        for worker in self.fleet.workers:
+            yield WorkerState(
+                worker.name, worker.device, worker.up, worker.restarts, worker.memory_bytes()
+            )
+
+    def builds(self) -> Iterable[Build]:
+        """What is served, for the metrics."""
+        for name, served in self.fleet.models.items():
+            yield Build(_VERSION, name, served.model.kernels, served.model.provider)
+
+    def _dispatch(self) -> None:
+        """Give every free worker a batch."""
+        while (worker := self.fleet.free()) and (batch := self._batcher.take()):
+            for ticket in batch.expired:
+                _fail(ticket.item, DeadlinePassed("queue"))
+            if batch.tickets:
+                self._give(worker, batch)
+        if self._release is not None:
+            self._release.cancel()
+            self._release = None
+        # Where no worker is free, the next one to become so looks again.
+        if self.fleet.free() and (moment := self._batcher.release_at()) is not None:
+            self._release = asyncio.get_running_loop().call_later(
+                moment - time.monotonic(), self._dispatch
+            )
+
+    def _give(self, worker: Worker, batch: _Batch) -> None:
+        now = time.monotonic()
+        for ticket in batch.tickets:
+            ticket.item.journey.stage = "infer"
+        tasks = tuple(ticket.item.task for ticket in batch.tickets)
+        worker.busy += 1
+        reply = worker.send(Run(batch.tickets[0].key.handle, tasks, self.limits))
+        reply.add_done_callback(partial(self._answered, worker, batch, now))
+
+    def _answered(
+        self, worker: Worker, batch: _Batch, start: float, reply: asyncio.Future[Any]
+    ) -> None:
+        worker.busy -= 1
+        error = reply.exception()
+        if error is None:
+            self._batcher.done(batch, time.monotonic() - start)
+            self._deliver(batch, start, reply.result())
+        else:
+            self._batcher.done(batch, None)
+            if not isinstance(error, WorkerLost):
+                _logger.error("inference failed: %s", error)
+            for ticket in batch.tickets:
+                if isinstance(error, WorkerLost) and not ticket.item.result.done():
+                    self._retry(ticket)
+                else:
+                    _fail(ticket.item, InternalError())
+        self._dispatch()
+
+    def _retry(self, ticket: Ticket[_Key, _Item]) -> None:
+        item = ticket.item
+        item.attempts += 1
+        if item.attempts == _MAX_ATTEMPTS:
+            _logger.error("%d workers died of the same photo", item.attempts)
+            _fail(item, InternalError())
+        elif item.served.handle not in self.fleet.handles():
+            # Its model was swapped meanwhile, so a new worker would not know it.
+            _fail(item, NotReady("The model was replaced meanwhile. Send the image again."))
+        else:
+            item.journey.stage = "queue"
+            item.ticket = self._batcher.retry(ticket)
+
+    def _deliver(self, batch: _Batch, start: float, results: list[Encoded | ServiceError]) -> None:
+        key = batch.tickets[0].key
+        images = len(batch.tickets)
+        content = sum(ticket.item.content for ticket in batch.tickets)
+        self.metrics.batch_size.labels(key.model).observe(images)
+        self.metrics.batch_fill.labels(key.model).observe(images / self.fleet.plan.batch)
+        self.metrics.pad_waste.labels(key.model).observe(
+            1 - content / (images * key.height * key.width)
+        )
+        for ticket, result in zip(batch.tickets, results, strict=True):
+            if isinstance(result, ServiceError):
+                _fail(ticket.item, result)
+            elif not ticket.item.result.done():
+                result.seconds["queue"] = start - ticket.queued
+                ticket.item.result.set_result(result)
+
+    def _new_batcher(self) -> Batcher[_Key, _Item]:
+        settings = self.settings
+        limits = Limits(settings.queue_images, settings.queue_bytes, self.fleet.plan.batch)
+        return Batcher(limits, self._costs, time.monotonic, max(self.fleet.lanes, 1))
+
+    def _workers_changed(self) -> None:
+        self._batcher.lanes = max(self.fleet.lanes, 1)
+        self._dispatch()
+
+    def _learned(self, served: Served, shape: tuple[int, int], images: int, seconds: float) -> None:
+        key = _Key(served.handle, served.model.name, *shape, alpha=False)
+        self._costs.observe(key, images, seconds)
+
+    def _overloaded(self, reason: str, seconds: float) -> Overloaded:
         self.metrics.refused.labels(reason).inc()
-        seconds = math.ceil(self._workers.backlog_seconds)
-        return Overloaded(reason, min(max(seconds, 1), _MAX_RETRY_SECONDS))
+        return Overloaded(reason, min(max(math.ceil(seconds), 1), _MAX_RETRY_SECONDS))
 
-    def _warm(self) -> None:
-        for model in self.models.values():
-            policy = model.metadata.input
-            side = min(_WARM_SIDE, policy.max_side)
-            pixels = np.zeros((*padded_shape(side, side, policy), 3), np.uint8)
-            job = Job(model, pixels, pixels.size // 3, Journey())
-            outputs = ("mask", *(stage.output for stage in model.metadata.stages))
-            for size in batch_ladder(self.settings.max_batch_size):
-                infer([job] * size, outputs)
+    async def _poll(self) -> None:
+        while True:
+            await asyncio.sleep(self.settings.reload_seconds)
+            await self.fleet.reload()
 
 
-def _prepare(data: bytes, limits: ImageLimits, policy: InputPolicy) -> _Prepared:
-    photo = decode(data, limits, policy)
-    pixels: NDArray[Any] = np.asarray(photo.image)
-    height, width = pixels.shape[:2]
-    return _Prepared(pad(pixels, policy), (height, width), photo.width, photo.height)
+def _cost_size(key: _Key) -> tuple[Hashable, float]:
+    return (key.handle, key.alpha), float(key.height * key.width)
+
+
+def _fail(item: _Item, error: ServiceError) -> None:
+    if not item.result.done():
+        item.result.set_exception(error)

@@ -2,6 +2,7 @@
 
 ServiceError
 ├── BadRequest           400  malformed multipart or query
+├── Unauthorized         401  no valid API key
 ├── UnknownModel         404
 ├── NotAcceptable        406  no answer of a type the client accepts
 ├── TooLarge             413  a limit in bytes, pixels, sides, frames or images
@@ -21,9 +22,6 @@ from __future__ import annotations
 import re
 from typing import Any, ClassVar
 
-import orjson
-from starlette.responses import Response
-
 __all__ = [
     "BadRequest",
     "ClientGone",
@@ -35,9 +33,9 @@ __all__ = [
     "Overloaded",
     "ServiceError",
     "TooLarge",
+    "Unauthorized",
     "UnknownModel",
     "UnsupportedImage",
-    "problem",
 ]
 
 PROBLEM_JSON = "application/problem+json"
@@ -82,6 +80,16 @@ class BadRequest(ServiceError):
     """The multipart form or the query is malformed."""
 
     status, title = 400, "Malformed request"
+
+
+class Unauthorized(ServiceError):
+    """No API key, or a wrong one."""
+
+    status, title = 401, "API key required"
+
+    def __init__(self) -> None:
+        super().__init__("Send a valid API key in the header 'Authorization: Bearer KEY'.")
+        self.headers["WWW-Authenticate"] = "Bearer"
 
 
 class UnknownModel(ServiceError):
@@ -162,8 +170,3 @@ class DeadlinePassed(ServiceError):
             f"The time limit passed in the stage {stage!r}. Retry later or send a smaller request."
         )
         self.members["stage"] = stage
-
-
-def problem(error: ServiceError) -> Response:
-    """The answer to a failed request."""
-    return Response(orjson.dumps(error.document()), error.status, error.headers, PROBLEM_JSON)

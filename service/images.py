@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +21,7 @@ from PIL import (  # the plugins register themselves; on demand Pillow would loa
 from ppool.metadata import InputPolicy
 from service.errors import CorruptImage, TooLarge, UnsupportedImage
 
-__all__ = ["ImageLimits", "decode"]
+__all__ = ["ImageLimits", "decode", "probe"]
 
 # Pillow warns about odd files; a server that anyone can send odd files to would drown in it.
 warnings.filterwarnings("ignore", module="PIL")
@@ -84,13 +86,32 @@ def decode(data: bytes, limits: ImageLimits, policy: InputPolicy | None = None) 
         TooLarge: if the header announces more than the limits.
         CorruptImage: if the content cannot be decoded.
     """
+    with _opened(data, limits) as image:
+        return _upright(image, policy)
+
+
+def probe(data: bytes, limits: ImageLimits) -> tuple[int, int]:
+    """Width and height of a photo file once upright, as far as its header tells.
+
+    Raises:
+        UnsupportedImage, TooLarge, CorruptImage: as :func:`decode`, where the header tells.
+    """
+    with _opened(data, limits) as image:
+        width, height = image.size
+        # Looking for EXIF costs as much as opening the file; most have none.
+        turned = "exif" in image.info and _orientation(image) >= 5
+        return (height, width) if turned else (width, height)
+
+
+@contextmanager
+def _opened(data: bytes, limits: ImageLimits) -> Iterator[Image.Image]:
     kind = next((kind for magic, kind in _MAGIC.items() if data.startswith(magic)), None)
     if kind is None or (kind == "WEBP" and data[8:12] != b"WEBP"):
         raise UnsupportedImage(f"Send a {ACCEPTED} file; the content is none of these.")
     try:
         with Image.open(io.BytesIO(data), formats=[kind]) as image:
             _check(image, limits)
-            return _upright(image, policy)
+            yield image
     except (TooLarge, UnsupportedImage):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

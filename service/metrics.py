@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Protocol
 
 from prometheus_client import (
@@ -18,7 +18,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
-__all__ = ["BucketState", "Metrics", "Watched", "WorkerState"]
+__all__ = ["BucketState", "Build", "Metrics", "Watched", "WorkerState"]
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 SIZES = (1, 2, 4, 8, 16, 32, 64)
@@ -47,6 +47,16 @@ class WorkerState:
     memory_bytes: int
 
 
+@dataclass(frozen=True)
+class Build:
+    """A model in service and how it runs."""
+
+    version: str
+    model: str
+    kernels: str
+    provider: str
+
+
 class Watched(Protocol):
     """What is read at every scrape instead of being counted."""
 
@@ -61,6 +71,9 @@ class Watched(Protocol):
 
     def workers(self) -> Iterable[WorkerState]:
         """Who works."""
+
+    def builds(self) -> Iterable[Build]:
+        """What is served."""
 
 
 class Metrics:
@@ -118,12 +131,6 @@ class Metrics:
             ("model", "outcome"),
             registry=registry,
         )
-        self._build = Gauge(
-            "ppool_build_info",
-            "Always 1; what is running, in the labels.",
-            ("version", "model", "kernels", "provider"),
-            registry=registry,
-        )
         # Without a first value a counter's first refusal would be invisible to rate().
         for reason in ("requests", "queue", "bytes", "deadline"):
             self.refused.labels(reason)
@@ -131,10 +138,6 @@ class Metrics:
     def watch(self, watched: Watched) -> None:
         """Read ``watched`` at every scrape."""
         self._registry.register(_Scrape(watched))
-
-    def loaded(self, *, version: str, model: str, kernels: str, provider: str) -> None:
-        """Note a loaded model."""
-        self._build.labels(version, model, kernels, provider).set(1)
 
     def render(self) -> bytes:
         """The text of ``GET /metrics``."""
@@ -154,6 +157,13 @@ class _Scrape(Collector):
             "Estimated wait of an image that came now; scale on this.",
             value=self._watched.queue_seconds(),
         )
+        labels = ("version", "model", "kernels", "provider")
+        build = GaugeMetricFamily(
+            "ppool_build_info", "Always 1; what is running, in the labels.", labels=labels
+        )
+        for entry in self._watched.builds():
+            build.add_metric(astuple(entry), 1.0)
+        yield build
         yield from self._queue()
         yield from self._workers()
 

@@ -1,23 +1,36 @@
-"""Around every request: its id, its count, and an answer even when a handler breaks."""
+"""Around every request: its id, its key, its count, and an answer even when a handler breaks."""
 
 from __future__ import annotations
 
+import hmac
 import logging
 import re
+import time
 import uuid
 
+import orjson
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.engine import Engine
-from service.errors import InternalError, problem
+from service.errors import PROBLEM_JSON, InternalError, ServiceError, Unauthorized
+from service.logs import request_id
 
-__all__ = ["Envelope"]
+__all__ = ["Envelope", "problem"]
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 
+# Kubernetes and Prometheus ask these, without a key.
+_OPEN_TO_ALL = {"/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"}
+
 _logger = logging.getLogger("ppool.service")
+
+
+def problem(error: ServiceError) -> Response:
+    """The answer to a failed request."""
+    return Response(orjson.dumps(error.document()), error.status, error.headers, PROBLEM_JSON)
 
 
 class Envelope:
@@ -26,6 +39,8 @@ class Envelope:
     def __init__(self, app: ASGIApp, engine: Engine) -> None:
         self._app = app
         self._engine = engine
+        self._log_requests = engine.settings.log_requests
+        self._keys = [key.get_secret_value().encode() for key in engine.settings.api_keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -34,27 +49,54 @@ class Envelope:
             return
         request = Request(scope)
         sent_id = request.headers.get("x-request-id", "")
-        request_id = sent_id if _REQUEST_ID.fullmatch(sent_id) else uuid.uuid4().hex
+        identity = sent_id if _REQUEST_ID.fullmatch(sent_id) else uuid.uuid4().hex
+        request_id.set(identity)
         request.state.reason = "ok"
-        status = None
+        start = time.monotonic()
+        status = 0
 
         async def send_labelled(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
-                headers["X-Request-Id"] = request_id
+                headers["X-Request-Id"] = identity
                 if self._engine.phase == "draining":
                     # Sends clients that keep connections open elsewhere before this process stops.
                     headers["Connection"] = "close"
             await send(message)
 
         try:
-            await self._app(scope, receive, send_labelled)
+            if self._allowed(request):
+                await self._app(scope, receive, send_labelled)
+            else:
+                request.state.reason = Unauthorized.reason()
+                await problem(Unauthorized())(scope, receive, send_labelled)
         except Exception:
-            _logger.exception("request %s failed", request_id)
+            _logger.exception("request %s failed", identity)
             request.state.reason = InternalError.reason()
-            if status is None:
+            if not status:
                 await problem(InternalError())(scope, receive, send_labelled)
-        if scope["path"] == "/segment" and status is not None:
+        if status and scope["path"] == "/segment":
             self._engine.metrics.requests.labels(str(status), request.state.reason).inc()
+        if self._log_requests:
+            _log(request, status, time.monotonic() - start)
+
+    def _allowed(self, request: Request) -> bool:
+        if not self._keys or request.scope["path"] in _OPEN_TO_ALL:
+            return True
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        # Every key is compared, and in constant time, so that timing tells nothing.
+        matches = [hmac.compare_digest(given.strip().encode(), key) for key in self._keys]
+        return scheme.lower() == "bearer" and any(matches)
+
+
+def _log(request: Request, status: int, seconds: float) -> None:
+    fields = {
+        "method": request.method,
+        "path": request.url.path,
+        "status": status,
+        "reason": request.state.reason,
+        "seconds": round(seconds, 4),
+    }
+    _logger.info("%s %s %d %s %.4f s", *fields.values(), extra={"fields": fields})

@@ -1,8 +1,8 @@
-"""A model file, loaded: its session, its name and what a client may know of it."""
+"""What is known of a loaded model, in the worker that loaded it and in the server."""
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib.resources import files
@@ -10,29 +10,31 @@ from pathlib import Path
 from typing import Any
 
 from ppool.metadata import ModelMetadata
-from ppool.runtime import Session, make_session
 
-__all__ = ["Model", "load_model", "shipped_model"]
+__all__ = ["Model", "model_files", "shipped_model"]
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model as served under ``name``."""
+    """A model as served under ``name``.
+
+    Attributes:
+        name: In requests, answers and metrics.
+        file: The file's name, without its folder.
+        sha256: Of the file.
+        provider: The ONNX Runtime execution provider in use.
+        kernels: ``native`` or ``portable``.
+        kernels_reason: Why portable; empty when native.
+        metadata: What the file says of itself.
+    """
 
     name: str
     file: str
     sha256: str
-    session: Session
-
-    @property
-    def metadata(self) -> ModelMetadata:
-        """What the file says of itself."""
-        return self.session.metadata
-
-    @property
-    def provider(self) -> str:
-        """The ONNX Runtime execution provider in use."""
-        return str(self.session.session.get_providers()[0])
+    provider: str
+    kernels: str
+    kernels_reason: str
+    metadata: ModelMetadata
 
     @cached_property
     def palette(self) -> bytes:
@@ -40,7 +42,7 @@ class Model:
         return b"".join(bytes(label.rgb) for label in self.metadata.classes)
 
     def describe(self) -> dict[str, Any]:
-        """The body of ``GET /models/{name}``."""
+        """What ``GET /models/{name}`` says of the model itself."""
         about = asdict(self.metadata)
         return {
             "name": self.name,
@@ -49,8 +51,8 @@ class Model:
             "stages": about["stages"],
             "input": about["input"],
             "provider": self.provider,
-            "kernels": self.session.kernels,
-            "kernels_reason": self.session.reason,
+            "kernels": self.kernels,
+            "kernels_reason": self.kernels_reason,
             "file": self.file,
             "sha256": self.sha256,
             "training": about["training"],
@@ -63,18 +65,21 @@ def shipped_model() -> Path:
     return Path(str(files("service") / "assets" / "pages.onnx"))
 
 
-def load_model(path: Path, *, name: str | None = None, threads: int = 1) -> Model:
-    """Load an ONNX file written by ``ppool-export``.
+def model_files(paths: Iterable[Path]) -> list[Path]:
+    """``paths`` with every folder replaced by the ONNX files in it.
 
     Raises:
-        ValueError: if there is no such file, or it cannot be served; the message says why.
+        ValueError: if there is no such file, or no ONNX file in a folder.
     """
-    if not path.is_file():
-        raise ValueError(f"model: expected an ONNX file, got {str(path)!r}, which does not exist")
-    try:
-        session = make_session(path, intra_op_threads=threads)
-    except Exception as error:  # ONNX Runtime has a dozen unrelated exception types
-        raise ValueError(f"model: {str(path)!r} cannot be served: {error}") from error
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Model(name or session.metadata.name, path.name, digest, session)
+    found: list[Path] = []
+    for path in paths:
+        inside = sorted(path.glob("*.onnx")) if path.is_dir() else [path]
+        if not inside:
+            raise ValueError(f"model: expected ONNX files in the folder {str(path)!r}, got none")
+        found += inside
+    for path in found:
+        if not path.is_file():
+            raise ValueError(
+                f"model: expected an ONNX file, got {str(path)!r}, which does not exist"
+            )
+    return found

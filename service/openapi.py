@@ -17,6 +17,7 @@ from service.errors import (
     Overloaded,
     ServiceError,
     TooLarge,
+    Unauthorized,
     UnknownModel,
     UnsupportedImage,
 )
@@ -105,6 +106,7 @@ SEGMENT_RESPONSES: Responses = {
         },
     },
     400: _problem(BadRequest("Send each image as a multipart file part called 'image'.")),
+    401: _problem(Unauthorized()),
     404: _problem(UnknownModel("No model is called 'cats'; loaded: pages.")),
     406: _problem(
         NotAcceptable(
@@ -123,4 +125,6 @@ SEGMENT_RESPONSES: Responses = {
 # Without a "default" FastAPI would promise validation errors in a form of its own.
 MODEL_RESPONSES: Responses = {404: SEGMENT_RESPONSES[404], "default": SEGMENT_RESPONSES[500]}
 
-HEALTH_RESPONSES: Responses = {503: {"model": Health, "description": "Starting or draining."}}
+HEALTH_RESPONSES: Responses = {
+    503: {"model": Health, "description": "Starting, draining, or no worker is alive."}
+}

@@ -7,23 +7,32 @@ import time
 from collections.abc import Coroutine
 from typing import Annotated, Any, Literal, TypeVar
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from service import openapi
-from service.answers import Answer, Encoded, assemble, encode, offers
-from service.engine import Engine
+from service.answers import ZIP, Answer, Encoded, Stage, assemble, offers
+from service.engine import Engine, Journey
 from service.errors import BadRequest, ClientGone, DeadlinePassed, NotAcceptable, ServiceError
-from service.models import Model
+from service.fleet import Served
 from service.negotiation import choose
+from service.protocol import Task
 from service.uploads import Upload, read_uploads
-from service.workers import Journey, Stage
 
 __all__ = ["segment_router"]
+
+TIMEOUT_HEADER = Header(
+    alias="X-Request-Timeout-Ms",
+    ge=1,
+    description="answer within this time or not at all; the server may allow less",
+)
 
 R = TypeVar("R")
 
 STAGES: tuple[Stage, ...] = ("receive", "decode", "queue", "infer", "encode")
+
+# A ZIP of more than this is packed on a thread, or it would hold up everyone else.
+_INLINE_BYTES = 2**20
 
 
 class SegmentQuery(BaseModel, extra="forbid"):
@@ -51,13 +60,19 @@ def segment_router(engine: Engine) -> APIRouter:
         responses=openapi.SEGMENT_RESPONSES,
         openapi_extra={"requestBody": openapi.SEGMENT_BODY},
     )
-    async def segment(request: Request, query: Annotated[SegmentQuery, Query()]) -> Response:
+    async def segment(
+        request: Request,
+        query: Annotated[SegmentQuery, Query()],
+        timeout_ms: Annotated[int | None, TIMEOUT_HEADER] = None,
+    ) -> Response:
         """The mask of a photo, at the photo's own size. `Accept` chooses the kind of answer.
 
         The same image gives the same mask, whatever else the service is working on.
         """
-        model = engine.model(query.model)
+        served = engine.served(query.model)
         limit = engine.settings.request_timeout_seconds
+        if timeout_ms is not None:
+            limit = min(limit, timeout_ms / 1e3)
         deadline = time.monotonic() + limit
         journeys = [Journey()]
         with engine.admission():
@@ -66,15 +81,15 @@ def segment_router(engine: Engine) -> APIRouter:
                     uploads = await read_uploads(request, engine.settings)
                     answer = _negotiate(request, query, len(uploads))
                     journeys = [Journey() for _ in uploads]
-                    work = _answer(engine, model, uploads, answer, journeys, deadline)
-                    body = await _while_connected(request, work)
+                    work = _answer(engine, served, uploads, answer, journeys, deadline)
+                    parts, body = await _while_connected(request, work)
             except TimeoutError:
                 stages = (journey.stage for journey in journeys)
                 raise DeadlinePassed(min(stages, key=STAGES.index)) from None
-        _observe(engine, model, journeys, time.monotonic() - deadline + limit)
+        _observe(engine, served, parts, time.monotonic() - deadline + limit)
         headers = {
-            "X-Model": model.name,
-            "Server-Timing": _server_timing(journeys),
+            "X-Model": served.model.name,
+            "Server-Timing": _server_timing(parts),
             "Vary": "Accept",
         }
         return Response(body, headers=headers, media_type=answer.media)
@@ -101,32 +116,36 @@ def _negotiate(request: Request, query: SegmentQuery, count: int) -> Answer:
 
 async def _answer(
     engine: Engine,
-    model: Model,
+    served: Served,
     uploads: list[Upload],
     answer: Answer,
     journeys: list[Journey],
     deadline: float,
-) -> bytes:
+) -> tuple[list[Encoded], bytes]:
     async def one(upload: Upload, journey: Journey) -> Encoded:
+        task = Task(upload.name, upload.data, answer)
         try:
-            found = await engine.segment(
-                upload.data, model, journey, alpha=answer.alpha != "none", deadline=deadline
-            )
+            return await engine.segment(task, served, journey, deadline)
         except ServiceError as error:
             if len(uploads) > 1:
                 error.detail = f"{upload.name}: {error.detail}"
             raise
-        journey.stage = "encode"
-        return await engine.encode(lambda: encode(found, upload, answer, engine.limits, journey))
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(*pair)) for pair in zip(uploads, journeys, strict=True)]
-    except BaseExceptionGroup as failures:
-        # The first failure cancelled the other images, and is the one to tell the client about.
-        raise failures.exceptions[0] from None
-    parts = [task.result() for task in tasks]
-    return await engine.encode(lambda: assemble(parts, answer.media))
+    if len(uploads) == 1:
+        parts = [await one(uploads[0], journeys[0])]
+    else:
+        try:
+            async with asyncio.TaskGroup() as group:
+                pairs = zip(uploads, journeys, strict=True)
+                tasks = [group.create_task(one(*pair)) for pair in pairs]
+        except BaseExceptionGroup as failures:
+            # The first failure cancelled the other images, and is the one to tell the client.
+            raise failures.exceptions[0] from None
+        parts = [task.result() for task in tasks]
+    size = sum(len(content) for part in parts for content in part.files.values())
+    if answer.media == ZIP and size > _INLINE_BYTES:
+        return parts, await asyncio.to_thread(assemble, parts, answer.media)
+    return parts, assemble(parts, answer.media)
 
 
 async def _while_connected(request: Request, work: Coroutine[Any, Any, R]) -> R:
@@ -152,17 +171,17 @@ async def _while_connected(request: Request, work: Coroutine[Any, Any, R]) -> R:
         await asyncio.gather(task, watcher, return_exceptions=True)
 
 
-def _observe(engine: Engine, model: Model, journeys: list[Journey], total: float) -> None:
+def _observe(engine: Engine, served: Served, parts: list[Encoded], total: float) -> None:
     histogram = engine.metrics.stage_seconds
-    for journey in journeys:
-        for stage, seconds in journey.seconds.items():
-            histogram.labels(model.name, stage).observe(seconds)
-    histogram.labels(model.name, "total").observe(total)
+    for part in parts:
+        for stage, seconds in part.seconds.items():
+            histogram.labels(served.model.name, stage).observe(seconds)
+    histogram.labels(served.model.name, "total").observe(total)
 
 
-def _server_timing(journeys: list[Journey]) -> str:
+def _server_timing(parts: list[Encoded]) -> str:
     """The slowest image of each stage, in milliseconds."""
     return ", ".join(
-        f"{stage};dur={max(journey.seconds[stage] for journey in journeys) * 1e3:.1f}"
+        f"{stage};dur={max(part.seconds[stage] for part in parts) * 1e3:.1f}"
         for stage in STAGES[1:]
     )

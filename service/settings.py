@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -17,6 +18,18 @@ from pydantic_settings import (
 __all__ = ["Settings", "load_settings"]
 
 PREFIX = "PPOOL_"
+
+
+T = TypeVar("T")
+
+
+def _split(value: object) -> object:
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value
+
+
+Listed = Annotated[tuple[T, ...], NoDecode, BeforeValidator(_split)]
 
 
 def usable_cores() -> int:
@@ -29,35 +42,58 @@ def usable_cores() -> int:
 class Settings(BaseSettings):
     """Every setting of the service; in the environment each is ``PPOOL_`` and its name in capitals.
 
-    The defaults of ``workers``, ``threads`` and ``max_batch_size`` were measured on a 2-core CPU:
-    single-threaded workers on single images gave the most images per second (1,120 at batch 1
-    against 970 at batch 8, five 3x3 convolutions at 256x256). On an accelerator set
-    ``max_batch_size`` to 8 or more.
+    Lists are written with commas in the environment. ``workers``, ``threads`` and
+    ``max_batch_size`` are measured at start where they are not given.
     """
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid"
     )
 
-    model: Path | None = Field(None, description="ONNX file of ppool-export; none: the shipped one")
+    model: Listed[Path] = Field(
+        (), description="ONNX files of ppool-export, or folders of them; none: the shipped one"
+    )
     name: str | None = Field(
-        None, pattern=r"^[A-Za-z0-9._-]{1,64}$", description="the model's name; none: its own"
+        None, pattern=r"^[A-Za-z0-9._-]{1,64}$", description="the only model's name; none: its own"
+    )
+    reload_seconds: float = Field(
+        0.0, ge=0, description="look for changed model files this often; 0: on SIGHUP only"
     )
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
-
-    workers: int = Field(
-        default_factory=usable_cores, ge=1, le=256, description="inferences at a time"
+    api_keys: Listed[SecretStr] = Field(
+        (), description="accept only these as Authorization: Bearer; none: everybody"
     )
-    threads: int = Field(1, ge=1, le=256, description="threads inside one inference")
-    max_batch_size: int = Field(1, ge=1, le=64, description="images in one inference at most")
+
+    devices: Listed[Annotated[str, Field(pattern=r"^(cpu|cuda:\d+)$")]] = Field(
+        ("cpu",), min_length=1, description="cpu, or GPUs as cuda:0, cuda:1"
+    )
+    workers: int | None = Field(None, ge=1, le=256, description="worker processes on each device")
+    threads: int | None = Field(None, ge=1, le=256, description="threads inside one inference")
+    max_batch_size: int | None = Field(None, ge=1, le=64, description="images in one inference")
+    lanes: int | None = Field(
+        None,
+        ge=1,
+        le=64,
+        description="batches under way in one worker; none: 1 on cpu, 3 on a GPU, so that it "
+        "infers while others are decoded and encoded",
+    )
+    warm_shapes: Listed[Annotated[str, Field(pattern=r"^\d+x\d+$")]] = Field(
+        (), description="WIDTHxHEIGHT of photos to warm up for; none: 256x256 or the model's only"
+    )
+    tune_seconds: float = Field(
+        0.3, ge=0, le=60, description="time at start to measure what is not set; 0: do not"
+    )
 
     max_requests: int = Field(256, ge=1, description="requests being answered at a time")
-    queue_images: int = Field(256, ge=1, description="decoded images waiting for a worker")
+    queue_images: int = Field(256, ge=1, description="images waiting for a worker")
+    queue_bytes: int = Field(2**30, ge=1, description="bytes they have once decoded")
     request_timeout_seconds: float = Field(30.0, gt=0, description="from first byte to answer")
     drain_delay_seconds: float = Field(
         0.0, ge=0, description="serve on after SIGTERM, for balancers to notice"
     )
+    log_format: Literal["text", "json"] = Field("text", description="of the log on stderr")
+    log_requests: bool = Field(False, description="a line for every request, not only failures")
 
     max_body_bytes: int = Field(32 * 2**20, ge=1, description="size of a request")
     max_images: int = Field(32, ge=1, description="images in a request")
@@ -99,6 +135,6 @@ def load_settings(file: Path | None = None, **given: Any) -> Settings:
 
 
 def _explain(location: tuple[int | str, ...], value: object, message: str) -> str:
-    key = ".".join(str(part) for part in location)
+    key = str(location[0])
     expected = message.removeprefix("Input should be ")
     return f"setting {key} ({PREFIX}{key.upper()}): expected {expected}, got {value!r}"

@@ -1,195 +1,216 @@
-"""Threads that take batches from the queue and run them."""
+"""Worker processes under supervision: started, spoken to, restarted when they die."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
-import threading
+import os
+import socket
+import subprocess
+import sys
 import time
-from concurrent.futures import Future
-from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
+from service.protocol import HEADER, Failure, frame, parse
 
-from service.batching import Batch, Batcher, Ticket
-from service.errors import DeadlinePassed, InternalError, ServiceError
-from service.metrics import BucketState, Metrics, WorkerState
-from service.models import Model
+__all__ = ["Launch", "Worker", "WorkerFailed", "WorkerLost", "launch_process"]
 
-__all__ = ["Job", "Journey", "Key", "Outputs", "Stage", "Workers"]
-
-Stage = Literal["receive", "decode", "queue", "infer", "encode"]
-Outputs = list[NDArray[Any]]
+# Between restarts, doubling; a worker that lived this long starts over at the beginning.
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS, _STEADY_SECONDS = 0.1, 30.0, 60.0
 
 _logger = logging.getLogger("ppool.service")
 
 
-@dataclass
-class Journey:
-    """How far one image has come, and the seconds each stage took."""
-
-    stage: Stage = "receive"
-    seconds: dict[Stage, float] = field(default_factory=dict)
+class WorkerLost(Exception):  # noqa: N818 - what happened
+    """The worker died with this message unanswered."""
 
 
-class Key(NamedTuple):
-    """What the images of one batch have in common."""
+class WorkerFailed(Exception):  # noqa: N818 - what happened
+    """The worker lives but could not do it; ``expected`` if the message is meant for people."""
 
-    model: str
-    shape: tuple[int, ...]
-    outputs: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Job:
-    """One padded image, uint8 [H, W, 3], and the promise of its outputs, without the N axis."""
-
-    model: Model
-    pixels: NDArray[np.uint8]
-    content: int
-    journey: Journey
-    result: Future[Outputs] = field(default_factory=Future)
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.text)
+        self.expected = failure.expected
 
 
-class Workers:
-    """Worker threads around one queue; sessions are shared, as ONNX Runtime allows.
+class Process(Protocol):
+    """What a launched worker is to its supervisor."""
 
-    A shared session was as fast as one for each worker (1,070 against 1,100 images per second, two
-    workers, within the noise) and needs the memory of one.
+    @property
+    def pid(self) -> int:
+        """Process id."""
+
+    def kill(self) -> None:
+        """End it at once."""
+
+    def wait(self) -> int:
+        """Block until it has ended."""
+
+
+Launch = Callable[[socket.socket, int, str], Process]
+
+
+def launch_process(connection: socket.socket, lanes: int, device: str) -> Process:
+    """Start ``python -m service.worker`` on its end of a socket pair.
+
+    Not ``multiprocessing``: that would import the server's main module, web framework and all,
+    into every worker.
+    """
+    environment = dict(os.environ)
+    kind, _, index = device.partition(":")
+    if kind == "cuda":
+        environment["CUDA_VISIBLE_DEVICES"] = index or "0"
+    descriptor = connection.fileno()
+    return subprocess.Popen(  # noqa: S603 - this program
+        [sys.executable, "-m", "service.worker", str(descriptor), str(lanes), device],
+        pass_fds=[descriptor],
+        stdin=subprocess.DEVNULL,
+        env=environment,
+    )
+
+
+class Worker:
+    """One worker process and its successors.
+
+    Args:
+        name: In logs and metrics.
+        device: ``cpu``, or ``cuda:`` and a number.
+        lanes: Batches it works on at a time.
+        launch: Starts the process.
+
+    Attributes:
+        up: Whether it takes work.
+        restarts: How often it was started anew.
+        loaded: Handles of the models it has.
+        busy: Batches given to it and not yet answered.
     """
 
-    def __init__(self, *, count: int, capacity: int, max_batch_size: int, metrics: Metrics) -> None:
-        self._queue: Batcher[Key, Job] = Batcher(capacity, max_batch_size, time.monotonic)
-        self._changed = threading.Condition()
-        self._closing = False
-        self._metrics = metrics
-        self._max_batch_size = max_batch_size
-        self._seconds_an_image = 0.0
-        self._threads = [
-            threading.Thread(target=self._work, name=f"worker-{index}", daemon=True)
-            for index in range(count)
-        ]
+    def __init__(self, name: str, device: str, lanes: int, launch: Launch) -> None:
+        self.name = name
+        self.device = device
+        self.lanes = lanes
+        self.up = False
+        self.restarts = 0
+        self.loaded: set[int] = set()
+        self.busy = 0
+        self._launch = launch
+        self._process: Process | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._numbers = count()
+        self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._closing = asyncio.Event()
 
-    def __len__(self) -> int:
-        return len(self._queue)
+    def send(self, message: object) -> asyncio.Future[Any]:
+        """The reply to ``message``; fails with ``WorkerLost`` or ``WorkerFailed``."""
+        number = next(self._numbers)
+        reply = asyncio.get_running_loop().create_future()
+        if self._writer is None:
+            reply.set_exception(WorkerLost(self.name))
+            return reply
+        self._waiting[number] = reply
+        self._writer.write(frame(number, message))
+        return reply
 
-    @property
-    def full(self) -> bool:
-        """Whether :meth:`submit` would refuse."""
-        return self._queue.full
+    async def supervise(
+        self, prepare: Callable[[Worker], Awaitable[None]], changed: Callable[[], None]
+    ) -> None:
+        """Keep a process running until :meth:`close`.
 
-    @property
-    def backlog_seconds(self) -> float:
-        """About how long the images now waiting will take; 0 before the first inference."""
-        return len(self._queue) * self._seconds_an_image / len(self._threads)
-
-    def buckets(self) -> list[BucketState]:
-        """What waits, by bucket."""
-        with self._changed:
-            return [
-                BucketState(key.model, f"{key.shape[1]}x{key.shape[0]}", depth, age)
-                for key, depth, age in self._queue.waiting()
-            ]
-
-    def states(self) -> list[WorkerState]:
-        """What the threads are doing."""
-        return [
-            WorkerState(str(index), "cpu", thread.is_alive(), 0, 0)
-            for index, thread in enumerate(self._threads)
-        ]
-
-    def start(self) -> None:
-        """Start the threads."""
-        for thread in self._threads:
-            thread.start()
-
-    def close(self) -> None:
-        """Finish everything that waits, then stop."""
-        with self._changed:
-            self._closing = True
-            self._changed.notify_all()
-        for thread in self._threads:
-            thread.join()
-
-    def submit(self, job: Job, outputs: tuple[str, ...], deadline: float) -> Ticket[Key, Job]:
-        """Queue a job until ``deadline`` (seconds of ``time.monotonic``).
+        Args:
+            prepare: Readies a new process, by loading models; the worker is up when it returns.
+            changed: Called when the worker went up or down.
 
         Raises:
-            QueueFull: when it cannot wait.
+            WorkerFailed, ValueError: if the first process cannot be prepared; no restart mends it.
         """
-        key = Key(job.model.name, job.pixels.shape, outputs)
-        with self._changed:
-            job.journey.stage = "queue"
-            ticket = self._queue.push(key, job, deadline)
-            self._changed.notify()
-        return ticket
+        pause = _FIRST_PAUSE_SECONDS
+        while not self._closing.is_set():
+            started = time.monotonic()
+            try:
+                await self._live(prepare, changed)
+            except (WorkerFailed, ValueError) as error:
+                if not self.restarts:
+                    raise
+                _logger.error("worker %s cannot start: %s", self.name, error)
+            if self._closing.is_set():
+                return
+            if time.monotonic() - started > _STEADY_SECONDS:
+                pause = _FIRST_PAUSE_SECONDS
+            _logger.error("worker %s died; restarting in %.1f s", self.name, pause)
+            try:
+                await asyncio.wait_for(self._closing.wait(), pause)
+            except TimeoutError:
+                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+            self.restarts += 1
 
-    def cancel(self, ticket: Ticket[Key, Job]) -> None:
-        """Drop a job nobody waits for any more, if it has not been taken."""
-        with self._changed:
-            self._queue.cancel(ticket)
+    def close(self) -> None:
+        """Let the process end; what it was given before is lost."""
+        self._closing.set()
+        if self._writer is not None:
+            self._writer.close()
 
-    def _work(self) -> None:
-        while (batch := self._next()) is not None:
-            for ticket in batch.expired:
-                _refuse(ticket.item, DeadlinePassed("queue"))
-            tickets = [
-                ticket
-                for ticket in batch.tickets
-                if ticket.item.result.set_running_or_notify_cancel()
-            ]
-            if tickets:
-                self._run(tickets)
-
-    def _next(self) -> Batch[Key, Job] | None:
-        with self._changed:
-            while (batch := self._queue.take()) is None:
-                if self._closing:
-                    return None
-                self._changed.wait()
-            return batch
-
-    def _run(self, tickets: list[Ticket[Key, Job]]) -> None:
-        jobs, key = [ticket.item for ticket in tickets], tickets[0].key
-        start = time.monotonic()
-        for ticket in tickets:
-            ticket.item.journey.stage = "infer"
-            ticket.item.journey.seconds["queue"] = start - ticket.queued
+    def memory_bytes(self) -> int:
+        """Resident memory of the process; 0 where the system does not tell, or it is down."""
+        if self._process is None:
+            return 0
         try:
-            results = infer(jobs, key.outputs)
-        except Exception:
-            _logger.exception("inference failed: %s", key)
-            for job in jobs:
-                job.result.set_exception(InternalError())
-            return
-        seconds = time.monotonic() - start
-        self._observe(jobs, key, seconds)
-        for job, result in zip(jobs, results, strict=True):
-            job.journey.seconds["infer"] = seconds
-            job.result.set_result(result)
+            pages = Path(f"/proc/{self._process.pid}/statm").read_text().split()[1]
+        except OSError:
+            return 0
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
-    def _observe(self, jobs: list[Job], key: Key, seconds: float) -> None:
-        height, width, _ = key.shape
-        waste = 1 - sum(job.content for job in jobs) / (len(jobs) * height * width)
-        self._metrics.batch_size.labels(key.model).observe(len(jobs))
-        self._metrics.batch_fill.labels(key.model).observe(len(jobs) / self._max_batch_size)
-        self._metrics.pad_waste.labels(key.model).observe(waste)
-        recent = seconds / len(jobs)
-        # A tenth at a time: steady between photos of different sizes, yet soon at a new level.
-        self._seconds_an_image += 0.1 * (recent - self._seconds_an_image)
+    async def _live(
+        self, prepare: Callable[[Worker], Awaitable[None]], changed: Callable[[], None]
+    ) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = process = self._launch(theirs, self.lanes, self.device)
+        reader, self._writer = await asyncio.open_connection(sock=ours)
+        receiving = asyncio.create_task(self._receive(reader))
+        try:
+            await prepare(self)
+            self.up = True
+            changed()
+            await receiving
+        except WorkerLost:
+            await receiving
+        finally:
+            self.up = False
+            writer, self._writer = self._writer, None
+            writer.close()
+            receiving.cancel()
+            self._lose()
+            self.loaded.clear()
+            changed()
+            process.kill()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
+            await asyncio.to_thread(process.wait)
+            self._process = None
 
+    async def _receive(self, reader: asyncio.StreamReader) -> None:
+        try:
+            while True:
+                (length,) = HEADER.unpack(await reader.readexactly(HEADER.size))
+                number, value = parse(await reader.readexactly(length))
+                reply = self._waiting.pop(number)
+                if reply.done():
+                    continue
+                if isinstance(value, Failure):
+                    reply.set_exception(WorkerFailed(value))
+                else:
+                    reply.set_result(value)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            # Before the callers learn of it, or they would try again here.
+            self.up = False
+            self._lose()
 
-def infer(jobs: list[Job], outputs: tuple[str, ...]) -> list[Outputs]:
-    """Run ``jobs`` of one shape as one batch; for each job its outputs in order."""
-    images = np.stack([job.pixels for job in jobs]) if len(jobs) > 1 else jobs[0].pixels[None]
-    arrays = jobs[0].model.session.run(outputs, {"image": images})
-    for name, array in zip(outputs, arrays, strict=True):
-        if len(array) != len(jobs):
-            raise ValueError(f"output {name}: expected {len(jobs)} results, got {len(array)}")
-    return [[array[index] for array in arrays] for index in range(len(jobs))]
-
-
-def _refuse(job: Job, error: ServiceError) -> None:
-    if job.result.set_running_or_notify_cancel():
-        job.result.set_exception(error)
+    def _lose(self) -> None:
+        lost, self._waiting = self._waiting, {}
+        for reply in lost.values():
+            if not reply.done():
+                reply.set_exception(WorkerLost(self.name))

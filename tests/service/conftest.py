@@ -1,6 +1,7 @@
 """The application on the tiny model, in this process."""
 
 import dataclasses
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,9 +12,9 @@ import anyio.lowlevel
 import pytest
 
 from service.app import create_app
-from service.models import Model, load_model
+from service.inference import Segmenter, load_segmenter
 from service.settings import Settings
-from tests.service.harness import Client, Gate, tiny_model
+from tests.service.harness import Client, Gate, ThreadWorker, tiny_model
 
 
 @pytest.fixture(scope="session")
@@ -24,28 +25,32 @@ def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def model(model_file: Path) -> Model:
-    return load_model(model_file)
+def segmenter(model_file: Path) -> Segmenter:
+    return load_segmenter(model_file)
 
 
 @pytest.fixture
-def gate(model: Model) -> Iterator[Gate]:
-    gate = Gate(model.session)
+def gate(segmenter: Segmenter) -> Iterator[Gate]:
+    gate = Gate(segmenter.session)
     yield gate
     gate.open.set()
 
 
 @pytest.fixture
-def gated(model: Model, gate: Gate) -> Model:
+def gated(segmenter: Segmenter, gate: Gate) -> Segmenter:
     """The model behind the gate."""
-    return dataclasses.replace(model, session=gate)
+    return dataclasses.replace(segmenter, session=gate)
 
 
 @pytest.fixture(scope="session")
-def serving(model: Model) -> Callable[..., Any]:
+def serving(segmenter: Segmenter, model_file: Path) -> Callable[..., Any]:
     @contextmanager
-    def serve(served: Model = model, **settings: Any) -> Iterator[Client]:
-        app = create_app({served.name: served}, Settings(**{"workers": 2, **settings}))
+    def serve(served: Segmenter = segmenter, **settings: Any) -> Iterator[Client]:
+        def launch(connection: socket.socket, lanes: int, _: str) -> ThreadWorker:
+            return ThreadWorker(connection, lanes, lambda _: served)
+
+        defaults = {"model": [model_file], "workers": 2, "threads": 1, "max_batch_size": 1}
+        app = create_app(Settings(**{**defaults, **settings}), launch=launch)
         lifespan = app.router.lifespan_context(app)
         with (
             anyio.from_thread.start_blocking_portal() as portal,

@@ -1,6 +1,8 @@
 """A tiny model that keeps the contract, a gate before it, a client, and photos to send."""
 
+import contextlib
 import io
+import socket
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
@@ -17,6 +19,7 @@ from PIL import Image
 
 from ppool.metadata import METADATA_KEY, InputPolicy, LabelClass, ModelMetadata, Stage
 from ppool.runtime import Session
+from service.worker import Loader, serve
 
 METADATA = ModelMetadata(
     name="tiny",
@@ -79,8 +82,7 @@ class Gate:
     """A session that runs when it is let; ``arrived`` and ``open`` tell the two sides."""
 
     def __init__(self, session: Session) -> None:
-        self.session, self.metadata = session.session, session.metadata
-        self.kernels, self.reason = session.kernels, session.reason
+        self.metadata = session.metadata
         self.arrived, self.open = threading.Semaphore(0), threading.Event()
         self.sizes: list[int] = []
         self._run = session.run
@@ -98,6 +100,32 @@ class Gate:
         self.sizes.clear()
         while self.arrived.acquire(blocking=False):
             pass
+
+
+class ThreadWorker:
+    """A worker in this process, behind the same socket as a real one."""
+
+    pid = 0
+
+    def __init__(self, connection: socket.socket, lanes: int, load: Loader) -> None:
+        self._connection = connection.dup()
+
+        def work() -> None:
+            with self._connection:
+                serve(self._connection, lanes, load)
+
+        self._thread = threading.Thread(target=work, daemon=True)
+        self._thread.start()
+
+    def kill(self) -> None:
+        """Cut the line: the thread ends when it next looks."""
+        with contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
+
+    def wait(self) -> int:
+        """Until the thread has ended."""
+        self._thread.join()
+        return 0
 
 
 class Client:

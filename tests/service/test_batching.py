@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.batching import Batch, Batcher, QueueFull, batch_ladder
+from service.batching import Batch, Batcher, Limits, QueueRefusal, Ticket, batch_ladder
+from service.costs import Costs
 
 
 class Clock:
@@ -19,97 +20,278 @@ def clock() -> Clock:
     return Clock()
 
 
+@pytest.fixture
+def costs() -> Costs[str]:
+    return Costs(lambda key: ("family", float(len(key))))
+
+
+def batcher(
+    clock: Clock, costs: Costs[str] | None = None, *, images: int = 8, most: int = 4, lanes: int = 1
+) -> Batcher[str, str]:
+    learned = costs or Costs(lambda _: ("family", 1.0))
+    return Batcher(Limits(images, 1000, most), learned, clock, lanes)
+
+
+def push(
+    queue: Batcher[str, str], key: str, item: str, *, size: int = 1, deadline: float = 99
+) -> Ticket[str, str]:
+    return queue.push(key, item, size=size, deadline=deadline)
+
+
 def items(batch: Batch[str, str] | None) -> list[str]:
     assert batch is not None
     return [ticket.item for ticket in batch.tickets]
 
 
+def refusal(queue: Batcher[str, str], key: str = "a", **options: float) -> QueueRefusal:
+    with pytest.raises(QueueRefusal) as caught:
+        push(queue, key, "refused", **options)  # type: ignore[arg-type]
+    return caught.value
+
+
 def test_nothing_waiting_gives_no_batch(clock: Clock) -> None:
-    assert Batcher[str, str](8, 4, clock).take() is None
+    assert batcher(clock).take() is None
 
 
 def test_a_lone_image_is_taken_at_once(clock: Clock) -> None:
-    batcher = Batcher[str, str](8, 4, clock)
-    batcher.push("a", "1", deadline=9)
-    assert items(batcher.take()) == ["1"]
-    assert len(batcher) == 0
+    queue = batcher(clock)
+    push(queue, "a", "1")
+    assert items(queue.take()) == ["1"]
+    assert len(queue) == 0
 
 
 def test_only_images_of_one_key_share_a_batch(clock: Clock) -> None:
-    batcher = Batcher[str, str](8, 4, clock)
+    queue = batcher(clock)
     for key, item in (("a", "1"), ("b", "2"), ("a", "3")):
-        batcher.push(key, item, deadline=9)
-    assert items(batcher.take()) == ["1", "3"]
-    assert items(batcher.take()) == ["2"]
+        push(queue, key, item)
+    assert items(queue.take()) == ["1", "3"]
+    assert items(queue.take()) == ["2"]
 
 
 def test_the_bucket_with_the_earliest_deadline_goes_first(clock: Clock) -> None:
-    batcher = Batcher[str, str](8, 4, clock)
-    batcher.push("late", "1", deadline=9)
-    batcher.push("early", "2", deadline=5)
-    assert items(batcher.take()) == ["2"]
+    queue = batcher(clock)
+    push(queue, "late", "1", deadline=9)
+    push(queue, "early", "2", deadline=5)
+    assert items(queue.take()) == ["2"]
+
+
+def test_within_a_bucket_the_earliest_deadline_goes_first(clock: Clock) -> None:
+    queue = batcher(clock, most=1)
+    for item, deadline in (("9", 9), ("3", 3), ("5", 5), ("3 too", 3)):
+        push(queue, "a", item, deadline=deadline)
+    assert [items(queue.take()) for _ in range(4)] == [["3"], ["3 too"], ["5"], ["9"]]
 
 
 def test_a_batch_has_a_size_of_the_ladder_and_the_rest_waits(clock: Clock) -> None:
-    batcher = Batcher[str, str](8, 4, clock)
+    queue = batcher(clock)
     for item in "123":
-        batcher.push("a", item, deadline=9)
-    assert items(batcher.take()) == ["1", "2"]
-    assert items(batcher.take()) == ["3"]
+        push(queue, "a", item)
+    assert items(queue.take()) == ["1", "2"]
+    assert items(queue.take()) == ["3"]
 
 
-def test_a_full_queue_refuses_and_accepts_again_after_a_batch(clock: Clock) -> None:
-    batcher = Batcher[str, str](2, 2, clock)
-    batcher.push("a", "1", deadline=9)
-    batcher.push("b", "2", deadline=9)
-    with pytest.raises(QueueFull):
-        batcher.push("a", "3", deadline=9)
-    batcher.take()
-    batcher.push("a", "3", deadline=9)
+def test_too_many_images_are_refused_and_accepted_again_after_a_batch(clock: Clock) -> None:
+    queue = batcher(clock, images=2, most=2)
+    push(queue, "a", "1")
+    push(queue, "b", "2")
+    assert queue.full
+    assert refusal(queue).reason == "queue"
+    queue.take()
+    push(queue, "a", "3")
+
+
+def test_too_many_bytes_are_refused_but_never_a_lone_image(clock: Clock) -> None:
+    queue = batcher(clock)
+    push(queue, "a", "huge", size=5000)
+    assert queue.full
+    assert refusal(queue, size=1).reason == "bytes"
+    queue.take()
+    push(queue, "a", "1", size=600)
+    assert refusal(queue, size=401).reason == "bytes"
+    push(queue, "a", "2", size=400)
 
 
 def test_an_expired_image_is_reported_and_not_run(clock: Clock) -> None:
-    batcher = Batcher[str, str](8, 4, clock)
-    batcher.push("a", "late", deadline=1)
-    batcher.push("a", "in time", deadline=3)
+    queue = batcher(clock)
+    push(queue, "a", "late", deadline=1)
+    push(queue, "a", "in time", deadline=3)
     clock.now = 2
-    batch = batcher.take()
+    batch = queue.take()
     assert items(batch) == ["in time"]
     assert batch is not None
     assert [ticket.item for ticket in batch.expired] == ["late"]
 
 
 def test_an_image_expires_exactly_at_its_deadline(clock: Clock) -> None:
-    batcher = Batcher[str, str](8, 4, clock)
-    batcher.push("a", "1", deadline=1)
+    queue = batcher(clock)
+    push(queue, "a", "1", deadline=1)
     clock.now = 1
-    batch = batcher.take()
+    batch = queue.take()
     assert items(batch) == []
     assert batch is not None
     assert len(batch.expired) == 1
-    assert batcher.take() is None
+    assert queue.take() is None
 
 
 def test_a_cancelled_image_leaves_and_its_neighbours_stay(clock: Clock) -> None:
-    batcher = Batcher[str, str](3, 4, clock)
-    tickets = [batcher.push("a", item, deadline=9) for item in "123"]
-    batcher.cancel(tickets[1])
-    assert len(batcher) == 2
-    assert items(batcher.take()) == ["1", "3"]
+    queue = batcher(clock, images=3)
+    tickets = [push(queue, "a", item) for item in "123"]
+    queue.cancel(tickets[1])
+    assert len(queue) == 2
+    assert items(queue.take()) == ["1", "3"]
 
 
 def test_cancelling_what_was_taken_changes_nothing(clock: Clock) -> None:
-    batcher = Batcher[str, str](8, 4, clock)
-    taken = batcher.push("a", "1", deadline=9)
-    batcher.take()
-    batcher.push("a", "2", deadline=9)
-    batcher.cancel(taken)
-    assert items(batcher.take()) == ["2"]
+    queue = batcher(clock)
+    taken = push(queue, "a", "1")
+    queue.take()
+    push(queue, "a", "2")
+    queue.cancel(taken)
+    assert items(queue.take()) == ["2"]
 
 
-def test_a_ticket_notes_when_it_was_queued(clock: Clock) -> None:
-    clock.now = 7
-    assert Batcher[str, str](8, 4, clock).push("a", "1", deadline=9).queued == 7
+def test_a_retried_image_runs_alone_and_in_its_turn(clock: Clock) -> None:
+    queue = batcher(clock)
+    for item in "12":
+        push(queue, "a", item)
+    lost = queue.take()
+    assert lost is not None
+    push(queue, "a", "3")
+    push(queue, "a", "4")
+    for ticket in lost.tickets:
+        queue.retry(ticket)
+    assert [items(queue.take()) for _ in range(3)] == [["1"], ["2"], ["3", "4"]]
+
+
+@pytest.mark.parametrize(("lanes", "wait"), [(1, 3.5), (2, 1.75)])
+def test_the_wait_is_what_runs_and_waits_over_the_lanes(
+    clock: Clock, costs: Costs[str], lanes: int, wait: float
+) -> None:
+    costs.observe("a", 1, 1.0)
+    queue = batcher(clock, costs, most=1, lanes=lanes)
+    assert queue.wait_seconds() == 0
+    for item in "1234":
+        push(queue, "a", item)
+    running = queue.take()
+    assert running is not None
+    clock.now = 0.5
+    assert queue.wait_seconds() == wait
+    queue.done(running, None)
+    assert queue.wait_seconds() == 3 / lanes
+
+
+def test_with_a_free_lane_and_nothing_waiting_there_is_no_wait(
+    clock: Clock, costs: Costs[str]
+) -> None:
+    costs.observe("a", 1, 1.0)
+    queue = batcher(clock, costs, lanes=2)
+    push(queue, "a", "1")
+    queue.take()
+    assert queue.wait_seconds() == 0
+
+
+def test_what_cannot_be_done_in_time_is_refused_with_the_time_to_come_back(
+    clock: Clock, costs: Costs[str]
+) -> None:
+    costs.observe("a", 1, 1.0)
+    queue = batcher(clock, costs, most=1)
+    push(queue, "a", "1")
+    queue.take()
+    push(queue, "a", "2")
+    # 2 s of work before it and 1 s of its own, with a quarter to spare.
+    late = refusal(queue, deadline=3.5)
+    assert (late.reason, late.retry_seconds) == ("deadline", 0.25)
+    push(queue, "a", "3", deadline=3.75)
+
+
+def test_an_idle_service_tries_even_what_seems_too_slow(clock: Clock, costs: Costs[str]) -> None:
+    """Or one stall would be remembered for ever."""
+    costs.observe("a", 1, 100.0)
+    push(batcher(clock, costs), "a", "1", deadline=1)
+
+
+def teach(costs: Costs[str], each: float, fixed: float) -> None:
+    for size in (1, 2, 4):
+        costs.observe("a", size, each * size + fixed)
+
+
+def arrive(queue: Batcher[str, str], clock: Clock, gap: float, count: int) -> None:
+    for index in range(count):
+        push(queue, "a", str(index))
+        clock.now += gap
+
+
+def test_where_sharing_pays_an_image_waits_for_company_no_longer_than_it_saves(
+    clock: Clock, costs: Costs[str]
+) -> None:
+    teach(costs, each=1.0, fixed=4.0)
+    queue = batcher(clock, costs)
+    arrive(queue, clock, gap=1.0, count=2)
+    assert queue.take() is None
+    assert queue.release_at() == 4.0
+    clock.now = 4.0
+    assert items(queue.take()) == ["0", "1"]
+    assert queue.release_at() is None
+
+
+def test_a_full_batch_does_not_wait(clock: Clock, costs: Costs[str]) -> None:
+    teach(costs, each=1.0, fixed=4.0)
+    queue = batcher(clock, costs)
+    arrive(queue, clock, gap=0.5, count=4)
+    assert items(queue.take()) == ["0", "1", "2", "3"]
+
+
+@pytest.mark.parametrize(
+    ("each", "fixed", "gap"), [(1.0, 4.0, 5.0), (1.0, 0.2, 0.1), (1.0, 0.0, 0.1)]
+)
+def test_nothing_waits_when_images_are_rare_or_sharing_saves_little(
+    clock: Clock, costs: Costs[str], each: float, fixed: float, gap: float
+) -> None:
+    teach(costs, each, fixed)
+    queue = batcher(clock, costs)
+    arrive(queue, clock, gap, count=2)
+    assert items(queue.take()) == ["0", "1"]
+
+
+def test_a_near_deadline_ends_the_wait(clock: Clock, costs: Costs[str]) -> None:
+    teach(costs, each=1.0, fixed=4.0)
+    queue = batcher(clock, costs)
+    push(queue, "a", "0", deadline=11)
+    clock.now = 1
+    push(queue, "a", "1")
+    # A batch of three takes 7 s, 8.75 with the margin.
+    assert queue.release_at() == pytest.approx(2.25)
+
+
+def test_costs_are_means_and_between_them_a_line(costs: Costs[str]) -> None:
+    for size, seconds in ((1, 3.0), (4, 9.0)):
+        costs.observe("a", size, seconds)
+    assert costs.line("a") == (2.0, 1.0)
+    assert [costs.seconds("a", size) for size in (1, 2, 4, 8)] == [3, 5, 9, 17]
+
+
+def test_an_unseen_bucket_is_priced_by_its_size(costs: Costs[str]) -> None:
+    assert costs.seconds("bb", 3) == 0
+    costs.observe("a", 2, 4.0)
+    assert costs.seconds("bbb", 2) == 12.0
+
+
+def test_one_outlier_moves_a_cost_little_and_a_new_level_is_learned(costs: Costs[str]) -> None:
+    costs.observe("a", 1, 1.0)
+    costs.observe("a", 1, 1000.0)
+    assert costs.seconds("a", 1) == 1.5
+    for _ in range(40):
+        costs.observe("a", 1, 10.0)
+    assert costs.seconds("a", 1) == pytest.approx(10.0, rel=0.01)
+
+
+@given(st.dictionaries(st.integers(1, 64), st.floats(1e-4, 1e2), min_size=1), st.integers(1, 64))
+def test_a_learned_cost_is_never_negative(seen: dict[int, float], size: int) -> None:
+    costs: Costs[str] = Costs(lambda _: ("family", 1.0))
+    for count, seconds in seen.items():
+        costs.observe("a", count, seconds)
+    assert costs.seconds("a", size) > 0
+    assert min(costs.line("a")) >= 0
 
 
 @pytest.mark.parametrize(
@@ -124,24 +306,24 @@ def test_the_ladder_is_powers_of_two_and_the_maximum(maximum: int, ladder: tuple
     st.integers(1, 9),
     st.integers(0, 20),
 )
-def test_every_image_leaves_once_in_its_buckets_order(
+def test_every_image_leaves_once_in_the_order_of_its_buckets_deadlines(
     pushed: list[tuple[str, int]], maximum: int, now: int
 ) -> None:
     clock = Clock()
-    batcher = Batcher[str, int](len(pushed) + 1, maximum, clock)
+    queue = batcher(clock, images=len(pushed) + 1, most=maximum)
     for index, (key, deadline) in enumerate(pushed):
-        batcher.push(key, index, deadline)
+        push(queue, key, str(index), deadline=deadline)
     clock.now = now
     run: list[int] = []
     expired: list[int] = []
-    while (batch := batcher.take()) is not None:
+    while (batch := queue.take()) is not None:
         assert len({ticket.key for ticket in batch.tickets}) <= 1
         assert len(batch.tickets) in (0, *batch_ladder(maximum))
-        run += [ticket.item for ticket in batch.tickets]
-        expired += [ticket.item for ticket in batch.expired]
-    assert len(batcher) == 0
+        run += [int(ticket.item) for ticket in batch.tickets]
+        expired += [int(ticket.item) for ticket in batch.expired]
+    assert len(queue) == 0
     assert sorted(expired) == [i for i, (_, deadline) in enumerate(pushed) if deadline <= now]
     assert sorted(run + expired) == list(range(len(pushed)))
     for key in "abc":
-        of_key = [index for index in run if pushed[index][0] == key]
+        of_key = [(pushed[index][1], index) for index in run if pushed[index][0] == key]
         assert of_key == sorted(of_key)

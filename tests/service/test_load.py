@@ -7,7 +7,7 @@ from typing import Any
 import anyio
 import pytest
 
-from service.models import Model
+from service.inference import Segmenter
 from tests.service.harness import Client, Gate, encoded, photo
 
 BODY = encoded(photo())
@@ -15,7 +15,7 @@ Serving = Callable[..., Any]
 
 
 def test_a_full_service_answers_429_with_retry_after_and_recovers(
-    serving: Serving, gated: Model, gate: Gate
+    serving: Serving, gated: Segmenter, gate: Gate
 ) -> None:
     with serving(gated, workers=1, max_requests=3) as client:
         gate.close()
@@ -35,7 +35,7 @@ def test_a_full_service_answers_429_with_retry_after_and_recovers(
 
 
 def test_a_full_queue_refuses_before_the_body_is_read(
-    serving: Serving, gated: Model, gate: Gate
+    serving: Serving, gated: Segmenter, gate: Gate
 ) -> None:
     with serving(gated, workers=1, queue_images=2) as client:
         gate.close()
@@ -50,7 +50,7 @@ def test_a_full_queue_refuses_before_the_body_is_read(
         assert [answer.result().status_code for answer in held] == [200] * 3
 
 
-def test_what_waits_shares_a_batch(serving: Serving, gated: Model, gate: Gate) -> None:
+def test_what_waits_shares_a_batch(serving: Serving, gated: Segmenter, gate: Gate) -> None:
     with serving(gated, workers=1, max_batch_size=8) as client:
         gate.close()
         first = client.start("POST", "/segment", content=BODY)
@@ -65,7 +65,7 @@ def test_what_waits_shares_a_batch(serving: Serving, gated: Model, gate: Gate) -
 
 
 def test_other_outputs_and_other_shapes_do_not_share_a_batch(
-    serving: Serving, gated: Model, gate: Gate
+    serving: Serving, gated: Segmenter, gate: Gate
 ) -> None:
     with serving(gated, workers=1, max_batch_size=8) as client:
         gate.close()
@@ -81,7 +81,7 @@ def test_other_outputs_and_other_shapes_do_not_share_a_batch(
 
 
 def test_sixty_four_clients_make_batches_of_more_than_two(
-    serving: Serving, gated: Model, gate: Gate
+    serving: Serving, gated: Segmenter, gate: Gate
 ) -> None:
     with serving(gated, workers=1, max_batch_size=8) as client:
         gate.close()
@@ -99,7 +99,7 @@ def test_sixty_four_clients_make_batches_of_more_than_two(
 
 @pytest.mark.parametrize("queued", [False, True])
 def test_a_passed_deadline_names_the_stage(
-    serving: Serving, gated: Model, gate: Gate, *, queued: bool
+    serving: Serving, gated: Segmenter, gate: Gate, *, queued: bool
 ) -> None:
     with serving(gated, workers=1, request_timeout_seconds=0.2) as client:
         gate.close()
@@ -139,7 +139,7 @@ async def call(client: Client, messages: list[dict[str, Any]], last: Any) -> lis
 
 
 def test_a_client_that_hangs_up_leaves_the_queue(
-    serving: Serving, gated: Model, gate: Gate
+    serving: Serving, gated: Segmenter, gate: Gate
 ) -> None:
     with serving(gated, workers=1) as client:
         gate.close()
@@ -199,7 +199,7 @@ def test_an_announced_oversize_is_refused_unread(serving: Serving) -> None:
 
 
 def test_a_failing_inference_is_a_500_without_its_cause_and_the_worker_goes_on(
-    serving: Serving, gated: Model, gate: Gate, caplog: pytest.LogCaptureFixture
+    serving: Serving, gated: Segmenter, gate: Gate, caplog: pytest.LogCaptureFixture
 ) -> None:
     with serving(gated, workers=1) as client:
         run = gate._run
@@ -213,17 +213,23 @@ def test_a_failing_inference_is_a_500_without_its_cause_and_the_worker_goes_on(
         assert client.segment(BODY).status_code == 200
 
 
-def test_a_wrong_number_of_results_is_noticed(serving: Serving, gated: Model, gate: Gate) -> None:
+def test_a_wrong_number_of_results_is_noticed(
+    serving: Serving, gated: Segmenter, gate: Gate
+) -> None:
     with serving(gated, workers=1) as client:
         gate._run = lambda *_: [[]]  # type: ignore[list-item]
         assert client.segment(BODY).status_code == 500
 
 
 def test_a_broken_handler_is_a_500_with_its_request_id_in_the_log(
-    serving: Serving, model: Model, caplog: pytest.LogCaptureFixture
+    serving: Serving, segmenter: Segmenter, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with serving(dataclasses.replace(model)) as client:
-        client.app.state.engine.models = None
+    with serving(dataclasses.replace(segmenter)) as client:
+
+        def broken(_: str | None) -> None:
+            raise KeyError
+
+        client.app.state.engine.served = broken
         answer = client.segment(BODY, headers={"X-Request-Id": "r1"})
         assert answer.status_code == 500
         assert answer.headers["x-request-id"] == "r1"
@@ -241,7 +247,9 @@ def test_before_the_model_is_warm_requests_get_503(serving: Serving) -> None:
         assert client.segment(BODY).status_code == 200
 
 
-def test_stopping_finishes_what_was_accepted(serving: Serving, gated: Model, gate: Gate) -> None:
+def test_stopping_finishes_what_was_accepted(
+    serving: Serving, gated: Segmenter, gate: Gate
+) -> None:
     with serving(gated, workers=1) as client:
         gate.close()
         pending = [client.start("POST", "/segment", content=BODY) for _ in range(4)]

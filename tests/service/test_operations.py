@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.models import Model, load_model
+from service.inference import Segmenter, load_segmenter
+from service.models import model_files
 from tests.service.harness import METADATA, Client, encoded, photo
 
 
@@ -48,18 +49,28 @@ def test_an_unknown_model_is_a_problem_naming_the_known(client: Client) -> None:
 
 
 def test_a_model_is_served_under_the_name_given(model_file: Path) -> None:
-    assert load_model(model_file, name="mine").name == "mine"
+    assert load_segmenter(model_file, name="mine").model.name == "mine"
+
+
+def test_a_bad_model_file_says_why(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"not an ONNX file")
+    with pytest.raises(ValueError, match="cannot be served"):
+        load_segmenter(path)
+
+
+def test_a_folder_stands_for_the_models_in_it(tmp_path: Path) -> None:
+    for name in ("b.onnx", "a.onnx", "notes.txt"):
+        (tmp_path / name).touch()
+    assert [path.name for path in model_files([tmp_path])] == ["a.onnx", "b.onnx"]
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(None, "does not exist"), (b"not an ONNX file", "cannot be served")]
+    ("path", "message"), [("no.onnx", "does not exist"), (".", "ONNX files in the folder")]
 )
-def test_a_bad_model_file_says_why(tmp_path: Path, content: bytes | None, message: str) -> None:
-    path = tmp_path / "model.onnx"
-    if content is not None:
-        path.write_bytes(content)
+def test_a_model_path_that_leads_nowhere_says_so(tmp_path: Path, path: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        load_model(path)
+        model_files([tmp_path / path])
 
 
 def test_metrics_count_requests_stages_and_batches(serving: Any) -> None:
@@ -101,13 +112,13 @@ def test_openapi_lists_every_status_and_media_type(client: Client) -> None:
     document = client.get("/openapi.json").json()
     segment = document["paths"]["/segment"]["post"]
     assert set(segment["responses"]) == {
-        *("200", "400", "404", "406", "413", "415", "422", "429", "500", "503", "504")
+        *("200", "400", "401", "404", "406", "413", "415", "422", "429", "500", "503", "504")
     }
     assert set(segment["responses"]["200"]["content"]) == {
         *("image/png", "application/json", "application/x-npz", "application/zip")
     }
     assert {parameter["name"] for parameter in segment["parameters"]} == {
-        *("model", "alpha", "overlay", "mask")
+        *("model", "alpha", "overlay", "mask", "X-Request-Timeout-Ms")
     }
     assert "multipart/form-data" in segment["requestBody"]["content"]
     for status, response in segment["responses"].items():
@@ -129,5 +140,5 @@ def test_pages_load_nothing_from_outside(client: Client) -> None:
             assert link.startswith("data:") or client.get(f"/{link}").status_code == 200
 
 
-def test_model_metadata_of_the_session_is_the_files(model: Model) -> None:
-    assert model.metadata == METADATA
+def test_model_metadata_of_the_session_is_the_files(segmenter: Segmenter) -> None:
+    assert segmenter.model.metadata == METADATA

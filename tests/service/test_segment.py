@@ -13,20 +13,20 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import TypeAdapter
 
-from service.models import Model
+from service.inference import Segmenter
 from service.schemas import SegmentReply
 from tests.service.harness import METADATA, Client, encoded, photo
 
 JSON, NPZ, ZIP = "application/json", "application/x-npz", "application/zip"
 
 
-def outputs_of(model: Model, pixels: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+def outputs_of(segmenter: Segmenter, pixels: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
     """The model's own outputs for a photo within its input policy, padded by hand."""
     height, width = pixels.shape[:2]
     bottom, right = -height % 16, -width % 16
     padded = np.pad(pixels, ((0, bottom), (0, right), (0, 0)), "edge")
     names = ["mask", *(stage.output for stage in METADATA.stages)]
-    values = model.session.run(names, {"image": padded[None]})
+    values = segmenter.session.run(names, {"image": padded[None]})
     outputs = {name: value[0] for name, value in zip(names, values, strict=True)}
     outputs["mask"] = outputs["mask"][:height, :width]
     for stage in METADATA.stages:
@@ -41,14 +41,14 @@ def png(data: bytes) -> Image.Image:
     return image
 
 
-def test_the_mask_is_a_palette_png_of_class_ids(client: Client, model: Model) -> None:
+def test_the_mask_is_a_palette_png_of_class_ids(client: Client, segmenter: Segmenter) -> None:
     answer = client.segment(encoded(photo()))
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "image/png"
     mask = png(answer.content)
     assert mask.mode == "P"
     assert mask.getpalette()[:9] == [0x20, 0x20, 0x20, 0xC0, 0x30, 0x30, 0xF0, 0xF0, 0xF0]
-    expected = outputs_of(model, photo())["mask"]
+    expected = outputs_of(segmenter, photo())["mask"]
     assert set(np.unique(expected)) == {0, 1, 2}
     np.testing.assert_array_equal(np.asarray(mask), expected)
 
@@ -100,12 +100,12 @@ def test_a_request_id_is_made_when_missing_or_hostile(client: Client) -> None:
     assert all(len(value) == 32 for value in made)
 
 
-def test_json_tells_the_classes_present(client: Client, model: Model) -> None:
+def test_json_tells_the_classes_present(client: Client, segmenter: Segmenter) -> None:
     pixels = photo()
     answer = client.segment(encoded(pixels), accept=JSON)
     assert answer.headers["content-type"] == JSON
     (result,) = answer.json()["images"]
-    mask = outputs_of(model, pixels)["mask"]
+    mask = outputs_of(segmenter, pixels)["mask"]
     assert (result["width"], result["height"], result["model"]) == (60, 40, "tiny")
     assert [entry["pixels"] for entry in result["classes"]] == np.bincount(mask.ravel()).tolist()
     assert sum(entry["fraction"] for entry in result["classes"]) == pytest.approx(1, abs=1e-5)
@@ -142,10 +142,10 @@ def test_run_lengths_replace_the_png(client: Client) -> None:
     assert result["mask"] == {"encoding": "coco_rle", "size": [20, 30], "counts": {"0": "0hb0"}}
 
 
-def test_alpha_maps_summarise_every_stage(client: Client, model: Model) -> None:
+def test_alpha_maps_summarise_every_stage(client: Client, segmenter: Segmenter) -> None:
     pixels = photo(50, 37)
     (result,) = client.segment(encoded(pixels), "?alpha=maps").json()["images"]
-    outputs = outputs_of(model, pixels)
+    outputs = outputs_of(segmenter, pixels)
     assert [entry["stage"] for entry in result["alpha"]] == ["pool1", "pool2"]
     for entry, stage in zip(result["alpha"], METADATA.stages, strict=True):
         expected = outputs[stage.output].astype(np.float64)
@@ -170,9 +170,11 @@ def test_asking_for_alpha_never_changes_the_mask(client: Client) -> None:
     assert masks[0] == masks[1]
 
 
-def test_npz_carries_the_mask_alone_unless_asked_for_more(client: Client, model: Model) -> None:
+def test_npz_carries_the_mask_alone_unless_asked_for_more(
+    client: Client, segmenter: Segmenter
+) -> None:
     pixels = photo(50, 37)
-    outputs = outputs_of(model, pixels)
+    outputs = outputs_of(segmenter, pixels)
     for query, names in (("", {"mask"}), ("?alpha=full", {"mask", "alpha/pool1", "alpha/pool2"})):
         answer = client.segment(encoded(pixels), query, accept=NPZ)
         assert answer.headers["content-type"] == NPZ
@@ -184,11 +186,13 @@ def test_npz_carries_the_mask_alone_unless_asked_for_more(client: Client, model:
                 np.testing.assert_array_equal(arrays[name], outputs[name].astype(np.float16))
 
 
-def test_the_overlay_blends_the_class_colours_over_the_photo(client: Client, model: Model) -> None:
+def test_the_overlay_blends_the_class_colours_over_the_photo(
+    client: Client, segmenter: Segmenter
+) -> None:
     pixels = photo()
     answer = client.segment(encoded(pixels), "?overlay=true")
     palette = np.array([label.rgb for label in METADATA.classes])
-    expected = (pixels + palette[outputs_of(model, pixels)["mask"]]) / 2
+    expected = (pixels + palette[outputs_of(segmenter, pixels)["mask"]]) / 2
     np.testing.assert_allclose(np.asarray(png(answer.content)), expected, atol=1)
 
 

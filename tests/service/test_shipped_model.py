@@ -12,7 +12,8 @@ from skimage import data
 from skimage.filters import threshold_sauvola
 
 from ppool.runtime import make_session
-from service.models import load_model, shipped_model
+from service.inference import load_segmenter
+from service.models import shipped_model
 from service.shapes import pad
 from tests.service.harness import Client, encoded
 
@@ -22,13 +23,13 @@ PHOTOS = ("page", "astronaut", "coffee")
 
 @pytest.fixture(scope="module")
 def shipped(serving: Callable[..., Any]) -> Iterator[Client]:
-    with serving(load_model(shipped_model()), max_batch_size=8) as client:
+    with serving(load_segmenter(shipped_model()), max_batch_size=8) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
 def names() -> list[str]:
-    return [label.name for label in load_model(shipped_model()).metadata.classes]
+    return [label.name for label in load_segmenter(shipped_model()).model.metadata.classes]
 
 
 def photo(name: str) -> NDArray[np.uint8]:
@@ -81,7 +82,7 @@ def test_asking_for_alpha_leaves_the_mask_alone(shipped: Client) -> None:
 
 def neighbours() -> NDArray[np.uint8]:
     """Eight different photos of one padded shape, the real ones among them."""
-    metadata = load_model(shipped_model()).metadata
+    metadata = load_segmenter(shipped_model()).model.metadata
     rng = np.random.default_rng(0)
     images = []
     for index in range(8):

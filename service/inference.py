@@ -1,0 +1,184 @@
+"""A model in this process: photo files in, encoded masks out, a batch at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ppool.metadata import Stage
+from ppool.runtime import Session, make_session
+from service.answers import Encoded, Segmentation, encode
+from service.errors import InternalError, Overloaded, ServiceError
+from service.images import ImageLimits, decode
+from service.models import Model
+from service.protocol import Task
+from service.shapes import pad
+
+__all__ = ["Segmenter", "load_segmenter"]
+
+_logger = logging.getLogger("ppool.service")
+
+
+@dataclass(frozen=True)
+class Segmenter:
+    """A loaded model, and how it segments photos."""
+
+    model: Model
+    session: Session
+
+    def segment(self, tasks: Sequence[Task], limits: ImageLimits) -> list[Encoded | ServiceError]:
+        """Decode, segment as one batch and encode; an error stands for a photo that failed.
+
+        All tasks ask for the same outputs, and their photos are padded to the same shape.
+        """
+        try:
+            return self._segment(tasks, limits)
+        except Exception:
+            if len(tasks) == 1:
+                raise
+            # One of them is to blame; the others are to have their masks.
+            return [self._alone(task, limits) for task in tasks]
+
+    def _alone(self, task: Task, limits: ImageLimits) -> Encoded | ServiceError:
+        try:
+            return self._segment((task,), limits)[0]
+        except Exception:
+            _logger.exception("inference failed")
+            return InternalError()
+
+    def _segment(self, tasks: Sequence[Task], limits: ImageLimits) -> list[Encoded | ServiceError]:
+        photos = [self._decode(task, limits) for task in tasks]
+        padded = [photo.padded for photo in photos if isinstance(photo, _Photo)]
+        stages = self.model.metadata.stages if tasks[0].answer.alpha != "none" else ()
+        outputs = ("mask", *(stage.output for stage in stages))
+        start = time.monotonic()
+        if padded:
+            images = np.stack(padded) if len(padded) > 1 else padded[0][None]
+            rows = zip(*self._infer(outputs, images), strict=True)
+        seconds = time.monotonic() - start
+        results: list[Encoded | ServiceError] = []
+        for task, photo in zip(tasks, photos, strict=True):
+            if isinstance(photo, _Photo):
+                results.append(self._encode(task, photo, stages, next(rows), seconds, limits))
+            else:
+                results.append(photo)
+        return results
+
+    def probe(self, height: int, width: int, batch: int, seconds: float) -> tuple[float, float]:
+        """Run batches of grey images for ``seconds``, and at least once.
+
+        Returns:
+            Seconds of the fastest batch, and images a second.
+        """
+        images = np.full((batch, height, width, 3), 127, np.uint8)
+        start = before = time.monotonic()
+        fastest, runs = float("inf"), 0
+        while not runs or before - start < seconds:
+            self._infer(("mask",), images)
+            now = time.monotonic()
+            fastest, before, runs = min(fastest, now - before), now, runs + 1
+        return fastest, runs * batch / (before - start)
+
+    def _decode(self, task: Task, limits: ImageLimits) -> _Photo | ServiceError:
+        start = time.monotonic()
+        policy = self.model.metadata.input
+        try:
+            photo = decode(task.data, limits, policy)
+        except ServiceError as error:
+            return error
+        pixels: NDArray[np.uint8] = np.asarray(photo.image)
+        height, width = pixels.shape[:2]
+        padded = pad(pixels, policy)
+        return _Photo(padded, (height, width), photo.width, photo.height, time.monotonic() - start)
+
+    def _encode(
+        self,
+        task: Task,
+        photo: _Photo,
+        stages: Sequence[Stage],
+        arrays: tuple[NDArray[Any], ...],
+        infer_seconds: float,
+        limits: ImageLimits,
+    ) -> Encoded:
+        mask, *alphas = arrays
+        height, width = photo.content
+        cropped = {
+            stage.name: values[:, : -(-height // stage.stride), : -(-width // stage.stride)]
+            for stage, values in zip(stages, alphas, strict=True)
+        }
+        found = Segmentation(self.model, photo.width, photo.height, mask[:height, :width], cropped)
+        start = time.monotonic()
+        result = encode(found, task.name, task.data, task.answer, limits)
+        result.seconds["decode"] = photo.seconds
+        result.seconds["infer"] = infer_seconds
+        result.seconds["encode"] = time.monotonic() - start
+        return result
+
+    def _infer(self, outputs: tuple[str, ...], images: NDArray[np.uint8]) -> list[NDArray[Any]]:
+        """The outputs for ``images``; out of device memory, those of each half in turn."""
+        count = len(images)
+        try:
+            arrays = self.session.run(outputs, {"image": images})
+        except Exception as error:
+            if not _out_of_memory(error):
+                raise
+            if count == 1:
+                raise Overloaded("device memory", 1) from error
+            halves = (
+                self._infer(outputs, images[: count // 2]),
+                self._infer(outputs, images[count // 2 :]),
+            )
+            return [np.concatenate(pair) for pair in zip(*halves, strict=True)]
+        for name, array in zip(outputs, arrays, strict=True):
+            if len(array) != count:
+                raise ValueError(f"output {name}: expected {count} results, got {len(array)}")
+        return arrays
+
+
+@dataclass(frozen=True)
+class _Photo:
+    padded: NDArray[np.uint8]
+    content: tuple[int, int]
+    width: int
+    height: int
+    seconds: float
+
+
+def load_segmenter(
+    path: Path, *, name: str | None = None, threads: int = 1, providers: tuple[str, ...] = ()
+) -> Segmenter:
+    """Load an ONNX file written by ``ppool-export``.
+
+    Raises:
+        ValueError: if it cannot be served; the message says why.
+    """
+    try:
+        session = make_session(path, intra_op_threads=threads, providers=providers or None)
+    except Exception as error:  # ONNX Runtime has a dozen unrelated exception types
+        raise ValueError(f"model: {str(path)!r} cannot be served: {error}") from error
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    model = Model(
+        name=name or session.metadata.name,
+        file=path.name,
+        sha256=digest,
+        provider=str(session.session.get_providers()[0]),
+        kernels=session.kernels,
+        kernels_reason=session.reason,
+        metadata=session.metadata,
+    )
+    return Segmenter(model, session)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    # The words of CUDA and of ONNX Runtime's arenas; there is no exception type for it.
+    text = str(error).lower()
+    return "out of memory" in text or "failed to allocate memory" in text

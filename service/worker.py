@@ -1,0 +1,121 @@
+"""The worker process: takes messages from its socket, answers them, and ends with the server."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from service.inference import Segmenter, load_segmenter
+from service.protocol import HEADER, Drop, Failure, Load, Probe, Run, frame, parse
+
+__all__ = ["Loader", "serve"]
+
+Loader = Callable[[Load], Segmenter]
+
+
+def serve(connection: socket.socket, lanes: int, load: Loader) -> None:
+    """Answer messages, ``lanes`` at a time, until the other end closes.
+
+    A lane reads, works and answers with no hand-over to another thread. Models are loaded on a
+    thread of their own, so that a hot swap holds up nobody.
+    """
+    worker = _Worker(connection, load)
+    threads = [
+        threading.Thread(target=worker.lane, name=f"lane-{lane}", daemon=True)
+        for lane in range(1, lanes)
+    ]
+    for thread in threads:
+        thread.start()
+    worker.lane()
+
+
+class _Worker:
+    def __init__(self, connection: socket.socket, load: Loader) -> None:
+        self._connection = connection
+        self._load = load
+        self._models: dict[int, Segmenter] = {}
+        self._reading, self._writing = threading.Lock(), threading.Lock()
+
+    def lane(self) -> None:
+        while (content := self._receive()) is not None:
+            number, message = parse(content)
+            if isinstance(message, Load):
+                threading.Thread(target=self._answer, args=(number, message), daemon=True).start()
+            else:
+                self._answer(number, message)
+
+    def _receive(self) -> bytearray | None:
+        with self._reading:
+            header = self._exactly(HEADER.size)
+            return None if header is None else self._exactly(HEADER.unpack(header)[0])
+
+    def _exactly(self, count: int) -> bytearray | None:
+        content = bytearray(count)
+        view = memoryview(content)
+        while view:
+            try:
+                received = self._connection.recv_into(view)
+            except OSError:
+                received = 0
+            if not received:
+                return None
+            view = view[received:]
+        return content
+
+    def _answer(self, number: int, message: object) -> None:
+        try:
+            value = self._do(message)
+        except ValueError as error:
+            value = Failure(str(error), expected=True)
+        except Exception:  # noqa: BLE001 - the server logs it
+            value = Failure(traceback.format_exc(), expected=False)
+        content = frame(number, value)
+        try:
+            with self._writing:
+                self._connection.sendall(content)
+        except OSError:
+            return  # the server is gone, and the next read says so
+
+    def _do(self, message: object) -> Any:
+        match message:
+            case Run(handle, tasks, limits):
+                return self._models[handle].segment(tasks, limits)
+            case Load(handle):
+                self._models[handle] = segmenter = self._load(message)
+                return segmenter.model
+            case Probe(handle, height, width, batch, seconds):
+                return self._models[handle].probe(height, width, batch, seconds)
+            case Drop(handle):
+                self._models.pop(handle, None)
+                return None
+        raise TypeError(f"message: expected one of service.protocol, got {message!r}")
+
+
+def _main() -> None:
+    # A terminal and systemd signal every process of a group; this one ends when its server does.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    descriptor, lanes, device = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    providers = () if device == "cpu" else ("CUDAExecutionProvider", "CPUExecutionProvider")
+
+    def load(message: Load) -> Segmenter:
+        return load_segmenter(
+            Path(message.path), name=message.name, threads=message.threads, providers=providers
+        )
+
+    serve(socket.socket(fileno=descriptor), lanes, load)
+    # Not through the interpreter's teardown: a lane may still be inside ONNX Runtime.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,4 +1,4 @@
-"""``ppool-train``: draw pages, train, evaluate, compare."""
+"""``ppool-train``: draw pages, train, evaluate, compare, draw the paper's figures."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from rich.console import Console
 from models import Checkpoint, list_poolings
 from training import compare as comparison
 from training.evaluate import BAND, Normalisation, evaluate
+from training.figure_command import figures
 from training.pages import Page, PageDataset, write_dataset
 from training.provenance import provenance
 from training.recipe import Recipe
@@ -21,6 +22,8 @@ from training.train import train
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
 console = Console()
+
+app.add_typer(figures, name="figure")
 
 DEFAULTS = Recipe()
 

@@ -6,6 +6,7 @@ import base64
 import io
 import re
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -16,11 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from service.images import ImageLimits, decode
-<<<<<<< HEAD
 from service.models import Model
-=======
-from service.png import png
->>>>>>> 7db176d (Decode JPEG with simplejpeg and write PNG with zlib-ng)
 from service.rle import coco_rle
 from service.schemas import (
     AlphaMap,
@@ -104,26 +101,13 @@ def encode(
 ) -> Encoded:
     """Encode what was found in the photo file ``data``."""
     mask = _full_size(segmentation)
-    palette, media, files = segmentation.model.palette, answer.media, {}
+    media, files = answer.media, {}
     if media in (PNG, ZIP):
-<<<<<<< HEAD
         files["png"] = _overlay(data, mask, limits) if answer.overlay else _png(mask)
     if media == NPZ or (media == ZIP and answer.alpha == "full"):
         files["npz"] = _npz(mask, segmentation.alpha)
     if media in (PNG, NPZ):
         return Encoded(name, files)
-=======
-        files["png"] = (
-            _overlay(upload.data, mask, palette, limits) if answer.overlay else png(mask, palette)
-        )
-    if media == NPZ or (media == ZIP and answer.alpha == "full"):
-        files["npz"] = _npz(mask, segmentation.alpha)
-    if media in (PNG, NPZ):
-        journey.seconds["encode"] = time.monotonic() - start
-        return Encoded(upload.name, files)
-    classes = _areas(segmentation, mask)
-    json_mask = _json_mask(mask, palette, rle=answer.rle) if media == JSON else None
->>>>>>> 7db176d (Decode JPEG with simplejpeg and write PNG with zlib-ng)
     maps = answer.alpha == "maps"
     result = ImageResult(
         name=name,
@@ -150,7 +134,6 @@ def assemble(parts: Sequence[Encoded], media: str) -> bytes:
     return document if media == JSON else _zip(parts, document)
 
 
-<<<<<<< HEAD
 def _milliseconds(seconds: Mapping[Stage, float]) -> Milliseconds:
     queue, decode, infer, encode = (
         round(seconds[stage] * 1e3, 3) for stage in ("queue", "decode", "infer", "encode")
@@ -164,26 +147,26 @@ def _full_size(segmentation: Segmentation) -> Image.Image:
     if mask.size != size:
         mask = mask.resize(size, Image.Resampling.NEAREST)
     mask.putpalette(segmentation.model.palette)
-=======
-def _full_size(segmentation: Segmentation) -> NDArray[np.uint8]:
-    """The mask at the photo's own size; each pixel takes the nearest class."""
-    mask, size = segmentation.mask, (segmentation.height, segmentation.width)
-    for axis, (had, wanted) in enumerate(zip(mask.shape, size, strict=True)):
-        if had != wanted:
-            mask = mask.take((2 * np.arange(wanted) + 1) * had // (2 * wanted), axis)
->>>>>>> 7db176d (Decode JPEG with simplejpeg and write PNG with zlib-ng)
     return mask
 
 
-def _overlay(data: bytes, mask: NDArray[np.uint8], palette: bytes, limits: ImageLimits) -> bytes:
-    colours = Image.fromarray(mask)
-    colours.putpalette(palette)
-    photo = Image.fromarray(decode(data, limits).image)
-    return png(np.asarray(Image.blend(photo, colours.convert("RGB"), 0.5)))
+def _png(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    # Run-length matching on a 2000 x 1500 page mask: 17 KiB in 5 ms; zlib's default 27 KiB at
+    # level 1 in 5 ms, 16 KiB at level 6 in 8 ms.
+    image.save(file, "PNG", compress_level=1, compress_type=zlib.Z_RLE)
+    return file.getvalue()
 
 
-def _npz(mask: NDArray[np.uint8], alpha: Mapping[str, NDArray[np.float32]]) -> bytes:
-    arrays: dict[str, NDArray[Any]] = {"mask": mask}
+def _overlay(data: bytes, mask: Image.Image, limits: ImageLimits) -> bytes:
+    photo = decode(data, limits).image
+    file = io.BytesIO()
+    Image.blend(photo, mask.convert("RGB"), 0.5).save(file, "PNG", compress_level=1)
+    return file.getvalue()
+
+
+def _npz(mask: Image.Image, alpha: Mapping[str, NDArray[np.float32]]) -> bytes:
+    arrays: dict[str, NDArray[Any]] = {"mask": np.asarray(mask)}
     arrays |= {f"alpha/{stage}": values.astype(np.float16) for stage, values in alpha.items()}
     file = io.BytesIO()
     # As numpy.savez_compressed, but at the level that takes a fifth of the time.
@@ -194,9 +177,9 @@ def _npz(mask: NDArray[np.uint8], alpha: Mapping[str, NDArray[np.float32]]) -> b
     return file.getvalue()
 
 
-def _areas(segmentation: Segmentation, mask: NDArray[np.uint8]) -> list[ClassArea]:
+def _areas(segmentation: Segmentation, mask: Image.Image) -> list[ClassArea]:
     total = segmentation.width * segmentation.height
-    counts = Image.fromarray(mask).histogram()
+    counts = mask.histogram()
     return [
         ClassArea(label.id, label.name, label.color, count, round(count / total, 6))
         for label, count in zip(segmentation.model.metadata.classes, counts, strict=False)
@@ -204,11 +187,11 @@ def _areas(segmentation: Segmentation, mask: NDArray[np.uint8]) -> list[ClassAre
     ]
 
 
-def _json_mask(mask: NDArray[np.uint8], palette: bytes, *, rle: bool) -> PngMask | RleMask:
+def _json_mask(mask: Image.Image, *, rle: bool) -> PngMask | RleMask:
     if not rle:
-        return PngMask("png", _base64(png(mask, palette)))
-    counts = {str(label): text for label, text in coco_rle(mask).items()}
-    return RleMask("coco_rle", (mask.shape[0], mask.shape[1]), counts)
+        return PngMask("png", _base64(_png(mask)))
+    counts = {str(label): text for label, text in coco_rle(np.asarray(mask)).items()}
+    return RleMask("coco_rle", (mask.height, mask.width), counts)
 
 
 def _alpha_map(stage: str, values: NDArray[np.float32]) -> AlphaMap:
@@ -217,7 +200,7 @@ def _alpha_map(stage: str, values: NDArray[np.float32]) -> AlphaMap:
     plane = values.mean(axis=0)
     low, high = float(plane.min()), float(plane.max())
     scale = 255 / (high - low) if high > low else 0.0
-    grey = ((plane - low) * scale).round().astype(np.uint8)
+    grey = Image.fromarray(((plane - low) * scale).round().astype(np.uint8))
     return AlphaMap(
         stage=stage,
         shape=(channels, height, width),
@@ -225,7 +208,7 @@ def _alpha_map(stage: str, values: NDArray[np.float32]) -> AlphaMap:
         max=float(values.max()),
         mean=float(values.mean()),
         channel_mean=values.mean(axis=(1, 2)).tolist(),
-        map=_base64(png(grey)),
+        map=_base64(_png(grey)),
         map_min=low,
         map_max=high,
     )

@@ -8,15 +8,10 @@ import math
 import time
 from collections.abc import Hashable, Iterable, Iterator
 from contextlib import contextmanager
-<<<<<<< HEAD
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
 from typing import Any, Literal, NamedTuple
-=======
-from dataclasses import dataclass
-from typing import Literal, TypeVar
->>>>>>> 7db176d (Decode JPEG with simplejpeg and write PNG with zlib-ng)
 
 from service.answers import Encoded, Stage
 from service.batching import Batch, Batcher, Limits, QueueRefusal, Ticket
@@ -370,7 +365,6 @@ class Engine:
             await self.fleet.reload()
 
 
-<<<<<<< HEAD
 def _cost_size(key: _Key) -> tuple[Hashable, float]:
     return (key.handle, key.alpha), float(key.height * key.width)
 
@@ -378,9 +372,3 @@ def _cost_size(key: _Key) -> tuple[Hashable, float]:
 def _fail(item: _Item, error: ServiceError) -> None:
     if not item.result.done():
         item.result.set_exception(error)
-=======
-def _prepare(data: bytes, limits: ImageLimits, policy: InputPolicy) -> _Prepared:
-    photo = decode(data, limits, policy)
-    height, width = photo.image.shape[:2]
-    return _Prepared(pad(photo.image, policy), (height, width), photo.width, photo.height)
->>>>>>> 7db176d (Decode JPEG with simplejpeg and write PNG with zlib-ng)

@@ -23,7 +23,7 @@ from service.errors import PROBLEM_JSON, BadRequest, ServiceError
 from service.metrics import Metrics
 from service.middleware import Envelope, problem
 from service.schemas import Health, ModelInfo
-from service.segment import segment_router
+from service.segment import add_segment
 from service.settings import Settings
 from service.workers import Launch, launch_process
 
@@ -78,7 +78,7 @@ def create_app(
     app.state.engine = engine
     app.add_middleware(Envelope, engine=engine)
     _add_error_forms(app)
-    app.include_router(segment_router(engine))
+    add_segment(app, engine)
     _add_operations(app, engine)
     _add_pages(app)
     return app

@@ -33,7 +33,7 @@ setup(
             depends=sorted(path.as_posix() for path in NATIVE.rglob("*.h")),
             define_macros=[("PPOOL_VERSION", f'"{PROJECT["version"]}"')],
             extra_compile_args=FLAGS,
-            extra_link_args=[] if sys.platform == "win32" else ["-pthread"],
+            extra_link_args=[] if sys.platform == "win32" else ["-pthread", "-ldl"],
             language="c++",
             optional=True,
         )

@@ -93,14 +93,19 @@ class Kernels:
         self._entries.ppool_cuda_error.restype = ctypes.c_char_p
         self.emulated = bool(self._entries.ppool_cuda_is_emulated())
 
-    def forward(self, pooling: Pooling, x: int, alpha: int, y: int, stream: int = 0) -> None:
-        """Write ``y`` of Eq. 1 and 2, shaped as ``alpha`` [N, C, H_out, W_out].
+    def forward(self, pooling: Pooling, *addresses: int, stream: int = 0) -> None:
+        """Pool with given exponents (Eq. 1 and 2).
+
+        Args:
+            pooling: The problem.
+            *addresses: x and alpha [N, C, H_out, W_out], then y, shaped as alpha, to write.
+            stream: Where to run.
 
         Raises:
             ValueError: if the kernels have no form for the element type.
             RuntimeError: if CUDA reports an error.
         """
-        self._call("forward", _ForwardJob(_pool(pooling), x, alpha, y), pooling.dtype, stream)
+        self._call("forward", _ForwardJob(_pool(pooling), *addresses), pooling.dtype, stream)
 
     def unit(self, pooling: Pooling, branch: Branch, *addresses: int, stream: int = 0) -> None:
         """Pool with the exponents of the side branch (Figure 1); errors as :meth:`forward`.

@@ -1,15 +1,16 @@
-"""``ppool2d`` for PyTorch: one registered operator, native on the CPU where that is built."""
+"""``ppool2d`` for PyTorch: one registered operator, native where kernels are built for it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ppool import _composite, _library
+from ppool import _composite, _cuda, _library
 from ppool._shape import Window
 
 __all__ = ["alpha_map", "ppool2d"]
@@ -142,6 +143,28 @@ def _native_options(x: Tensor, window: Window, signed: bool) -> dict[str, Any]:
     }
 
 
+def _gpu_kernels(x: Tensor) -> _cuda.Kernels | None:
+    """The CUDA kernels, if they are built and have a form for this tensor."""
+    kernels = _cuda.cuda_kernels()
+    if kernels is None or _NATIVE_DTYPES.get(x.dtype) not in _cuda.DTYPES:
+        return None
+    return kernels if x.device.type == ("cpu" if kernels.emulated else "cuda") else None
+
+
+def _gpu_pooling(x: Tensor, window: Window, signed: bool) -> _cuda.Pooling:
+    return _cuda.Pooling(tuple(x.shape), window, signed, _NATIVE_DTYPES[x.dtype])
+
+
+@contextmanager
+def _stream(x: Tensor) -> Iterator[int]:
+    """Make the tensor's GPU current; the value is the address of the stream PyTorch uses there."""
+    if x.device.type != "cuda":
+        yield 0
+        return
+    with torch.cuda.device(x.device):
+        yield int(torch.cuda.current_stream(x.device).cuda_stream)
+
+
 @torch.library.custom_op("ppool::ppool2d", mutates_args=())
 def _ppool2d(
     x: Tensor,
@@ -154,6 +177,13 @@ def _ppool2d(
     signed: bool,
 ) -> Tensor:
     window = Window.of(kernel_size, stride, padding, dilation, ceil_mode)
+    if kernels := _gpu_kernels(x):
+        x, alpha = x.contiguous(), alpha.contiguous()
+        y = torch.empty_like(alpha)
+        addresses = (tensor.data_ptr() for tensor in (x, alpha, y))
+        with _stream(x) as stream:
+            kernels.forward(_gpu_pooling(x, window, signed), *addresses, stream=stream)
+        return y
     if not _runs_native(x):
         return _composite.forward(x, alpha, window, signed).contiguous()
     x, alpha = x.contiguous(), alpha.contiguous()
@@ -176,6 +206,13 @@ def _ppool2d_backward(
     signed: bool,
 ) -> tuple[Tensor, Tensor]:
     window = Window.of(kernel_size, stride, padding, dilation, ceil_mode)
+    if kernels := _gpu_kernels(x):
+        grad, x, alpha = grad.contiguous(), x.contiguous(), alpha.contiguous()
+        dx, dalpha = torch.empty_like(x), torch.empty_like(alpha)
+        addresses = (tensor.data_ptr() for tensor in (grad, x, alpha, dx, dalpha))
+        with _stream(x) as stream:
+            kernels.backward(_gpu_pooling(x, window, signed), *addresses, stream=stream)
+        return dx, dalpha
     if not _runs_native(x):
         dx, dalpha = _composite.backward(grad, x, alpha, window, signed)
         return dx.contiguous(), dalpha.contiguous()
@@ -229,12 +266,23 @@ def _unit(
 ) -> Tensor:
     """Figure 1 as one inference operator, which the exporter turns into one ``PPoolUnit`` node."""
     window = Window.of(kernel_size, stride, padding, dilation, ceil_mode)
+    parameters = (w_region, prelu_slope, w_point, b_point)
+    if kernels := _gpu_kernels(x):
+        x = x.contiguous()
+        inputs = [x, *(tensor.to(x.dtype).contiguous() for tensor in parameters)]
+        y = x.new_empty((*x.shape[:2], *window.output_size(x.shape[2], x.shape[3])))
+        with _stream(x) as stream:
+            kernels.unit(
+                _gpu_pooling(x, window, signed),
+                _cuda.Branch(input_scale, alpha_min, alpha_max),
+                *(tensor.data_ptr() for tensor in (*inputs, y)),
+                0,
+                stream=stream,
+            )
+        return y
     alpha = alpha_map(
         x,
-        w_region,
-        prelu_slope,
-        w_point,
-        b_point,
+        *parameters,
         window,
         input_scale=input_scale,
         alpha_min=alpha_min,

@@ -26,6 +26,7 @@ CONSTANTS = {
     "kBFloat16": "ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16",
     "kRequired": "INPUT_OUTPUT_REQUIRED",
     "kOptional": "INPUT_OUTPUT_OPTIONAL",
+    "kCpuInput": "OrtMemTypeCPUInput",
     "kDefaultMemory": "OrtMemTypeDefault",
     "kInt": "ORT_OP_ATTR_INT",
     "kInts": "ORT_OP_ATTR_INTS",

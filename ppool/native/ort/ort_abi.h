@@ -31,7 +31,7 @@ enum ElementType : int {
 
 enum Characteristic : int { kRequired = 0, kOptional = 1 };
 
-enum MemoryType : int { kDefaultMemory = 0 };
+enum MemoryType : int { kCpuInput = -2, kDefaultMemory = 0 };
 
 enum AttributeType : int { kInt = 1, kInts = 2 };
 
@@ -91,7 +91,9 @@ struct Api {
   Unused<63> unused_100;
   Status*(PPOOL_ORT_CALL* KernelInfoGetAttributeArray_int64)(const KernelInfo*, const char* name,
                                                              int64_t*, size_t* size);
-  Unused<104> unused_164;
+  Unused<29> unused_164;
+  Status*(PPOOL_ORT_CALL* KernelContext_GetGPUComputeStream)(const KernelContext*, void** stream);
+  Unused<74> unused_194;
   Status*(PPOOL_ORT_CALL* ShapeInferContext_GetInputTypeShape)(const ShapeContext*, size_t,
                                                                TensorInfo**);
   Status*(PPOOL_ORT_CALL* ShapeInferContext_GetAttribute)(const ShapeContext*, const char* name,

@@ -1,9 +1,10 @@
-// The operators of domain "ai.ppool", opset 1, for ONNX Runtime on the CPU.
+// The operators of domain "ai.ppool", opset 1, for ONNX Runtime on the CPU and on CUDA.
 #include <atomic>
 #include <new>
 
 #include "../cpu/launch.h"
 #include "ort_context.h"
+#include "ort_cuda.h"
 
 namespace ppool::ort {
 namespace {
@@ -11,9 +12,16 @@ namespace {
 // More parts than any pool has threads would only cost; fewer would idle some.
 constexpr int64_t kMostParts = 64;
 
+// Where an operator runs: an execution provider and, for CUDA, the kernels.
+struct Device {
+  const char* provider;
+  const CudaKernels* cuda;  // null on the CPU
+};
+
 // One operator at one element type: what ONNX Runtime sees, then what our callbacks need.
 struct Op : CustomOp {
   const char* name;
+  Device device;
   DType dtype;
   ElementType element;
 };
@@ -21,17 +29,30 @@ struct Op : CustomOp {
 // What a node keeps between runs.
 struct Kernel {
   const Api* api;
+  const CudaKernels* cuda;
   DType dtype;
 
-  Kernel(const Api* owner, DType type) : api(owner), dtype(type) {}
+  Kernel(const Api* owner, const Op& op) : api(owner), cuda(op.device.cuda), dtype(op.dtype) {}
   Kernel(const Kernel&) = delete;
   Kernel& operator=(const Kernel&) = delete;
   virtual ~Kernel() = default;
   virtual void compute(KernelContext* context) const = 0;
 
  protected:
-  // Runs a task on the session's own threads.
-  void run(const KernelContext* context, const Task& task) const {
+  // Runs a job on the session's own stream or threads.
+  template <class Job>
+  void run(const KernelContext* context, const Job& job) const {
+    if (cuda == nullptr) {
+      run_task(context, plan(job, dtype));
+      return;
+    }
+    void* stream = nullptr;
+    check(api->KernelContext_GetGPUComputeStream(context, &stream));
+    cuda->start(job, dtype, stream);
+  }
+
+ private:
+  void run_task(const KernelContext* context, const Task& task) const {
     Parts parts(task, kMostParts);
     const auto run_part = [](void* data, size_t part) {
       static_cast<Parts*>(data)->run(static_cast<int64_t>(part));
@@ -93,8 +114,8 @@ struct PPool final : Kernel {
   static constexpr size_t kInputs = 2, kOutputs = 1;
   static constexpr bool kLabels = false;
 
-  PPool(const Api* api, DType dtype, const NodeAttributes& node)
-      : Kernel(api, dtype), window(read_window(node)) {}
+  PPool(const Api* api, const Op& op, const NodeAttributes& node)
+      : Kernel(api, op), window(read_window(node)) {}
 
   void compute(KernelContext* context) const override {
     const Input x = read_input(api, context, 0), alpha = read_input(api, context, 1);
@@ -102,7 +123,7 @@ struct PPool final : Kernel {
     const Shape pooled = pooled_shape(pool);
     expect_shape("alpha", pooled, alpha.shape);
     const ForwardJob job{pool, x.data, alpha.data, make_output(api, context, 0, pooled)};
-    run(context, plan(job, dtype));
+    run(context, job);
   }
 
   static void infer(const Api* api, ShapeContext* context) {
@@ -127,8 +148,8 @@ struct PPoolUnit final : Kernel {
   static constexpr size_t kInputs = 5, kOutputs = 2;
   static constexpr bool kLabels = false;
 
-  PPoolUnit(const Api* api, DType dtype, const NodeAttributes& node)
-      : Kernel(api, dtype),
+  PPoolUnit(const Api* api, const Op& op, const NodeAttributes& node)
+      : Kernel(api, op),
         window(read_window(node)),
         branch{node.read_float("input_scale"), node.read_float("alpha_min"),
                node.read_float("alpha_max")} {
@@ -152,7 +173,7 @@ struct PPoolUnit final : Kernel {
                 b_point.data, nullptr, nullptr};
     job.y = make_output(api, context, 0, pooled);
     job.alpha = make_output(api, context, 1, pooled);
-    run(context, plan(job, dtype));
+    run(context, job);
   }
 
   static void infer(const Api* api, ShapeContext* context) {
@@ -186,7 +207,7 @@ struct ResizeArgMax final : Kernel {
   static constexpr size_t kInputs = 2, kOutputs = 1;
   static constexpr bool kLabels = true;
 
-  ResizeArgMax(const Api* api, DType dtype, const NodeAttributes&) : Kernel(api, dtype) {}
+  ResizeArgMax(const Api* api, const Op& op, const NodeAttributes&) : Kernel(api, op) {}
 
   void compute(KernelContext* context) const override {
     const Input logits = read_input(api, context, 0), size = read_input(api, context, 1);
@@ -203,7 +224,7 @@ struct ResizeArgMax final : Kernel {
                         logits.data, nullptr};
     void* labels = make_output(api, context, 0, {shape[0], target[0], target[1]});
     job.labels = static_cast<uint8_t*>(labels);
-    run(context, plan(job, dtype));
+    run(context, job);
   }
 };
 
@@ -213,14 +234,15 @@ const Op& op_of(const CustomOp* op) { return *static_cast<const Op*>(op); }
 std::atomic<const Api*> registered_api{nullptr};
 
 template <class K>
-Op make_op(DType dtype, ElementType element) {
+Op make_op(const Device& device, DType dtype, ElementType element) {
   Op op = {};
   op.name = K::kName;
+  op.device = device;
   op.dtype = dtype;
   op.element = element;
   op.version = kApiVersion;
   op.GetName = [](const CustomOp* self) { return op_of(self).name; };
-  op.GetExecutionProviderType = [](const CustomOp*) { return "CPUExecutionProvider"; };
+  op.GetExecutionProviderType = [](const CustomOp* self) { return op_of(self).device.provider; };
   op.GetInputTypeCount = [](const CustomOp*) { return K::kInputs; };
   op.GetInputType = [](const CustomOp* self, size_t index) {
     return K::kLabels && index == 1 ? kInt64 : op_of(self).element;
@@ -233,11 +255,15 @@ Op make_op(DType dtype, ElementType element) {
   op.GetOutputCharacteristic = [](const CustomOp*, size_t index) {
     return index == 0 ? kRequired : kOptional;
   };
-  op.GetInputMemoryType = [](const CustomOp*, size_t) { return kDefaultMemory; };
+  op.GetInputMemoryType = [](const CustomOp* self, size_t index) {
+    // The size of labels is read on the host; on the CPU all memory is.
+    const bool on_host = K::kLabels && index == 1 && op_of(self).device.cuda != nullptr;
+    return on_host ? kCpuInput : kDefaultMemory;
+  };
   op.CreateKernelV2 = [](const CustomOp* self, const Api* api, const KernelInfo* info,
                          void** kernel) {
     return guarded(api, [&] {
-      *kernel = static_cast<Kernel*>(new K(api, op_of(self).dtype, NodeAttributes{api, info}));
+      *kernel = static_cast<Kernel*>(new K(api, op_of(self), NodeAttributes{api, info}));
     });
   };
   op.KernelComputeV2 = [](void* kernel, KernelContext* context) {
@@ -256,14 +282,31 @@ Op make_op(DType dtype, ElementType element) {
   return op;
 }
 
+// Operators of the same name differ in element type and provider; ONNX Runtime takes the fitting.
+template <class K>
+std::vector<Op> make_ops() {
+  const Device cpu{"CPUExecutionProvider", nullptr};
+  std::vector<Op> ops = {
+      make_op<K>(cpu, DType::kFloat32, kFloat),
+      make_op<K>(cpu, DType::kFloat16, kFloat16),
+      make_op<K>(cpu, DType::kBFloat16, kBFloat16),
+      make_op<K>(cpu, DType::kFloat64, kDouble),
+  };
+  const CudaKernels* kernels = CudaKernels::get();
+  if (kernels == nullptr) return ops;
+  // The provider inside onnxruntime-gpu, and the one that comes as a package of its own.
+  for (const char* provider : {"CUDAExecutionProvider", "CudaPluginExecutionProvider"}) {
+    const Device gpu{provider, kernels};
+    ops.push_back(make_op<K>(gpu, DType::kFloat32, kFloat));
+    ops.push_back(make_op<K>(gpu, DType::kFloat16, kFloat16));
+    ops.push_back(make_op<K>(gpu, DType::kBFloat16, kBFloat16));
+  }
+  return ops;
+}
+
 template <class K>
 void add_op(const Api* api, CustomOpDomain* domain) {
-  static const Op ops[] = {
-      make_op<K>(DType::kFloat32, kFloat),
-      make_op<K>(DType::kFloat16, kFloat16),
-      make_op<K>(DType::kBFloat16, kBFloat16),
-      make_op<K>(DType::kFloat64, kDouble),
-  };
+  static const std::vector<Op> ops = make_ops<K>();
   for (const Op& op : ops) check(api->CustomOpDomain_Add(domain, &op));
 }
 

@@ -6,7 +6,6 @@ import base64
 import io
 import re
 import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -18,6 +17,7 @@ from PIL import Image
 
 from service.images import ImageLimits, decode
 from service.models import Model
+from service.png import png
 from service.rle import coco_rle
 from service.schemas import (
     AlphaMap,
@@ -101,9 +101,11 @@ def encode(
 ) -> Encoded:
     """Encode what was found in the photo file ``data``."""
     mask = _full_size(segmentation)
-    media, files = answer.media, {}
+    palette, media, files = segmentation.model.palette, answer.media, {}
     if media in (PNG, ZIP):
-        files["png"] = _overlay(data, mask, limits) if answer.overlay else _png(mask)
+        files["png"] = (
+            _overlay(data, mask, palette, limits) if answer.overlay else png(mask, palette)
+        )
     if media == NPZ or (media == ZIP and answer.alpha == "full"):
         files["npz"] = _npz(mask, segmentation.alpha)
     if media in (PNG, NPZ):
@@ -115,7 +117,7 @@ def encode(
         height=segmentation.height,
         model=segmentation.model.name,
         classes=_areas(segmentation, mask),
-        mask=_json_mask(mask, rle=answer.rle) if media == JSON else None,
+        mask=_json_mask(mask, palette, rle=answer.rle) if media == JSON else None,
         alpha=[_alpha_map(*entry) for entry in segmentation.alpha.items()] if maps else None,
         timing_ms=_UNTIMED,
     )
@@ -141,32 +143,24 @@ def _milliseconds(seconds: Mapping[Stage, float]) -> Milliseconds:
     return Milliseconds(decode=decode, queue=queue, infer=infer, encode=encode)
 
 
-def _full_size(segmentation: Segmentation) -> Image.Image:
-    mask = Image.fromarray(segmentation.mask)
-    size = segmentation.width, segmentation.height
-    if mask.size != size:
-        mask = mask.resize(size, Image.Resampling.NEAREST)
-    mask.putpalette(segmentation.model.palette)
+def _full_size(segmentation: Segmentation) -> NDArray[np.uint8]:
+    """The mask at the photo's own size; each pixel takes the nearest class."""
+    mask, size = segmentation.mask, (segmentation.height, segmentation.width)
+    for axis, (had, wanted) in enumerate(zip(mask.shape, size, strict=True)):
+        if had != wanted:
+            mask = mask.take((2 * np.arange(wanted) + 1) * had // (2 * wanted), axis)
     return mask
 
 
-def _png(image: Image.Image) -> bytes:
-    file = io.BytesIO()
-    # Run-length matching on a 2000 x 1500 page mask: 17 KiB in 5 ms; zlib's default 27 KiB at
-    # level 1 in 5 ms, 16 KiB at level 6 in 8 ms.
-    image.save(file, "PNG", compress_level=1, compress_type=zlib.Z_RLE)
-    return file.getvalue()
+def _overlay(data: bytes, mask: NDArray[np.uint8], palette: bytes, limits: ImageLimits) -> bytes:
+    colours = Image.fromarray(mask)
+    colours.putpalette(palette)
+    photo = Image.fromarray(decode(data, limits).image)
+    return png(np.asarray(Image.blend(photo, colours.convert("RGB"), 0.5)))
 
 
-def _overlay(data: bytes, mask: Image.Image, limits: ImageLimits) -> bytes:
-    photo = decode(data, limits).image
-    file = io.BytesIO()
-    Image.blend(photo, mask.convert("RGB"), 0.5).save(file, "PNG", compress_level=1)
-    return file.getvalue()
-
-
-def _npz(mask: Image.Image, alpha: Mapping[str, NDArray[np.float32]]) -> bytes:
-    arrays: dict[str, NDArray[Any]] = {"mask": np.asarray(mask)}
+def _npz(mask: NDArray[np.uint8], alpha: Mapping[str, NDArray[np.float32]]) -> bytes:
+    arrays: dict[str, NDArray[Any]] = {"mask": mask}
     arrays |= {f"alpha/{stage}": values.astype(np.float16) for stage, values in alpha.items()}
     file = io.BytesIO()
     # As numpy.savez_compressed, but at the level that takes a fifth of the time.
@@ -177,9 +171,9 @@ def _npz(mask: Image.Image, alpha: Mapping[str, NDArray[np.float32]]) -> bytes:
     return file.getvalue()
 
 
-def _areas(segmentation: Segmentation, mask: Image.Image) -> list[ClassArea]:
+def _areas(segmentation: Segmentation, mask: NDArray[np.uint8]) -> list[ClassArea]:
     total = segmentation.width * segmentation.height
-    counts = mask.histogram()
+    counts = Image.fromarray(mask).histogram()
     return [
         ClassArea(label.id, label.name, label.color, count, round(count / total, 6))
         for label, count in zip(segmentation.model.metadata.classes, counts, strict=False)
@@ -187,11 +181,11 @@ def _areas(segmentation: Segmentation, mask: Image.Image) -> list[ClassArea]:
     ]
 
 
-def _json_mask(mask: Image.Image, *, rle: bool) -> PngMask | RleMask:
+def _json_mask(mask: NDArray[np.uint8], palette: bytes, *, rle: bool) -> PngMask | RleMask:
     if not rle:
-        return PngMask("png", _base64(_png(mask)))
-    counts = {str(label): text for label, text in coco_rle(np.asarray(mask)).items()}
-    return RleMask("coco_rle", (mask.height, mask.width), counts)
+        return PngMask("png", _base64(png(mask, palette)))
+    counts = {str(label): text for label, text in coco_rle(mask).items()}
+    return RleMask("coco_rle", (mask.shape[0], mask.shape[1]), counts)
 
 
 def _alpha_map(stage: str, values: NDArray[np.float32]) -> AlphaMap:
@@ -200,7 +194,7 @@ def _alpha_map(stage: str, values: NDArray[np.float32]) -> AlphaMap:
     plane = values.mean(axis=0)
     low, high = float(plane.min()), float(plane.max())
     scale = 255 / (high - low) if high > low else 0.0
-    grey = Image.fromarray(((plane - low) * scale).round().astype(np.uint8))
+    grey = ((plane - low) * scale).round().astype(np.uint8)
     return AlphaMap(
         stage=stage,
         shape=(channels, height, width),
@@ -208,7 +202,7 @@ def _alpha_map(stage: str, values: NDArray[np.float32]) -> AlphaMap:
         max=float(values.max()),
         mean=float(values.mean()),
         channel_mean=values.mean(axis=(1, 2)).tolist(),
-        map=_base64(_png(grey)),
+        map=_base64(png(grey)),
         map_min=low,
         map_max=high,
     )

@@ -9,6 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
+import simplejpeg
+from cykooz_resizer import FilterType, ImageData, PixelType, ResizeAlg, ResizeOptions, Resizer
+from numpy.typing import NDArray
 from PIL import (  # the plugins register themselves; on demand Pillow would load all seventy
     BmpImagePlugin,  # noqa: F401
     Image,
@@ -39,6 +42,11 @@ _MAGIC = {
 }
 ACCEPTED = "JPEG, PNG, WebP, BMP or TIFF"
 
+# A JPEG may be decoded at a half, quarter or eighth that is this much smaller than wanted.
+_CLOSE_ENOUGH = 0.9
+
+_BILINEAR = ResizeOptions(ResizeAlg.convolution(FilterType.bilinear))
+
 # What undoes each EXIF orientation (tag 0x0112, EXIF 2.32 section 4.6.4).
 _ORIENTATION = 0x0112
 _UPRIGHT = {
@@ -63,9 +71,9 @@ class ImageLimits:
 
 @dataclass(frozen=True)
 class Photo:
-    """Upright RGB pixels, resized as asked, and the upright size of the file."""
+    """Upright RGB, uint8 [h, w, 3], resized as asked, and the upright size of the file."""
 
-    image: Image.Image
+    image: NDArray[np.uint8]
     width: int
     height: int
 
@@ -87,7 +95,7 @@ def decode(data: bytes, limits: ImageLimits, policy: InputPolicy | None = None) 
         CorruptImage: if the content cannot be decoded.
     """
     with _opened(data, limits) as image:
-        return _upright(image, policy)
+        return _upright(image, data, policy)
 
 
 def probe(data: bytes, limits: ImageLimits) -> tuple[int, int]:
@@ -134,26 +142,52 @@ def _check(image: Image.Image, limits: ImageLimits) -> None:
         raise TooLarge(f"Send at most {limits.max_frames} frames; this has {frames}.")
 
 
-def _upright(image: Image.Image, policy: InputPolicy | None) -> Photo:
+def _upright(image: Image.Image, data: bytes, policy: InputPolicy | None) -> Photo:
     width, height = image.size
-    if policy is not None:
-        # JPEG can decode straight to a half, a quarter or an eighth; other formats ignore this.
-        lying, standing = (
-            _reduced(width, height, policy, turned=turned) for turned in (False, True)
-        )
-        image.draft(None, (max(lying[0], standing[0]), max(lying[1], standing[1])))
-    image.load()
+    rgb = _jpeg(image, data, policy) if image.format == "JPEG" else None
+    if rgb is None:
+        image.load()
+        rgb = np.asarray(_to_rgb(image))
     orientation = _orientation(image)  # only now: a PNG may tell it behind its pixels
-    rgb = _to_rgb(image)
+    turned = orientation >= 5
     if policy is not None:
-        reduced = _reduced(width, height, policy, turned=orientation >= 5)
-        if rgb.size != reduced:
-            rgb = rgb.resize(reduced, Image.Resampling.BILINEAR, reducing_gap=3.0)
+        rgb = _resized(rgb, *_reduced(width, height, policy, turned=turned))
     if orientation in _UPRIGHT:
-        rgb = rgb.transpose(_UPRIGHT[orientation])
-    if orientation >= 5:
-        width, height = height, width
-    return Photo(rgb, width, height)
+        rgb = np.asarray(Image.fromarray(rgb).transpose(_UPRIGHT[orientation]))
+    return Photo(rgb, height, width) if turned else Photo(rgb, width, height)
+
+
+def _jpeg(image: Image.Image, data: bytes, policy: InputPolicy | None) -> NDArray[np.uint8] | None:
+    """Decoded at the smallest scale that will do; ``None`` for what is better left to Pillow.
+
+    Pillow takes twice as long, but knows CMYK and forgives what strict decoding does not.
+    """
+    if image.mode not in ("L", "RGB"):
+        return None
+    width, height = image.size
+    factor = 1
+    if policy is not None:
+        # The orientation is not known for certain yet, so whichever needs more.
+        lying, standing = (_reduced(width, height, policy, turned=turn) for turn in (False, True))
+        wanted = max(lying[0], standing[0]) / width, max(lying[1], standing[1]) / height
+        factor = next((f for f in (8, 4, 2) if 1 / f >= _CLOSE_ENOUGH * max(wanted)), 1)
+    try:
+        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
+            data, "RGB", min_height=-(-height // factor), min_width=-(-width // factor)
+        )
+    except ValueError:
+        return None
+    return pixels
+
+
+def _resized(rgb: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+    """Bilinear over every pixel a new one covers: what Pillow gives, in a third of the time."""
+    if rgb.shape[:2] == (height, width):
+        return rgb
+    source = ImageData(rgb.shape[1], rgb.shape[0], PixelType.U8x3, rgb.tobytes())
+    target = ImageData(width, height, PixelType.U8x3)
+    Resizer().resize(source, target, _BILINEAR)
+    return np.frombuffer(target.get_buffer(), np.uint8).reshape(height, width, 3)
 
 
 def _reduced(width: int, height: int, policy: InputPolicy, *, turned: bool) -> tuple[int, int]:
@@ -166,9 +200,10 @@ def _reduced(width: int, height: int, policy: InputPolicy, *, turned: bool) -> t
 
 def _orientation(image: Image.Image) -> int:
     try:
-        return int(image.getexif().get(_ORIENTATION, 1))
+        orientation = int(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # noqa: BLE001 - a damaged EXIF block is no reason to refuse sound pixels
         return 1
+    return orientation if orientation in _UPRIGHT else 1
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -94,9 +94,8 @@ class Segmenter:
             photo = decode(task.data, limits, policy)
         except ServiceError as error:
             return error
-        pixels: NDArray[np.uint8] = np.asarray(photo.image)
-        height, width = pixels.shape[:2]
-        padded = pad(pixels, policy)
+        height, width = photo.image.shape[:2]
+        padded = pad(photo.image, policy)
         return _Photo(padded, (height, width), photo.width, photo.height, time.monotonic() - start)
 
     def _encode(

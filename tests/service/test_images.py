@@ -1,5 +1,6 @@
 """Photo files of every kind, to upright RGB."""
 
+import io
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ SMALL = InputPolicy(max_side=100, multiple=16)
 
 
 def pixels(data: bytes, **options: Any) -> Any:
-    return np.asarray(decode(data, LIMITS, **options).image)
+    return decode(data, LIMITS, **options).image
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF"])
@@ -132,7 +133,7 @@ def test_a_large_photo_is_reduced_and_its_own_size_kept(kind: str, orientation: 
     exif = Image.Exif()
     exif[0x0112] = orientation
     decoded = decode(encoded(photo(900, 301), kind, exif=exif), LIMITS, policy=SMALL)
-    sizes = [(decoded.width, decoded.height), decoded.image.size]
+    sizes = [(decoded.width, decoded.height), decoded.image.shape[1::-1]]
     assert sizes == ([(900, 301), (100, 33)] if orientation == 1 else [(301, 900), (33, 100)])
 
 
@@ -143,8 +144,23 @@ def test_a_photo_is_stretched_to_the_one_size_a_network_takes(kind: str, orienta
     exif[0x0112] = orientation
     data = encoded(photo(900, 300), kind, exif=exif)
     decoded = decode(data, LIMITS, InputPolicy.fixed(height=20, width=48))
-    assert decoded.image.size == (48, 20)
+    assert decoded.image.shape == (20, 48, 3)
     assert (decoded.width, decoded.height) == ((900, 300) if orientation == 1 else (300, 900))
+
+
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:0"])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_a_jpeg_comes_out_exactly_as_from_pillow(mode: str, subsampling: str) -> None:
+    data = encoded(Image.fromarray(photo(77, 45)).convert(mode), "JPEG", subsampling=subsampling)
+    expected = Image.open(io.BytesIO(data)).convert("RGB")
+    np.testing.assert_array_equal(pixels(data), np.asarray(expected))
+
+
+def test_a_jpeg_with_bytes_between_its_segments_is_forgiven() -> None:
+    data = encoded(photo(), "JPEG")
+    end_of_header = data.index(b"\xff\xdb")
+    odd = data[:end_of_header] + b"\0\0\0" + data[end_of_header:]
+    np.testing.assert_array_equal(pixels(odd), pixels(data))
 
 
 def test_reducing_averages_so_that_fine_lines_leave_a_trace() -> None:
@@ -154,7 +170,7 @@ def test_reducing_averages_so_that_fine_lines_leave_a_trace() -> None:
 
 
 def test_a_strip_one_pixel_high_keeps_a_row() -> None:
-    assert decode(encoded(photo(1000, 1)), LIMITS, policy=SMALL).image.size == (100, 1)
+    assert decode(encoded(photo(1000, 1)), LIMITS, policy=SMALL).image.shape == (1, 100, 3)
 
 
 def test_what_the_limits_forbid_is_refused_before_decoding() -> None:

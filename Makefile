@@ -3,7 +3,7 @@ BIN := .venv/bin
 PROJECT := pyproject.toml setup.py $(shell find ppool/native -name '*.h' -o -name '*.cc' -o -name '*.cpp')
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check format bench lock cuda tensorrt clean
+.PHONY: help serve test stress check format bench lock cuda tensorrt clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -13,6 +13,9 @@ serve: .venv/serve ## set up and serve the shipped model (PPOOL_HOST, PPOOL_PORT
 
 test: .venv/dev ## set up and run the test suite
 	$(BIN)/pytest $(ARGS)
+
+stress: .venv/dev ## the stress tests of the service at full length (5 minutes)
+	STRESS_SECONDS=60 STRESS_BODIES=10000 $(BIN)/pytest tests/service/test_stress.py $(ARGS)
 
 check: .venv/dev ## lint, formatting and types
 	$(BIN)/ruff check .

@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -37,13 +38,13 @@ METADATA = ModelMetadata(
 )
 
 
-def tiny_model() -> bytes:
+def tiny_model(seed: int = 0, name: str = METADATA.name) -> bytes:
     """Three classes by the brightness of a blurred photo; "alpha" is the mean of each window.
 
     A random 3x3 convolution of weight 1e-3 makes every pixel depend on its neighbours in float
     arithmetic, so that a batching that changes sums is noticed.
     """
-    mix = np.random.default_rng(0).standard_normal((3, 3, 3, 3)) * 1e-3
+    mix = np.random.default_rng(seed).standard_normal((3, 3, 3, 3)) * 1e-3
     mix[np.arange(3), np.arange(3), 1, 1] += 1.0
     constants = {
         "mix": mix.astype(np.float32),
@@ -73,7 +74,7 @@ def tiny_model() -> bytes:
     inputs = [value("image", TensorProto.UINT8, ["N", "H", "W", 3])]
     graph = helper.make_graph(nodes, "tiny", inputs, outputs, initializers)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    helper.set_model_props(model, {METADATA_KEY: METADATA.to_json()})
+    helper.set_model_props(model, {METADATA_KEY: replace(METADATA, name=name).to_json()})
     onnx.checker.check_model(model)
     return model.SerializeToString()
 

@@ -198,10 +198,10 @@ def test_what_cannot_be_done_in_time_is_refused_with_the_time_to_come_back(
     push(queue, "a", "1")
     queue.take()
     push(queue, "a", "2")
-    # 2 s of work before it and 1 s of its own, with a quarter to spare.
-    late = refusal(queue, deadline=3.5)
-    assert (late.reason, late.retry_seconds) == ("deadline", 0.25)
-    push(queue, "a", "3", deadline=3.75)
+    # 2 s of work before it and 1 s of its own, with half of that to spare.
+    late = refusal(queue, deadline=4)
+    assert (late.reason, late.retry_seconds) == ("deadline", 0.5)
+    push(queue, "a", "3", deadline=4.5)
 
 
 def test_an_idle_service_tries_even_what_seems_too_slow(clock: Clock, costs: Costs[str]) -> None:
@@ -256,10 +256,10 @@ def test_nothing_waits_when_images_are_rare_or_sharing_saves_little(
 def test_a_near_deadline_ends_the_wait(clock: Clock, costs: Costs[str]) -> None:
     teach(costs, each=1.0, fixed=4.0)
     queue = batcher(clock, costs)
-    push(queue, "a", "0", deadline=11)
+    push(queue, "a", "0", deadline=12.75)
     clock.now = 1
     push(queue, "a", "1")
-    # A batch of three takes 7 s, 8.75 with the margin.
+    # A batch of three takes 7 s, 10.5 with the margin.
     assert queue.release_at() == pytest.approx(2.25)
 
 

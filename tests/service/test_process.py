@@ -6,48 +6,21 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.service.harness import encoded, photo
-
-ROOT = Path(__file__).parents[2]
-
-
-@contextmanager
-def served(*arguments: str, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A server that is ready, and its address."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "service", *arguments],
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **environment},
-        cwd=ROOT,
-    ) as process:
-        assert process.stderr is not None
-        address = ""
-        try:
-            for line in process.stderr:
-                if found := re.search(r"listening on (\S+),", line):
-                    address = found[1]
-                if "ready after" in line:
-                    break
-            yield process, address
-        finally:
-            process.kill()
+from tests.service.traffic import ROOT, served
 
 
 def test_it_serves_and_sigterm_under_load_loses_nothing_and_exits_0(model_file: Path) -> None:
     body = encoded(photo(1500, 1000), "JPEG")
-    arguments = (str(model_file), "--port", "0", "--name", "mine")
     with (
-        served(*arguments, PPOOL_DRAIN_DELAY_SECONDS="0.5") as (process, address),
-        httpx.Client(base_url=address, timeout=20) as client,
+        served(str(model_file), "--name", "mine", PPOOL_DRAIN_DELAY_SECONDS="0.5") as server,
+        httpx.Client(base_url=server.address, timeout=20) as client,
         ThreadPoolExecutor(8) as clients,
     ):
         assert client.get("/readyz").status_code == 200
@@ -65,11 +38,11 @@ def test_it_serves_and_sigterm_under_load_loses_nothing_and_exits_0(model_file: 
         answered = r'ppool_requests_total\{reason="ok",status="200"\} \d\d'
         while not re.search(answered, client.get("/metrics").text):
             pass
-        process.send_signal(signal.SIGTERM)
+        server.process.send_signal(signal.SIGTERM)
         statuses = [status for future in pending for status in future.result()]
         assert len(statuses) >= 10
         assert set(statuses) == {200}
-        assert process.wait(20) == 0
+        assert server.process.wait(20) == 0
 
 
 def test_torch_and_onnx_are_not_imported() -> None:

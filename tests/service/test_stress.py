@@ -1,0 +1,254 @@
+"""What must hold when things go wrong, on a real server; ``make stress`` runs it for longer."""
+
+import asyncio
+import os
+import random
+import signal
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from tests.service.harness import encoded, photo, tiny_model
+from tests.service.traffic import (
+    PATIENCE_SECONDS,
+    Answer,
+    Server,
+    closed_loop,
+    open_loop,
+    post,
+    served,
+)
+
+SECONDS = float(os.environ.get("STRESS_SECONDS", "2"))
+BODIES = int(os.environ.get("STRESS_BODIES", "300"))
+
+# Decoding it takes some ten milliseconds, so that a few clients are a load.
+LARGE = encoded(photo(1500, 1000), "JPEG")
+SMALL = encoded(photo())
+MEBIBYTE = 2**20
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Ask until ``condition`` holds."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+
+
+def statuses(answers: list[Answer]) -> Counter[int]:
+    return Counter(answer.status for answer in answers)
+
+
+@pytest.fixture(scope="module")
+def server(model_file: Path) -> Iterator[Server]:
+    with served(str(model_file), "--workers", "2") as server:
+        yield server
+
+
+def test_overload_is_refused_with_retry_after_and_leaves_no_trace(model_file: Path) -> None:
+    timeout_seconds = 2.0
+    with served(str(model_file), "--workers", "1") as server:
+        before = asyncio.run(closed_loop(server.port, LARGE, 4, 1.0))
+        rate = 4 * len(before) / sum(answer.seconds for answer in before) * 4
+        memory = server.memory_bytes()
+        answers = asyncio.run(
+            open_loop(
+                server.port,
+                LARGE,
+                rate,
+                max(SECONDS, timeout_seconds),
+                f"X-Request-Timeout-Ms: {timeout_seconds * 1e3:.0f}",
+            )
+        )
+        seen = statuses(answers)
+        assert set(seen) <= {200, 429, 504}
+        assert seen[200] > 0
+        assert seen[429] > 0
+        # Accepted is a promise; only a machine that suddenly slows down can break it.
+        assert seen[504] <= 0.05 * seen[200]
+        for answer in answers:
+            if answer.status == 429:
+                assert 1 <= int(answer.headers["retry-after"]) <= 30
+        assert server.memory_bytes() - memory < 128 * MEBIBYTE
+        assert asyncio.run(post(server.port, LARGE)).status == 200
+        assert server.metric("ppool_queue_depth") == 0
+        assert server.metric("ppool_requests_in_flight") == 0
+
+
+def test_killed_workers_lose_no_request_and_readiness_tells(model_file: Path) -> None:
+    with served(str(model_file), "--workers", "1") as server:
+        (first,) = server.workers()
+        with ThreadPoolExecutor(1) as background:
+            load = background.submit(
+                lambda: asyncio.run(closed_loop(server.port, LARGE, 16, SECONDS))
+            )
+            until(lambda: server.metric("ppool_queue_depth") > 0)
+            os.kill(first, signal.SIGKILL)
+            until(lambda: server.get("/readyz").status_code == 503)
+            assert server.get("/livez").status_code == 200
+            until(lambda: server.get("/readyz").status_code == 200)
+            assert set(statuses(load.result())) == {200}
+        assert server.metric("ppool_worker_restarts_total") == 1
+        assert server.workers() != [first]
+
+
+def test_with_a_worker_left_the_service_stays_ready(server: Server) -> None:
+    restarts = server.metric("ppool_worker_restarts_total")
+    with ThreadPoolExecutor(1) as background:
+        load = background.submit(lambda: asyncio.run(closed_loop(server.port, LARGE, 8, 1.0)))
+        os.kill(server.workers()[0], signal.SIGKILL)
+        until(lambda: server.metric("ppool_worker_up") == 1)
+        assert server.get("/readyz").status_code == 200
+        assert set(statuses(load.result())) == {200}
+    until(lambda: server.metric("ppool_worker_up") == 2)
+    assert server.metric("ppool_worker_restarts_total") == restarts + 1
+
+
+def test_workers_end_with_a_server_that_is_killed(model_file: Path) -> None:
+    with served(str(model_file), "--workers", "2") as server:
+        workers = server.workers()
+        assert len(workers) == 2
+        server.process.kill()
+        server.process.wait()
+        # An orphan that has ended stays as a zombie until whoever adopts it looks.
+        until(lambda: not any(_alive(pid) for pid in workers))
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_model_is_swapped_under_load_and_a_bad_file_is_not(tmp_path: Path) -> None:
+    def put(content: bytes) -> None:
+        (tmp_path / "new").write_bytes(content)
+        (tmp_path / "new").rename(tmp_path / "model.onnx")
+        server.process.send_signal(signal.SIGHUP)
+
+    def digest() -> str:
+        return str(server.get("/models").json()[0]["sha256"])
+
+    (tmp_path / "model.onnx").write_bytes(tiny_model())
+    with served(str(tmp_path / "model.onnx"), "--workers", "2") as server:
+        first = digest()
+        stop = threading.Event()
+
+        def load() -> list[Answer]:
+            answers: list[Answer] = []
+            while not stop.is_set():
+                answers += asyncio.run(closed_loop(server.port, SMALL, 4, 0.2))
+            return answers
+
+        with ThreadPoolExecutor(1) as background:
+            answers = background.submit(load)
+            put(tiny_model(seed=1))
+            until(lambda: digest() != first)
+            second = digest()
+            put(b"not an ONNX file")
+            until(lambda: server.metric('ppool_model_reloads_total{model="tiny",outcome="failed"}'))
+            assert digest() == second
+            stop.set()
+            assert set(statuses(answers.result())) == {200}
+        assert server.metric('ppool_model_reloads_total{model="tiny",outcome="loaded"}') == 1
+        assert len(server.workers()) == 2
+
+
+def test_models_of_a_folder_come_and_go(tmp_path: Path) -> None:
+    def names() -> set[str]:
+        return {model["name"] for model in server.get("/models").json()}
+
+    (tmp_path / "a.onnx").write_bytes(tiny_model())
+    with served(str(tmp_path), PPOOL_RELOAD_SECONDS="0.1", PPOOL_WORKERS="1") as server:
+        assert names() == {"tiny"}
+        (tmp_path / "b.part").write_bytes(tiny_model(name="other"))
+        (tmp_path / "b.part").rename(tmp_path / "b.onnx")
+        until(lambda: names() == {"tiny", "other"})
+        answer = httpx.post(f"{server.address}/segment?model=other", content=SMALL, timeout=20)
+        assert answer.headers["x-model"] == "other"
+        (tmp_path / "a.onnx").unlink()
+        until(lambda: names() == {"other"})
+        assert asyncio.run(post(server.port, SMALL)).headers["x-model"] == "other"
+
+
+def test_clients_that_hang_up_leave_nothing_behind(server: Server) -> None:
+    gone = server.metric('ppool_requests_total{reason="client-gone",status="499"}')
+    head = f"POST /segment HTTP/1.1\r\nHost: x\r\nContent-Length: {len(LARGE)}\r\n\r\n".encode()
+    for cut in (len(head) // 2, len(head) + 10, len(head) + len(LARGE) // 2, None):
+        for _ in range(5):
+            with socket.create_connection(("127.0.0.1", server.port)) as client:
+                client.sendall((head + LARGE)[:cut])
+    # Those that broke off in the body, at least; the whole ones may be answered in time.
+    until(
+        lambda: (
+            server.metric('ppool_requests_total{reason="client-gone",status="499"}') >= gone + 10
+            and server.metric("ppool_requests_in_flight") == 0
+        )
+    )
+    assert server.metric("ppool_queue_depth") == 0
+    assert asyncio.run(post(server.port, SMALL)).status == 200
+
+
+def test_a_client_that_sends_too_slowly_is_answered_504(model_file: Path) -> None:
+    with (
+        served(str(model_file), PPOOL_REQUEST_TIMEOUT_SECONDS="0.5", PPOOL_WORKERS="1") as server,
+        socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_SECONDS) as client,
+    ):
+        client.sendall(b"POST /segment HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nslow")
+        assert client.recv(12) == b"HTTP/1.1 504"
+
+
+def mutated(body: bytes, source: random.Random) -> bytes:
+    """``body`` with bytes changed, cut out, doubled or cut off."""
+    content = bytearray(body)
+    for _ in range(source.randint(1, 8)):
+        at = source.randrange(len(content))
+        match source.randrange(5):
+            case 0:
+                content[at] = source.randrange(256)
+            case 1:
+                content[at : at + 4] = source.choice([b"\xff" * 4, bytes(4), b"\x7f\xff\xff\xff"])
+            case 2:
+                del content[at : at + source.randint(1, 64)]
+            case 3:
+                content[at:at] = content[at : at + source.randint(1, 64)]
+            case 4:
+                del content[max(at, 1) :]
+        if not content:
+            return b"\0"
+    return bytes(content)
+
+
+def test_mutated_photos_never_break_the_service(server: Server) -> None:
+    source = random.Random(0)  # noqa: S311 - to be the same every time
+    kinds = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+    modes = {"PNG": np.uint16, "TIFF": np.uint16}
+    corpus = [encoded(photo(90, 60), kind) for kind in kinds]
+    corpus += [encoded(photo()[:, :, 0].astype(dtype), kind) for kind, dtype in modes.items()]
+    workers = server.workers()
+
+    async def send_all() -> list[Answer]:
+        gate = asyncio.Semaphore(16)
+
+        async def one(body: bytes) -> Answer:
+            async with gate:
+                return await post(server.port, body)
+
+        bodies = [mutated(source.choice(corpus), source) for _ in range(BODIES)]
+        return await asyncio.gather(*(one(body) for body in bodies))
+
+    memory = server.memory_bytes()
+    seen = statuses(asyncio.run(send_all()))
+    assert set(seen) <= {200, 413, 415, 422}
+    assert min(seen[200], seen[422]) > 0
+    assert server.workers() == workers
+    assert server.memory_bytes() - memory < 128 * MEBIBYTE

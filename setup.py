@@ -14,7 +14,7 @@ PROJECT = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["pro
 if sys.platform == "win32":
     FLAGS = ["/std:c++17", "/O2", "/EHsc"]
 else:
-    # Multiply-adds are written out in ppool_math.h. Were the compiler free to form more of them,
+    # Multiply-adds are written out in ppool/native. Were the compiler free to form more of them,
     # a result could depend on whether its element fell in a vector or in the rest.
     FLAGS = ["-std=c++17", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
     FLAGS += ["-fvisibility=hidden", "-pthread", "-g0", "-Wall", "-Wextra"]

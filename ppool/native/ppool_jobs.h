@@ -37,6 +37,22 @@ struct BackwardJob {
   void* dalpha;
 };
 
+// Gradients of the unit, its branch detached from x: grad as y; dx as x, and d_parameters, float32
+// [n, c, kh * kw + 3], for each plane those of w_region, prelu_slope, w_point and b_point.
+struct UnitBackwardJob {
+  Pool2d pool;
+  SideBranch branch;
+  float alpha_gradient_scale;
+  const void* grad;
+  const void* x;
+  const void* w_region;
+  const void* prelu_slope;
+  const void* w_point;
+  const void* b_point;
+  void* dx;
+  float* d_parameters;
+};
+
 // Bilinear resizing of logits [n, classes, h, w] to [out_h, out_w], and the first largest class.
 struct ResizeArgMaxJob {
   int64_t n, classes, h, w, out_h, out_w;

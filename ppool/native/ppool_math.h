@@ -49,6 +49,25 @@ PPOOL_HOST_DEVICE To bit_cast(From from) {
   return to;
 }
 
+// log2(1+u) = u * polynomial for 0 <= u < 1, highest power first; absolute error 5e-7 in float,
+// 0 at 0. An absolute error e of the logarithm costs y no more than e/2, whatever alpha is: where
+// alpha * e is large, r^alpha is not.
+struct Log2 {
+  static constexpr int kCount = 7;
+  static constexpr float kFactors[kCount] = {0.01564980484545231f, -0.07994402945041656f,
+                                             0.19477899372577667f, -0.3262014091014862f,
+                                             0.47364816069602966f, -0.7205998301506042f,
+                                             1.4426686763763428f};
+};
+
+// 2^f = 1 + f * polynomial for 0 <= f < 1, highest power first; relative error 2e-7 in float.
+struct Exp2 {
+  static constexpr int kCount = 5;
+  static constexpr float kFactors[kCount] = {0.0018765070708468556f, 0.00899641215801239f,
+                                             0.05581419914960861f, 0.24016158282756805f,
+                                             0.6931511759757996f};
+};
+
 // log2 of a normal positive float; relative error 1e-7, exactly 0 at 1. Branch-free: other inputs
 // give some finite value. Degree-8 minimax polynomial of log2(1+u)/u on [sqrt(1/2), sqrt(2)].
 template <class Fma>

@@ -1,107 +1,345 @@
-// Backward kernel: the gradients of Eq. 3 and 4, a plane at a time because windows may overlap.
+// Backward kernels: the gradients of Eq. 3 and 4, and of the side branch (Eq. 5) with them; a plane
+// at a time because windows may overlap.
 #ifndef PPOOL_CPU_BACKWARD_H_
 #define PPOOL_CPU_BACKWARD_H_
 
 #include <optional>
+#include <type_traits>
 
-#include "launch.h"
-#include "windows.h"
+#include "../ppool_jobs.h"
+#include "branch.h"
+#include "window.h"
 
-namespace ppool {
+namespace ppool::PPOOL_ISA {
 
-template <class Fma, class Storage>
-class BackwardVisitor {
+// The gradient of the image rows that windows still reach, one sum for each tap column: kept apart,
+// a store is never read back at another offset, which processors do slowly.
+template <class Real>
+class RowGradients {
  public:
-  using Real = Compute<Storage>;
+  RowGradients(const Grid& grid, const Elements<Real>& elements, Pieces& pieces)
+      : grid_(grid),
+        elements_(elements),
+        columns_(grid.pool.kernel[1]),
+        sums_(pieces.take<Real>(grid.reach * columns_ * grid.pooled_length())),
+        outside_(pieces.take<Real>(columns_ * grid.pooled_length())),
+        split_(pieces.take<Real>(grid.row_length())),
+        taps_(pieces.take<Real*>(grid.taps)) {}
 
-  BackwardVisitor(const Plane& plane, const BackwardJob& job)
-      : plane_(plane),
-        job_(job),
-        windows_(plane.taps()),
-        ratios_(plane.taps() * kLanes),
-        logs_(plane.taps() * kLanes),
-        weights_(plane.taps() * kLanes),
-        dx_(plane.size()) {}
-
-  PPOOL_HOST_DEVICE void enter(int64_t index) { input_.emplace(plane_, job_.x, index); }
-
-  PPOOL_HOST_DEVICE void visit(Block block) {
-    alignas(64) Real grad[kLanes], alpha[kLanes];
-    const int64_t start = input_->pooled_start + block.first;
-    load<Storage>(job_.grad, start, block.count, grad);
-    load<Storage>(job_.alpha, start, block.count, alpha);
-    windows_.read(plane_, block, input_->x, input_->offset);
-    weigh(block.count, alpha);
-
-    alignas(64) Real dalpha[kLanes] = {}, slope[kLanes];
-    const Scatter<Real> scatter{dx_.data(), job_.pool.stride[1], slope};
-    for (int64_t index = 0; index < plane_.taps(); ++index) {
-      const Real* values = windows_.tap(index);
-      const int64_t row = index * kLanes;
-      for (int i = 0; i < block.count; ++i) {
-        const Tap<Real> tap{ratios_[row + i], logs_[row + i], weights_[row + i]};
-        const Gradient<Real> gradient = gradient_of(i);
-        slope[i] = grad[i] * gradient.dx(values[i], tap, inside_[i], infinite_[i]);
-        dalpha[i] += gradient.dalpha_term(values[i], tap);
-      }
-      for_each_run(plane_, block, index, scatter);
-    }
-    for (int i = 0; i < block.count; ++i) dalpha[i] = grad[i] * gradient_of(i).dalpha(dalpha[i]);
-    store<Storage>(dalpha, block.count, job_.dalpha, start);
+  void enter(const void* x, void* dx) {
+    x_ = x;
+    dx_ = dx;
+    done_ = 0;
   }
 
-  // Hands over the plane's dx, rounded once; a negative input that counted as 0 has none.
-  PPOOL_HOST_DEVICE void leave(int64_t index) {
-    Storage* to = static_cast<Storage*>(job_.dx) + index * plane_.size();
-    const bool clamped = !job_.pool.is_signed;
-    for (int64_t i = 0; i < plane_.size(); ++i) {
-      const bool dropped = clamped & (widen(input_->x[i]) < 0);
-      narrow(dropped ? Real(0) : dx_[i], &to[i]);
-      dx_[i] = 0;
+  // Where the gradient of each tap of the windows of a pooled row is added to.
+  Real* const* at(int64_t row) {
+    finish(grid_.image_row(row, 0));
+    Real** tap = taps_;
+    for (int64_t i = 0; i < grid_.pool.kernel[0]; ++i) {
+      const int64_t y = grid_.image_row(row, i);
+      Real* const to = grid_.has_row(y) ? sums_of(y) : outside_;
+      for (int64_t j = 0; j < columns_; ++j) *tap++ = to + j * grid_.pooled_length();
+    }
+    return taps_;
+  }
+
+  // Writes every row before `end`, rounded once; a negative input that counted as 0 has none.
+  void finish(int64_t end) {
+    for (const int64_t stop = std::min(end, grid_.pool.h); done_ < stop; ++done_) {
+      Real* const sums = sums_of(done_);
+      merge(sums);
+      std::fill(sums, sums + columns_ * grid_.pooled_length(), Real(0));
+      const int64_t start = done_ * grid_.pool.w;
+      elements_.unsplit(grid_, split_, elements_.at(x_, start), !grid_.pool.is_signed,
+                        elements_.at(dx_, start));
     }
   }
 
  private:
-  // First pass: each tap's weight, and the sums over each window.
-  PPOOL_HOST_DEVICE void weigh(int count, const Real* alpha) {
-    for (int i = 0; i < count; ++i) sum_w_[i] = sum_wr_[i] = inside_[i] = infinite_[i] = 0;
-    for (int64_t index = 0; index < plane_.taps(); ++index) {
-      const Real* values = windows_.tap(index);
-      const int64_t row = index * kLanes;
-      for (int i = 0; i < count; ++i) {
-        const Tap<Real> tap = tap_of<Fma>(values[i], windows_.largest[i], alpha[i]);
-        ratios_[row + i] = tap.ratio;
-        logs_[row + i] = tap.log2_ratio;
-        weights_[row + i] = tap.weight;
-        sum_w_[i] += tap.weight;
-        sum_wr_[i] += tap.weight * tap.ratio;
-        inside_[i] += values[i] >= 0 ? Real(1) : Real(0);
-        infinite_[i] += values[i] > std::numeric_limits<Real>::max() ? Real(1) : Real(0);
-      }
-    }
-    for (int i = 0; i < count; ++i) {
-      const Gradient<Real> gradient =
-          Gradient<Real>::template of<Fma>(windows_.largest[i], alpha[i], sum_w_[i], sum_wr_[i]);
-      alpha_[i] = gradient.alpha;
-      pooled_ratio_[i] = gradient.pooled_ratio;
-      floored_slope_[i] = gradient.floored_slope;
+  Real* sums_of(int64_t y) const {
+    return sums_ + y % grid_.reach * columns_ * grid_.pooled_length();
+  }
+
+  // Brings the sums of the tap columns together as a split row.
+  void merge(const Real* sums) {
+    std::fill(split_, split_ + grid_.row_length(), Real(0));
+    for (int64_t k = 0; k < columns_; ++k, sums += grid_.pooled_length()) {
+      Real* __restrict to = split_ + grid_.offset(k);
+      for (int64_t i = 0; i < grid_.out_w; ++i) to[i] += sums[i];
     }
   }
 
-  PPOOL_HOST_DEVICE Gradient<Real> gradient_of(int i) const {
-    return {windows_.largest[i], alpha_[i], sum_w_[i], pooled_ratio_[i], floored_slope_[i]};
-  }
-
-  const Plane& plane_;
-  const BackwardJob& job_;
-  Windows<Real> windows_;
-  std::vector<Real> ratios_, logs_, weights_;
-  alignas(64) Real sum_w_[kLanes], sum_wr_[kLanes], inside_[kLanes], infinite_[kLanes];
-  alignas(64) Real alpha_[kLanes], pooled_ratio_[kLanes], floored_slope_[kLanes];
-  std::vector<Real> dx_;  // in the computing type, so that overlapping windows add up unrounded
-  std::optional<Input<Storage>> input_;
+  const Grid& grid_;
+  const Elements<Real>& elements_;
+  int64_t columns_;
+  Real* sums_;
+  Real* outside_;  // receives what falls outside the image
+  Real* split_;
+  Real** taps_;
+  const void* x_ = nullptr;
+  void* dx_ = nullptr;
+  int64_t done_ = 0;
 };
 
-}  // namespace ppool
+// Job is BackwardJob or UnitBackwardJob; kTaps the number of taps, or 0 for any.
+template <class V, class Job, int kTaps>
+class Backward {
+  using Real = typename V::Real;
+  using F = typename V::F;
+  static constexpr bool kIsUnit = std::is_same_v<Job, UnitBackwardJob>;
+  static constexpr Real kLeastRatio = Real(kSmallestRatio);
+  static constexpr Real kLeastLog2 = Gradient<Real>::kFlooredLog2;
+
+ public:
+  Backward(const Grid& grid, const Job& job, const Elements<Real>& elements, Pieces& pieces)
+      : grid_(grid),
+        job_(job),
+        elements_(elements),
+        rows_(grid, elements, pieces),
+        gradients_(grid, elements, pieces),
+        lone_(grid, pieces),
+        grad_(pieces.take<Real>(grid.pooled_length())),
+        alpha_(pieces.take<Real>(grid.pooled_length())),
+        dalpha_(pieces.take<Real>(grid.pooled_length())),
+        columns_inside_(pieces.take<Real>(grid.pooled_length())),
+        values_(pieces.take<Real>(grid.taps * V::kLanes)),
+        weights_(pieces.take<Real>(grid.taps * V::kLanes)),
+        ratios_(pieces.take<Real>(grid.taps * V::kLanes)),
+        logs_(pieces.take<Real>(grid.taps * V::kLanes)) {
+    if constexpr (kIsUnit) {
+      region_ = pieces.take<Real>(grid.taps);
+      sums_ = pieces.take<Real>((grid.taps + 3) * V::kLanes);
+      if (job.pool.is_signed) unshifted_.emplace(grid, elements, pieces);
+    }
+    if (columns_inside_ == nullptr) return;
+    for (int64_t i = 0; i < grid.out_w; ++i) {
+      for (int64_t k = 0; k < grid.pool.kernel[1]; ++k) {
+        columns_inside_[i] += grid.has_column(grid.image_column(i, k)) ? Real(1) : Real(0);
+      }
+    }
+  }
+
+  // Planes [begin, end).
+  void run(int64_t begin, int64_t end) {
+    for (int64_t plane = begin; plane < end; ++plane) {
+      enter(plane);
+      for (int64_t row = 0; row < grid_.out_h; ++row) differentiate_row(plane, row);
+      gradients_.finish(grid_.pool.h);
+      if constexpr (kIsUnit) leave(plane);
+    }
+  }
+
+ private:
+  void enter(int64_t plane) {
+    const void* const x = elements_.at(job_.x, plane * grid_.size());
+    rows_.enter(x, job_.pool.is_signed ? elements_.negative_minimum(x, grid_.size()) : Real(0));
+    gradients_.enter(x, elements_.at(job_.dx, plane * grid_.size()));
+    if constexpr (kIsUnit) {
+      branch_ = ChannelBranch<V>::of(job_, elements_, plane % job_.pool.c, region_);
+      std::fill(sums_, sums_ + (grid_.taps + 3) * V::kLanes, Real(0));
+      if (unshifted_) unshifted_->enter(x, 0);
+    }
+  }
+
+  // The parameters' gradients of one plane.
+  void leave(int64_t plane) {
+    float* const to = job_.d_parameters + plane * (grid_.taps + 3);
+    for (int64_t k = 0; k < grid_.taps + 3; ++k) {
+      const Real scale = k < grid_.taps ? Real(job_.branch.input_scale) : Real(1);
+      to[k] = static_cast<float>(scale * V::sum(V::load(sums_ + k * V::kLanes)));
+    }
+  }
+
+  void differentiate_row(int64_t plane, int64_t row) {
+    const int64_t start = plane * grid_.pooled() + row * grid_.out_w;
+    const Real* const* const taps = rows_.at(row);
+    const Real* const* unshifted = taps;
+    Real* const* const d_taps = gradients_.at(row);
+    elements_.load(job_.grad, start, grid_.out_w, grad_);
+    if constexpr (kIsUnit) {
+      if (unshifted_) unshifted = unshifted_->at(row);
+    } else {
+      elements_.load(job_.alpha, start, grid_.out_w, alpha_);
+    }
+    Real rows_inside = 0;
+    for (int64_t i = 0; i < grid_.pool.kernel[0]; ++i) {
+      rows_inside += grid_.has_row(grid_.image_row(row, i)) ? Real(1) : Real(0);
+    }
+    for (int64_t column = 0; column < grid_.out_w; column += V::kLanes) {
+      differentiate_vector(Taps{taps, unshifted, d_taps, row, column, V::set(rows_inside)});
+    }
+    if constexpr (!kIsUnit) elements_.store(dalpha_, grid_.out_w, job_.dalpha, start);
+  }
+
+  // Where a vector of windows reads and writes.
+  struct Taps {
+    const Real* const* values;
+    const Real* const* unshifted;
+    Real* const* gradients;
+    int64_t row, column;
+    F rows_inside;
+  };
+
+  int64_t tap_count() const { return kTaps > 0 ? kTaps : grid_.taps; }
+
+  static F* lanes(Real* memory) { return reinterpret_cast<F*>(memory); }
+
+  // The lanes of a vector that are windows of the row.
+  unsigned windows(int64_t column) const {
+    const int64_t count = std::min<int64_t>(grid_.out_w - column, V::kLanes);
+    return count < V::kLanes ? (1u << count) - 1 : (1u << (V::kLanes - 1) << 1) - 1;
+  }
+
+  void differentiate_vector(const Taps& at) {
+    const int64_t count = tap_count();
+    F* const values = lanes(values_);
+    F* const weights = lanes(weights_);
+    F* const ratios = lanes(ratios_);
+    F* const logs = lanes(logs_);
+    const F zero = V::set(0), one = V::set(1);
+    F h = zero;
+#pragma GCC unroll 9
+    for (int64_t k = 0; k < count; ++k) values[k] = V::load(at.values[k] + at.column);
+    const F alpha = exponents(at, values, h);
+
+    F largest = zero;
+#pragma GCC unroll 9
+    for (int64_t k = 0; k < count; ++k) {
+      values[k] = V::max(zero, values[k]);
+      largest = V::max(largest, values[k]);
+    }
+    const F inverse = V::inverse(largest);
+    F sum_w = zero, sum_wr = zero;
+#pragma GCC unroll 9
+    for (int64_t k = 0; k < count; ++k) {
+      ratios[k] = V::ratio(values[k], largest, inverse);
+      logs[k] = V::log2(ratios[k]);
+      weights[k] = V::if_less(zero, values[k], V::exp2(alpha * logs[k]), zero);
+      sum_w = sum_w + weights[k];
+      sum_wr = V::mul_add(weights[k], ratios[k], sum_wr);
+    }
+    const F per_weight = one / sum_w, pooled_ratio = sum_wr * per_weight;
+
+    unsigned wanted = windows(at.column), odd = 0;
+    if (suspects<V>(largest, alpha) != 0) {
+      odd = odd_lanes<V>(values, count, largest, alpha) & wanted;
+      wanted &= ~odd;
+    }
+    const F grad = V::keep(wanted, V::load(grad_ + at.column));
+    const F floored = V::exp2(V::min((alpha - one) * V::set(kLeastLog2), V::set(126)));
+    const F held_share = alpha * pooled_ratio * floored;
+    const F at_least_one = V::if_less(one, alpha, zero, zero - pooled_ratio);
+    const F at_zero = V::if_less(alpha, one, zero, at_least_one);
+    const F average = one / (at.rows_inside * V::load(columns_inside_ + at.column));
+    F terms = zero;
+#pragma GCC unroll 9
+    for (int64_t k = 0; k < count; ++k) {
+      const F difference = ratios[k] - pooled_ratio;
+      const F floored_ratio = V::max(V::set(kLeastRatio), ratios[k]);
+      const F followed =
+          weights[k] * V::mul_add(alpha, difference * V::inverse(floored_ratio), one);
+      const F held = V::mul_add(alpha, weights[k], weights[k]) - held_share;
+      F slope = V::if_less(ratios[k], V::set(kLeastRatio), held, followed);
+      slope = V::if_less(zero, values[k], slope, at_zero) * per_weight;
+      slope = V::if_less(zero, largest, slope, average);
+      terms = V::mul_add(weights[k] * difference, V::max(V::set(kLeastLog2), logs[k]), terms);
+      add(at, k, V::keep(wanted, slope * grad));
+    }
+    const F ln2 = V::set(Real(0.6931471805599453));
+    const F slope = V::if_less(zero, largest, largest * (ln2 * terms * per_weight), zero);
+    V::store(dalpha_ + at.column, V::keep(wanted, slope * grad));
+    if (odd != 0) differentiate_alone(at, odd);
+    if constexpr (kIsUnit) differentiate_branch(at, h);
+  }
+
+  F exponents(const Taps& at, const F* values, F& h) {
+    const int64_t count = tap_count();
+    const F most = V::set(Range<Real>::kLargest);
+    if constexpr (kIsUnit) {
+      const bool shifted = unshifted_.has_value();
+#pragma GCC unroll 9
+      for (int64_t k = 0; k < count; ++k) {
+        const F x = shifted ? V::load(at.unshifted[k] + at.column) : values[k];
+        h = V::mul_add(V::set(region_[k]), x, h);
+      }
+      const F alpha = branch_.exponent(h);
+      V::store(alpha_ + at.column, alpha);
+      return V::min(most, alpha);
+    } else {
+      // An infinite or NaN value makes the exponent NaN, which marks the lane as odd.
+      F sum = values[0];
+#pragma GCC unroll 9
+      for (int64_t k = 1; k < count; ++k) sum = sum + values[k];
+      return V::min(most, V::load(alpha_ + at.column) + (sum - sum));
+    }
+  }
+
+  static void add(const Taps& at, int64_t k, F slope) {
+    Real* const to = at.gradients[k] + at.column;
+    V::store(to, V::load(to) + slope);
+  }
+
+  // The lanes of a vector that have their bit set, one after the other.
+  void differentiate_alone(const Taps& at, unsigned lanes) {
+    for (int lane = 0; lane < V::kLanes; ++lane) {
+      if ((lanes >> lane & 1) == 0) continue;
+      const int64_t column = at.column + lane;
+      const auto add_one = [&](int64_t k, double slope) {
+        at.gradients[k][column] += static_cast<Real>(slope);
+      };
+      lone_.read(at.values, at.row, column);
+      dalpha_[column] = static_cast<Real>(
+          lone_.differentiate(double(alpha_[column]), double(grad_[column]), add_one));
+    }
+  }
+
+  // Adds the windows' part in the gradients of the branch's parameters, from that of alpha.
+  void differentiate_branch(const Taps& at, F h) {
+    const int64_t count = tap_count();
+    const F zero = V::set(0);
+    const unsigned wanted = windows(at.column);
+    const F activated = branch_.activated(h);
+    const F unclipped = V::mul_add(activated, V::set(branch_.scale), V::set(branch_.bias));
+    F grad = V::load(dalpha_ + at.column) * V::set(Real(job_.alpha_gradient_scale));
+    grad = V::if_less(unclipped, V::set(branch_.lowest), zero, grad);
+    grad = V::if_less(V::set(branch_.highest), unclipped, zero, grad);
+    const F d_activated = grad * V::set(branch_.scale);
+    const F d_h = V::if_less(zero, h, d_activated, d_activated * V::set(branch_.slope));
+#pragma GCC unroll 9
+    for (int64_t k = 0; k < count; ++k) {
+      collect(k, V::keep(wanted, d_h * V::load(at.unshifted[k] + at.column)));
+    }
+    collect(count, V::keep(wanted, V::if_less(zero, h, zero, d_activated * h)));
+    collect(count + 1, V::keep(wanted, grad * activated));
+    collect(count + 2, V::keep(wanted, grad));
+  }
+
+  void collect(int64_t index, F part) {
+    Real* const sum = sums_ + index * V::kLanes;
+    V::store(sum, V::load(sum) + part);
+  }
+
+  const Grid& grid_;
+  const Job& job_;
+  const Elements<Real>& elements_;
+  Rows<Real> rows_;
+  RowGradients<Real> gradients_;
+  LoneWindow<Real> lone_;
+  Real* grad_;
+  Real* alpha_;
+  Real* dalpha_;
+  Real* columns_inside_;  // taps of a window that are in the image, by pooled column
+  Real* values_;
+  Real* weights_;
+  Real* ratios_;
+  Real* logs_;
+  Real* region_ = nullptr;
+  Real* sums_ = nullptr;  // by parameter, a vector each
+  ChannelBranch<V> branch_ = {};
+  std::optional<Rows<Real>> unshifted_;  // where Eq. 2 shifts what is pooled, but not the branch
+};
+
+}  // namespace ppool::PPOOL_ISA
 
 #endif  // PPOOL_CPU_BACKWARD_H_

@@ -3,131 +3,202 @@
 #define PPOOL_CPU_FORWARD_H_
 
 #include <optional>
+#include <type_traits>
 
-#include "launch.h"
-#include "windows.h"
+#include "../ppool_jobs.h"
+#include "branch.h"
+#include "window.h"
 
-namespace ppool {
+namespace ppool::PPOOL_ISA {
 
-// Eq. 1 for the windows of a block.
-template <class Fma, class Real>
-PPOOL_HOST_DEVICE void pool_block(const Windows<Real>& windows, int64_t taps, int count,
-                                  const Real* alpha, Real* y) {
-  alignas(64) Real sum_w[kLanes] = {}, sum_wr[kLanes] = {};
-  for (int64_t index = 0; index < taps; ++index) {
-    const Real* values = windows.tap(index);
-    for (int i = 0; i < count; ++i) {
-      const Tap<Real> tap = tap_of<Fma>(values[i], windows.largest[i], alpha[i]);
-      sum_w[i] += tap.weight;
-      sum_wr[i] += tap.weight * tap.ratio;
-    }
-  }
-  for (int i = 0; i < count; ++i) y[i] = pooled(windows.largest[i], alpha[i], sum_w[i], sum_wr[i]);
-}
-
-template <class Fma, class Storage>
-class ForwardVisitor {
+// Asks for the image rows that the next pooled row reads, a piece with each vector of this one:
+// memory then works while the arithmetic does.
+class Prefetch {
  public:
-  using Real = Compute<Storage>;
+  Prefetch(const Grid& grid, const void* plane, int64_t element, int64_t row, int lanes) {
+    const int64_t y = grid.image_row(row, 0) + grid.reach;
+    const int64_t rows = std::min(grid.pool.stride[0], grid.pool.h - y);
+    if (row + 1 >= grid.out_h || y < 0 || rows < 1) return;
+    const int64_t bytes = rows * grid.pool.w * element;
+    next_ = static_cast<const char*>(plane) + y * grid.pool.w * element;
+    end_ = next_ + bytes;
+    step_ = round_up(bytes * lanes / grid.out_w, kLine);
+  }
 
-  ForwardVisitor(const Plane& plane, const ForwardJob& job)
-      : plane_(plane), job_(job), windows_(plane.taps()) {}
-
-  PPOOL_HOST_DEVICE void enter(int64_t index) { input_.emplace(plane_, job_.x, index); }
-
-  PPOOL_HOST_DEVICE void visit(Block block) {
-    alignas(64) Real alpha[kLanes], y[kLanes];
-    const int64_t start = input_->pooled_start + block.first;
-    load<Storage>(job_.alpha, start, block.count, alpha);
-    windows_.read(plane_, block, input_->x, input_->offset);
-    pool_block<Fma>(windows_, plane_.taps(), block.count, alpha, y);
-    for (int i = 0; i < block.count; ++i) y[i] += input_->offset;
-    store<Storage>(y, block.count, job_.y, start);
+  void step() {
+    const char* const stop = end_ - next_ > step_ ? next_ + step_ : end_;
+    for (; next_ < stop; next_ += kLine) prefetch(next_);
   }
 
  private:
-  const Plane& plane_;
-  const ForwardJob& job_;
-  Windows<Real> windows_;
-  std::optional<Input<Storage>> input_;
-};
+  static constexpr int64_t kLine = 64;
 
-// The parameters of one channel's side branch, the input scale folded into its weights.
-template <class Real>
-class ChannelBranch {
- public:
-  ChannelBranch(const UnitJob& job, int64_t taps)
-      : weights_(taps), lowest_(job.branch.alpha_min), highest_(job.branch.alpha_max) {}
-
-  template <class Storage>
-  PPOOL_HOST_DEVICE void read(const UnitJob& job, int64_t channel) {
-    const int64_t taps = static_cast<int64_t>(weights_.size());
-    const Storage* region = static_cast<const Storage*>(job.w_region) + channel * taps;
-    for (int64_t index = 0; index < taps; ++index) {
-      weights_[index] = widen(region[index]) * Real(job.branch.input_scale);
-    }
-    slope_ = widen(static_cast<const Storage*>(job.prelu_slope)[channel]);
-    scale_ = widen(static_cast<const Storage*>(job.w_point)[channel]);
-    bias_ = widen(static_cast<const Storage*>(job.b_point)[channel]);
+  static void prefetch(const char* address) {
+#if defined(__GNUC__)
+    __builtin_prefetch(address);
+#else
+    static_cast<void>(address);
+#endif
   }
 
-  // The exponents of a block: depthwise convolution, PReLU, depthwise 1x1 convolution, clip.
-  template <class Storage>
-  PPOOL_HOST_DEVICE void predict(const Plane& plane, Block block, const Storage* x,
-                                 Real* alpha) const {
-    alignas(64) Real values[kLanes];
-    for (int i = 0; i < block.count; ++i) alpha[i] = 0;
-    for (int64_t index = 0; index < plane.taps(); ++index) {
-      const Gather<Storage, Unchanged<Real>> gather{x, plane.pool.stride[1], {}, Real(0), values};
-      for_each_run(plane, block, index, gather);
-      const Real weight = weights_[index];
-      for (int i = 0; i < block.count; ++i) alpha[i] += weight * values[i];
+  const char* next_ = nullptr;
+  const char* end_ = nullptr;
+  int64_t step_ = 0;
+};
+
+// Job is ForwardJob or UnitJob; kTaps the number of taps, or 0 for any.
+template <class V, class Job, int kTaps>
+class Forward {
+  using Real = typename V::Real;
+  using F = typename V::F;
+  static constexpr bool kIsUnit = std::is_same_v<Job, UnitJob>;
+
+ public:
+  Forward(const Grid& grid, const Job& job, const Elements<Real>& elements, Pieces& pieces)
+      : grid_(grid),
+        job_(job),
+        elements_(elements),
+        rows_(grid, elements, pieces),
+        lone_(grid, pieces),
+        alpha_(pieces.take<Real>(grid.pooled_length())),
+        y_(pieces.take<Real>(grid.pooled_length())),
+        values_(pieces.take<Real>(grid.taps * V::kLanes)) {
+    if constexpr (kIsUnit) {
+      weights_ = pieces.take<Real>(grid.taps);
+      if (job.pool.is_signed) unshifted_.emplace(grid, elements, pieces);
     }
-    for (int i = 0; i < block.count; ++i) {
-      Real value = alpha[i] < 0 ? alpha[i] * slope_ : alpha[i];
-      value = value * scale_ + bias_;
-      value = value < lowest_ ? lowest_ : value;  // a NaN passes both comparisons
-      alpha[i] = value > highest_ ? highest_ : value;
+  }
+
+  // Pooled rows [begin, end) of all planes.
+  void run(int64_t begin, int64_t end) {
+    int64_t plane = -1;
+    for (int64_t row = begin; row < end; ++row) {
+      if (row / grid_.out_h != plane) enter(plane = row / grid_.out_h);
+      pool_row(plane, row % grid_.out_h);
     }
   }
 
  private:
-  std::vector<Real> weights_;
-  Real slope_ = 0, scale_ = 0, bias_ = 0, lowest_, highest_;
-};
-
-template <class Fma, class Storage>
-class UnitVisitor {
- public:
-  using Real = Compute<Storage>;
-
-  UnitVisitor(const Plane& plane, const UnitJob& job)
-      : plane_(plane), job_(job), windows_(plane.taps()), branch_(job, plane.taps()) {}
-
-  PPOOL_HOST_DEVICE void enter(int64_t index) {
-    input_.emplace(plane_, job_.x, index);
-    branch_.template read<Storage>(job_, index % job_.pool.c);
+  void enter(int64_t plane) {
+    x_ = elements_.at(job_.x, plane * grid_.size());
+    offset_ = job_.pool.is_signed ? elements_.negative_minimum(x_, grid_.size()) : Real(0);
+    rows_.enter(x_, offset_);
+    if constexpr (kIsUnit) {
+      branch_ = ChannelBranch<V>::of(job_, elements_, plane % job_.pool.c, weights_);
+      if (unshifted_) unshifted_->enter(x_, 0);
+    }
   }
 
-  PPOOL_HOST_DEVICE void visit(Block block) {
-    alignas(64) Real alpha[kLanes], y[kLanes];
-    const int64_t start = input_->pooled_start + block.first;
-    branch_.predict(plane_, block, input_->x, alpha);
-    windows_.read(plane_, block, input_->x, input_->offset);
-    pool_block<Fma>(windows_, plane_.taps(), block.count, alpha, y);
-    for (int i = 0; i < block.count; ++i) y[i] += input_->offset;
-    store<Storage>(y, block.count, job_.y, start);
-    if (job_.alpha != nullptr) store<Storage>(alpha, block.count, job_.alpha, start);
+  void pool_row(int64_t plane, int64_t row) {
+    const int64_t start = plane * grid_.pooled() + row * grid_.out_w;
+    const Real* const* taps = rows_.at(row);
+    const Real* const* unshifted = taps;
+    if constexpr (kIsUnit) {
+      if (unshifted_) unshifted = unshifted_->at(row);
+    } else {
+      elements_.load(job_.alpha, start, grid_.out_w, alpha_);
+    }
+    Prefetch prefetch(grid_, x_, elements_.bytes, row, V::kLanes);
+    for (int64_t column = 0; column < grid_.out_w; column += V::kLanes) {
+      prefetch.step();
+      pool_vector(taps, unshifted, row, column);
+    }
+    if (offset_ != 0) {
+      for (int64_t i = 0; i < grid_.out_w; ++i) y_[i] += offset_;
+    }
+    elements_.store(y_, grid_.out_w, job_.y, start);
+    if constexpr (kIsUnit) {
+      if (job_.alpha != nullptr) elements_.store(alpha_, grid_.out_w, job_.alpha, start);
+    }
   }
 
- private:
-  const Plane& plane_;
-  const UnitJob& job_;
-  Windows<Real> windows_;
-  ChannelBranch<Real> branch_;
-  std::optional<Input<Storage>> input_;
+  int64_t tap_count() const { return kTaps > 0 ? kTaps : grid_.taps; }
+
+  void pool_vector(const Real* const* taps, const Real* const* unshifted, int64_t row,
+                   int64_t column) {
+    const int64_t count = tap_count();
+    F fixed[kTaps > 0 ? kTaps : 1];
+    F* const values = kTaps > 0 ? fixed : reinterpret_cast<F*>(values_);
+#pragma GCC unroll 9
+    for (int64_t k = 0; k < count; ++k) values[k] = V::load(taps[k] + column);
+    const F alpha = exponents(values, unshifted, column);
+
+    // Each comparison keeps the larger value, so that all but the largest remain in `values`.
+    const F zero = V::set(0);
+    F largest = V::max(zero, values[0]);
+#pragma GCC unroll 9
+    for (int64_t k = 1; k < count; ++k) {
+      const F value = V::max(zero, values[k]);
+      values[k] = V::min(largest, value);
+      largest = V::max(largest, value);
+    }
+
+    const unsigned suspect = suspects<V>(largest, alpha);
+    const F inverse = V::inverse(largest);
+    F sum_w = V::set(1), sum_wr = V::set(1);
+#pragma GCC unroll 9
+    for (int64_t k = 1; k < count; ++k) {
+      const F ratio = V::ratio(values[k], largest, inverse);
+      const F weight = V::power(ratio, alpha);
+      sum_w = sum_w + weight;
+      sum_wr = V::mul_add(weight, ratio, sum_wr);
+    }
+    const F y = V::min(largest, largest * (sum_wr / sum_w));
+    if (suspect == 0) {
+      V::store(y_ + column, y);
+      return;
+    }
+    V::store(y_ + column, V::if_less(zero, largest, y, zero));
+    const unsigned odd = odd_lanes<V>(values + 1, count - 1, largest, alpha);
+    if (odd != 0) pool_alone(taps, row, column, odd);
+  }
+
+  F exponents(const F* values, const Real* const* unshifted, int64_t column) {
+    const int64_t count = tap_count();
+    if constexpr (kIsUnit) {
+      const bool shifted = unshifted_.has_value();
+      F h = V::set(0);
+#pragma GCC unroll 9
+      for (int64_t k = 0; k < count; ++k) {
+        h = V::mul_add(V::set(weights_[k]), shifted ? V::load(unshifted[k] + column) : values[k], h);
+      }
+      const F alpha = branch_.exponent(h);
+      V::store(alpha_ + column, alpha);
+      return V::min(V::set(Range<Real>::kLargest), alpha);
+    } else {
+      // An infinite or NaN value makes the exponent NaN, which marks the lane as odd.
+      F sum = values[0];
+#pragma GCC unroll 9
+      for (int64_t k = 1; k < count; ++k) sum = sum + values[k];
+      const F alpha = V::load(alpha_ + column);
+      return V::min(V::set(Range<Real>::kLargest), alpha + (sum - sum));
+    }
+  }
+
+  // The lanes of a vector that have their bit set, one after the other.
+  void pool_alone(const Real* const* taps, int64_t row, int64_t column, unsigned lanes) {
+    for (int lane = 0; lane < V::kLanes && column + lane < grid_.out_w; ++lane) {
+      if ((lanes >> lane & 1) == 0) continue;
+      lone_.read(taps, row, column + lane);
+      y_[column + lane] = static_cast<Real>(lone_.pool(double(alpha_[column + lane])));
+    }
+  }
+
+  const Grid& grid_;
+  const Job& job_;
+  const Elements<Real>& elements_;
+  Rows<Real> rows_;
+  LoneWindow<Real> lone_;
+  Real* alpha_;
+  Real* y_;
+  Real* values_;
+  Real* weights_ = nullptr;
+  ChannelBranch<V> branch_ = {};
+  std::optional<Rows<Real>> unshifted_;  // where Eq. 2 shifts what is pooled, but not the branch
+  const void* x_ = nullptr;
+  Real offset_ = 0;
 };
 
-}  // namespace ppool
+}  // namespace ppool::PPOOL_ISA
 
 #endif  // PPOOL_CPU_FORWARD_H_

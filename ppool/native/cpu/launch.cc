@@ -1,138 +1,108 @@
 // Chooses the kernel for an element type and for the processor's instruction set.
 #include "launch.h"
 
-#include "backward.h"
-#include "forward.h"
-#include "resize_argmax.h"
+#include <cstdlib>
+#include <cstring>
+#include <memory>
 
-#if defined(__GNUC__) && defined(__x86_64__)
-#define PPOOL_X86_TARGETS 1
-#endif
+#include "isa.h"
+#include "scratch.h"
 
 namespace ppool {
 namespace {
 
-#if defined(__aarch64__)
-using PortableFma = OneRounding;
-#else
-using PortableFma = TwoRoundings;
-#endif
+struct InstructionSet {
+  const char* name;
+  const Kernels* kernels;
+};
 
-// The ranges below are instantiated once for each instruction set.
-template <class Fma, class Storage>
-PPOOL_HOST_DEVICE void run_range(const ForwardJob& job, int64_t begin, int64_t end) {
-  const Plane plane(job.pool);
-  ForwardVisitor<Fma, Storage> visitor(plane, job);
-  for_each_block(plane, begin, end, visitor);
-}
-
-template <class Fma, class Storage>
-PPOOL_HOST_DEVICE void run_range(const UnitJob& job, int64_t begin, int64_t end) {
-  const Plane plane(job.pool);
-  UnitVisitor<Fma, Storage> visitor(plane, job);
-  for_each_block(plane, begin, end, visitor);
-}
-
-template <class Fma, class Storage>
-PPOOL_HOST_DEVICE void run_range(const BackwardJob& job, int64_t begin, int64_t end) {
-  const Plane plane(job.pool);
-  BackwardVisitor<Fma, Storage> visitor(plane, job);
-  for (int64_t index = begin; index < end; ++index) {
-    for_each_block(plane, index * plane.out_height, (index + 1) * plane.out_height, visitor);
-    visitor.leave(index);
-  }
-}
-
-template <class Fma, class Storage>
-PPOOL_HOST_DEVICE void run_range(const ResizeArgMaxJob& job, int64_t begin, int64_t end) {
-  ResizeArgMax<Storage>(job).run(begin, end);
-}
-
-template <class Job, class Storage>
-void run_portable(const void* job, int64_t begin, int64_t end) {
-  run_range<PortableFma, Storage>(*static_cast<const Job*>(job), begin, end);
-}
-
+// The best the processor has, or a lesser one that the environment variable PPOOL_ISA names.
+InstructionSet choose() {
+  const char* const wanted = std::getenv("PPOOL_ISA");
+  const auto allows = [wanted](const char* name) {
+    return wanted == nullptr || *wanted == '\0' || std::strcmp(wanted, name) == 0;
+  };
 #if PPOOL_X86_TARGETS
-template <class Job, class Storage>
-__attribute__((target("avx2,fma"))) void run_avx2(const void* job, int64_t begin, int64_t end) {
-  run_range<OneRounding, Storage>(*static_cast<const Job*>(job), begin, end);
-}
-
-template <class Job, class Storage>
-__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma"))) void run_avx512(
-    const void* job, int64_t begin, int64_t end) {
-  run_range<OneRounding, Storage>(*static_cast<const Job*>(job), begin, end);
-}
-
-bool has_avx512() {
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-         __builtin_cpu_supports("fma");
-}
-
-bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                    __builtin_cpu_supports("f16c");
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
+                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+                      __builtin_cpu_supports("avx512vl");
+  if (avx512 && allows("avx512")) return {"avx512", &avx512::kernels};
+  if (avx2 && allows("avx2")) return {"avx2", &avx2::kernels};
 #endif
+  return {"portable", &portable::kernels};
+}
 
-template <class Job, class Storage>
-Task task_for(const Job& job, int64_t units, int64_t cost) {
-  Task task{run_portable<Job, Storage>, &job, units, cost};
-#if PPOOL_X86_TARGETS
-  static const bool avx512 = has_avx512(), avx2 = has_avx2();
-  if (avx512) {
-    task.run = run_avx512<Job, Storage>;
-  } else if (avx2) {
-    task.run = run_avx2<Job, Storage>;
-  }
-#endif
-  return task;
+const InstructionSet& chosen() {
+  static const InstructionSet set = choose();
+  return set;
+}
+
+bool is_known(DType dtype) {
+  return dtype == DType::kFloat32 || dtype == DType::kFloat64 || dtype == DType::kFloat16 ||
+         dtype == DType::kBFloat16;
 }
 
 template <class Job>
-Task task_for(const Job& job, DType dtype, int64_t units, int64_t cost) {
-  switch (dtype) {
-    case DType::kFloat32:
-      return task_for<Job, float>(job, units, cost);
-    case DType::kFloat64:
-      // Each element calls the C library, which no instruction set changes.
-      return Task{run_portable<Job, double>, &job, units, cost};
-    case DType::kFloat16:
-      return task_for<Job, Half>(job, units, cost);
-    case DType::kBFloat16:
-      return task_for<Job, BFloat16>(job, units, cost);
-  }
-  return Task{nullptr, &job, 0, 0};
+Task task(Run Kernels::*kernel, const Job& job, DType dtype, int64_t units, int64_t cost) {
+  const bool wide = dtype == DType::kFloat64;
+  const Kernels& kernels = wide ? portable::double_kernels : *chosen().kernels;
+  return Task{is_known(dtype) ? kernels.*kernel : nullptr, &job, dtype, units, cost};
 }
 
-// A unit is a pooled row.
-template <class Job>
-Task pooling_task(const Job& job, DType dtype) {
-  const Plane plane(job.pool);
-  const int64_t rows = job.pool.n * job.pool.c * plane.out_height;
-  return task_for(job, dtype, rows, plane.out_width * plane.taps());
+// Element visits of one pooled row.
+int64_t row_cost(const Pool2d& pool) {
+  return pooled_size(pool, 1) * pool.kernel[0] * pool.kernel[1];
 }
+
+int64_t planes(const Pool2d& pool) { return pool.n * pool.c; }
 
 }  // namespace
 
-Task plan(const ForwardJob& job, DType dtype) { return pooling_task(job, dtype); }
+void* thread_memory(size_t bytes) {
+  struct Block {
+    std::unique_ptr<char[]> memory;
+    size_t bytes = 0;
+  };
+  thread_local Block block;
+  const size_t wanted = bytes + kAlignment;
+  if (block.bytes < wanted) {
+    block.bytes = 0;
+    block.memory.reset();
+    block.memory.reset(new char[wanted]);
+    block.bytes = wanted;
+  }
+  void* start = block.memory.get();
+  size_t room = block.bytes;
+  return std::align(kAlignment, bytes, start, room);
+}
 
-Task plan(const UnitJob& job, DType dtype) { return pooling_task(job, dtype); }
+Task plan(const ForwardJob& job, DType dtype) {
+  const int64_t rows = planes(job.pool) * pooled_size(job.pool, 0);
+  return task(&Kernels::forward, job, dtype, rows, row_cost(job.pool));
+}
+
+Task plan(const UnitJob& job, DType dtype) {
+  const int64_t rows = planes(job.pool) * pooled_size(job.pool, 0);
+  return task(&Kernels::unit, job, dtype, rows, row_cost(job.pool));
+}
 
 Task plan(const BackwardJob& job, DType dtype) {
-  const Plane plane(job.pool);
-  return task_for(job, dtype, job.pool.n * job.pool.c, plane.pooled() * plane.taps());
+  const int64_t cost = pooled_size(job.pool, 0) * row_cost(job.pool);
+  return task(&Kernels::backward, job, dtype, planes(job.pool), cost);
+}
+
+Task plan(const UnitBackwardJob& job, DType dtype) {
+  const int64_t cost = pooled_size(job.pool, 0) * row_cost(job.pool);
+  return task(&Kernels::unit_backward, job, dtype, planes(job.pool), cost);
 }
 
 Task plan(const ResizeArgMaxJob& job, DType dtype) {
-  return task_for(job, dtype, job.n * job.out_h, job.classes * job.out_w);
+  const int64_t cost = job.classes * job.out_w;
+  return task(&Kernels::resize_argmax, job, dtype, job.n * job.out_h, cost);
 }
 
-const char* instruction_set() {
-#if PPOOL_X86_TARGETS
-  if (has_avx512()) return "avx512";
-  if (has_avx2()) return "avx2";
-#endif
-  return "portable";
-}
+const char* instruction_set() { return chosen().name; }
 
 }  // namespace ppool

@@ -13,8 +13,9 @@ namespace ppool {
 // Work cut into `units` independent parts; any division of them gives the same bits. `run` does
 // [begin, end) and may throw std::bad_alloc. `cost` is the element visits of one unit.
 struct Task {
-  void (*run)(const void* job, int64_t begin, int64_t end);
+  void (*run)(const void* job, DType dtype, int64_t begin, int64_t end);
   const void* job;
+  DType dtype;
   int64_t units;
   int64_t cost;
 };
@@ -23,9 +24,11 @@ struct Task {
 Task plan(const ForwardJob& job, DType dtype);
 Task plan(const UnitJob& job, DType dtype);
 Task plan(const BackwardJob& job, DType dtype);
+Task plan(const UnitBackwardJob& job, DType dtype);
 Task plan(const ResizeArgMaxJob& job, DType dtype);
 
-// The instruction set the kernels use on this processor: "avx512", "avx2" or "portable".
+// The instruction set the kernels use: "avx512", "avx2" or "portable"; the best that the processor
+// has, or the lesser one that the environment variable PPOOL_ISA names.
 const char* instruction_set();
 
 // A task cut into parts, which threads may run in any order.
@@ -41,7 +44,7 @@ class Parts {
 
   void run(int64_t index) noexcept {
     try {
-      task_.run(task_.job, begin(index), begin(index + 1));
+      task_.run(task_.job, task_.dtype, begin(index), begin(index + 1));
     } catch (const std::bad_alloc&) {
       out_of_memory_ = true;
     }

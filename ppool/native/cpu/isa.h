@@ -1,0 +1,36 @@
+// The kernels' entry points, compiled once for each instruction set, and which sets there are.
+#ifndef PPOOL_CPU_ISA_H_
+#define PPOOL_CPU_ISA_H_
+
+#include "../ppool_params.h"
+
+// One file must be able to hold code for a processor that the rest of the library does not need.
+#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__)
+#define PPOOL_X86_TARGETS 1
+#endif
+
+namespace ppool {
+
+// Does units [begin, end) of a job on tensors of one element type; may throw std::bad_alloc.
+using Run = void (*)(const void* job, DType dtype, int64_t begin, int64_t end);
+
+struct Kernels {
+  Run forward, unit, backward, unit_backward, resize_argmax;
+};
+
+namespace portable {
+extern const Kernels kernels;
+extern const Kernels double_kernels;  // for float64, on any processor
+}  // namespace portable
+#if PPOOL_X86_TARGETS
+namespace avx2 {
+extern const Kernels kernels;
+}
+namespace avx512 {
+extern const Kernels kernels;
+}
+#endif
+
+}  // namespace ppool
+
+#endif  // PPOOL_CPU_ISA_H_

@@ -1,0 +1,27 @@
+// The kernels compiled for AVX2.
+#include "isa.h"
+
+#if PPOOL_X86_TARGETS
+#include <immintrin.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <optional>
+#include <type_traits>
+
+#include "../ppool_jobs.h"
+#include "../ppool_storage.h"
+#include "scratch.h"
+
+// Whatever is shared with the rest of the library stays above this line: the linker keeps one copy
+// of an inline function, and it must run on any processor.
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,f16c")
+#define PPOOL_ISA avx2
+#include "kernels.h"
+#include "vec_avx2.h"
+
+const ppool::Kernels ppool::avx2::kernels = kernels_with<Floats>();
+#pragma GCC pop_options
+#endif

@@ -1,0 +1,93 @@
+// Eight floats in an AVX2 register.
+#ifndef PPOOL_CPU_VEC_AVX2_H_
+#define PPOOL_CPU_VEC_AVX2_H_
+
+#include <immintrin.h>
+
+#include "../ppool_math.h"
+
+namespace ppool::PPOOL_ISA {
+
+struct Floats {
+  using Real = float;
+  using F = __m256;
+  static constexpr int kLanes = 8;
+
+  static F set(float value) { return _mm256_set1_ps(value); }
+  static F load(const float* from) { return _mm256_loadu_ps(from); }
+  static void store(float* to, F v) { _mm256_storeu_ps(to, v); }
+
+  // b where either is NaN.
+  static F min(F a, F b) { return _mm256_min_ps(a, b); }
+  static F max(F a, F b) { return _mm256_max_ps(a, b); }
+  static F mul_add(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
+
+  // yes where a < b, else no.
+  static F if_less(F a, F b, F yes, F no) {
+    return _mm256_blendv_ps(no, yes, _mm256_cmp_ps(a, b, _CMP_LT_OQ));
+  }
+
+  // A bit for each lane where a >= b holds, or does not; with NaN it does not.
+  static unsigned at_least(F a, F b) {
+    return static_cast<unsigned>(_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GE_OQ)));
+  }
+  static unsigned not_at_least(F a, F b) {
+    return static_cast<unsigned>(_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_NGE_UQ)));
+  }
+
+  // v in the lanes that have their bit set, else 0.
+  static F keep(unsigned lanes, F v) {
+    const __m256i bits = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    const __m256i wanted = _mm256_and_si256(_mm256_set1_epi32(static_cast<int>(lanes)), bits);
+    return _mm256_and_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(wanted, bits)), v);
+  }
+
+  static F inverse(F v) { return set(1) / v; }
+
+  // v / largest from the inverse of the latter; exactly 1 where they are equal.
+  static F ratio(F v, F largest, F inverse) { return if_less(v, largest, v * inverse, set(1)); }
+
+  // log2 of a normal v > 0, as Log2 says; any number below -125 for less.
+  static F log2(F v) {
+    const __m256i bits = _mm256_castps_si256(v);
+    const __m256i one = _mm256_castps_si256(set(1));
+    const __m256i exponent = _mm256_srai_epi32(_mm256_sub_epi32(bits, one), 23);
+    const __m256i mantissa = _mm256_and_si256(bits, _mm256_set1_epi32(0x007fffff));
+    const F u = _mm256_castsi256_ps(_mm256_or_si256(mantissa, one)) - set(1);
+    F p = set(Log2::kFactors[0]);
+#pragma GCC unroll 8
+    for (int i = 1; i < Log2::kCount; ++i) p = mul_add(p, u, set(Log2::kFactors[i]));
+    return mul_add(p, u, _mm256_cvtepi32_ps(exponent));
+  }
+
+  // 2^z for z <= 126, as Exp2 says; 0 for z < -126.
+  static F exp2(F z) {
+    const F whole = _mm256_floor_ps(z);
+    const F f = z - whole;
+    F p = set(Exp2::kFactors[0]);
+#pragma GCC unroll 8
+    for (int i = 1; i < Exp2::kCount; ++i) p = mul_add(p, f, set(Exp2::kFactors[i]));
+    const __m256i shift = _mm256_slli_epi32(_mm256_cvttps_epi32(whole), 23);
+    const __m256i bits = _mm256_castps_si256(mul_add(p, f, set(1)));
+    const F power = _mm256_castsi256_ps(_mm256_add_epi32(bits, shift));
+    return _mm256_and_ps(_mm256_cmp_ps(z, set(-126), _CMP_GE_OQ), power);
+  }
+
+  // r^alpha for 0 <= r <= 1 and alpha > 0, with 0 for a zero.
+  static F power(F r, F alpha) {
+    const F positive = _mm256_cmp_ps(r, set(0), _CMP_GT_OQ);
+    return _mm256_and_ps(positive, exp2(alpha * log2(r)));
+  }
+
+  static float sum(F v) {
+    alignas(32) float lanes[kLanes];
+    _mm256_store_ps(lanes, v);
+    float total = 0;
+    for (float lane : lanes) total += lane;
+    return total;
+  }
+};
+
+}  // namespace ppool::PPOOL_ISA
+
+#endif  // PPOOL_CPU_VEC_AVX2_H_

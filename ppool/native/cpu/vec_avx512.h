@@ -1,0 +1,77 @@
+// Sixteen floats in an AVX-512 register.
+#ifndef PPOOL_CPU_VEC_AVX512_H_
+#define PPOOL_CPU_VEC_AVX512_H_
+
+#include <immintrin.h>
+
+#include "../ppool_math.h"
+
+namespace ppool::PPOOL_ISA {
+
+struct Floats {
+  using Real = float;
+  using F = __m512;
+  static constexpr int kLanes = 16;
+
+  static F set(float value) { return _mm512_set1_ps(value); }
+  static F load(const float* from) { return _mm512_loadu_ps(from); }
+  static void store(float* to, F v) { _mm512_storeu_ps(to, v); }
+
+  // b where either is NaN.
+  static F min(F a, F b) { return _mm512_min_ps(a, b); }
+  static F max(F a, F b) { return _mm512_max_ps(a, b); }
+  static F mul_add(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+
+  // yes where a < b, else no.
+  static F if_less(F a, F b, F yes, F no) {
+    return _mm512_mask_mov_ps(no, _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), yes);
+  }
+
+  // A bit for each lane where a >= b holds, or does not; with NaN it does not.
+  static unsigned at_least(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ); }
+  static unsigned not_at_least(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_NGE_UQ); }
+
+  // v in the lanes that have their bit set, else 0.
+  static F keep(unsigned lanes, F v) {
+    return _mm512_maskz_mov_ps(static_cast<__mmask16>(lanes), v);
+  }
+
+  // 1/v of a normal v with a normal inverse: an estimate of 14 bits and one Newton step.
+  static F inverse(F v) {
+    const F estimate = _mm512_rcp14_ps(v);
+    const F error = _mm512_fnmadd_ps(v, estimate, set(1));
+    return _mm512_fmadd_ps(estimate, error, estimate);
+  }
+
+  // v / largest from the inverse of the latter; exactly 1 where they are equal.
+  static F ratio(F v, F largest, F inverse) {
+    return _mm512_mask_mul_ps(set(1), _mm512_cmp_ps_mask(v, largest, _CMP_LT_OQ), v, inverse);
+  }
+
+  // log2 of v >= 0, as Log2 says; minus infinity at 0.
+  static F log2(F v) {
+    const F u = _mm512_getmant_ps(v, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_zero) - set(1);
+    F p = set(Log2::kFactors[0]);
+#pragma GCC unroll 8
+    for (int i = 1; i < Log2::kCount; ++i) p = mul_add(p, u, set(Log2::kFactors[i]));
+    return mul_add(p, u, _mm512_getexp_ps(v));
+  }
+
+  // 2^z for z <= 126, as Exp2 says.
+  static F exp2(F z) {
+    const F f = _mm512_reduce_ps(z, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+    F p = set(Exp2::kFactors[0]);
+#pragma GCC unroll 8
+    for (int i = 1; i < Exp2::kCount; ++i) p = mul_add(p, f, set(Exp2::kFactors[i]));
+    return _mm512_scalef_ps(mul_add(p, f, set(1)), z);
+  }
+
+  // r^alpha for 0 <= r <= 1 and alpha > 0, with 0 for a zero.
+  static F power(F r, F alpha) { return exp2(alpha * log2(r)); }
+
+  static float sum(F v) { return _mm512_reduce_add_ps(v); }
+};
+
+}  // namespace ppool::PPOOL_ISA
+
+#endif  // PPOOL_CPU_VEC_AVX512_H_

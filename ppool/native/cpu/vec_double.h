@@ -1,0 +1,39 @@
+// One double, with the C library's logarithms: the arithmetic of float64 tensors.
+#ifndef PPOOL_CPU_VEC_DOUBLE_H_
+#define PPOOL_CPU_VEC_DOUBLE_H_
+
+#include <cmath>
+
+namespace ppool::PPOOL_ISA {
+
+struct Double {
+  using Real = double;
+  using F = double;
+  static constexpr int kLanes = 1;
+
+  static F set(double value) { return value; }
+  static F load(const double* from) { return *from; }
+  static void store(double* to, F v) { *to = v; }
+
+  // b where either is NaN.
+  static F min(F a, F b) { return a < b ? a : b; }
+  static F max(F a, F b) { return a > b ? a : b; }
+  static F mul_add(F a, F b, F c) { return a * b + c; }
+
+  static F if_less(F a, F b, F yes, F no) { return a < b ? yes : no; }
+  static unsigned at_least(F a, F b) { return a >= b; }
+  static unsigned not_at_least(F a, F b) { return !(a >= b); }
+  static F keep(unsigned lanes, F v) { return lanes != 0 ? v : 0; }
+
+  static F inverse(F v) { return 1 / v; }
+  static F ratio(F v, F largest, F) { return v / largest; }
+  static F log2(F v) { return std::log2(v); }
+  static F exp2(F z) { return std::exp2(z); }
+  static F power(F r, F alpha) { return std::exp2(alpha * std::log2(r)); }
+
+  static double sum(F v) { return v; }
+};
+
+}  // namespace ppool::PPOOL_ISA
+
+#endif  // PPOOL_CPU_VEC_DOUBLE_H_

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from training.dice import Dice
 from training.pages import (
     PAGE_CLASSES,
     FontLibrary,
@@ -21,7 +22,6 @@ from training.pages import (
 )
 from training.pages.camera import without_unseen
 from training.pages.classes import DESK, LINE, PAPER, PICTURE, TEXT
-from training.pages.dice import Dice
 from training.pages.draw import installed_fonts
 from training.pages.frame import Frame, Placing
 from training.pages.photos import PHOTO_NAMES, TEXTURE_NAMES, Photos

@@ -13,10 +13,11 @@ import cv2
 import numpy as np
 from rich.progress import track
 
+from training.dataset import Sample
+from training.fields import Image
 from training.pages.classes import PAGE_CLASSES
-from training.pages.draw import Page, draw_page, installed_fonts
+from training.pages.draw import draw_page, installed_fonts
 from training.pages.photos import load_photos
-from training.pages.textures import Image
 
 __all__ = ["GENERATOR_VERSION", "PageDataset", "write_dataset"]
 
@@ -132,6 +133,8 @@ class PageDataset:
             another size than its image, or a label outside :data:`PAGE_CLASSES`.
     """
 
+    classes = PAGE_CLASSES
+
     def __init__(self, folder: Path) -> None:
         self.paths = sorted((folder / "images").glob("*.png"))
         if not self.paths:
@@ -143,7 +146,7 @@ class PageDataset:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index: int) -> Page:
+    def __getitem__(self, index: int) -> Sample:
         path = self.paths[index]
         image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
         mask_path = _mask_path(path)
@@ -163,4 +166,4 @@ class PageDataset:
             raise ValueError(
                 f"{mask_path}: expected labels 0 to {len(PAGE_CLASSES) - 1}, got {mask.max()}"
             )
-        return Page(image.astype(np.uint8), mask.astype(np.uint8))
+        return Sample(image.astype(np.uint8), mask.astype(np.uint8))

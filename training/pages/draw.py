@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 
 import cv2
 import numpy as np
 
+from training.dataset import Sample
+from training.dice import Dice
+from training.fields import Field
 from training.pages.camera import Camera, without_unseen
-from training.pages.dice import Dice
 from training.pages.fonts import FontLibrary
 from training.pages.frame import Frame, Placing
 from training.pages.layout import compose, compose_spread, photograph
 from training.pages.pictures import picture
 from training.pages.sheet import Sheet
-from training.pages.textures import Field, Image, desk
+from training.pages.textures import desk
 
-__all__ = ["Page", "draw_page", "installed_fonts"]
-
-
-@dataclass(frozen=True)
-class Page:
-    """A photo of a page and its exact labels.
-
-    Attributes:
-        image: uint8 [H, W, 3], RGB.
-        mask: uint8 [H, W], an index into :data:`training.pages.PAGE_CLASSES` per pixel.
-    """
-
-    image: Image
-    mask: Image
+__all__ = ["draw_page", "installed_fonts"]
 
 
 @lru_cache(maxsize=1)
@@ -39,7 +28,7 @@ def installed_fonts() -> FontLibrary:
     return FontLibrary.find()
 
 
-def draw_page(seed: int, fonts: FontLibrary | None = None) -> Page:
+def draw_page(seed: int, fonts: FontLibrary | None = None) -> Sample:
     """Draw the page of a seed; the same seed and fonts give the same page.
 
     Args:
@@ -70,7 +59,7 @@ def draw_page(seed: int, fonts: FontLibrary | None = None) -> Page:
     camera = Camera.draw(dice, body, kinds)
     seen = camera.view(dice, frame.rgb, size)
     mask = without_unseen(frame.label(size, camera.spread), seen, camera.noise)
-    return Page(camera.record(dice, seen), mask)
+    return Sample(camera.record(dice, seen), mask)
 
 
 def _body(dice: Dice, longer: float) -> float:

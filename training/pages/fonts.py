@@ -24,7 +24,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from training.pages.dice import Dice
+from training.dice import Dice
 from training.pages.words import PROBES
 
 __all__ = ["FontFace", "FontLibrary"]

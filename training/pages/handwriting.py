@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from training.dice import Color, Dice
 from training.pages.classes import HANDWRITING
-from training.pages.dice import Color, Dice
 from training.pages.fonts import FontFace, FontLibrary
 from training.pages.sheet import Box, Ink, Sheet, text_alpha
 

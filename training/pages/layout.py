@@ -8,16 +8,17 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
+from training.dice import Dice
+from training.fields import noise, resized
 from training.pages import pictures
 from training.pages.blocks import BLOCKS
 from training.pages.classes import LINE, TEXT
-from training.pages.dice import Dice
 from training.pages.fonts import FontLibrary
 from training.pages.handwriting import Hand
 from training.pages.press import Press
 from training.pages.sheet import Box, Ink, Sheet
 from training.pages.stamps import press_stamp
-from training.pages.textures import noise, paper, resized
+from training.pages.textures import paper
 from training.pages.words import SCRIPT_WEIGHTS, Writer
 
 __all__ = ["compose", "compose_spread", "photograph"]

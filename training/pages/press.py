@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from PIL import ImageFont
 
-from training.pages.dice import Dice
+from training.dice import Dice
 from training.pages.fonts import FontFace, FontLibrary
 from training.pages.sheet import Box, Ink, Sheet, text_alpha
 from training.pages.words import Writer

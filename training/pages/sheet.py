@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image as PillowImage
 from PIL import ImageDraw, ImageFont
 
+from training.dice import Color
+from training.fields import Image, as_image
 from training.pages.classes import HANDWRITING, LINE, PICTURE, STAMP, TEXT
-from training.pages.dice import Color
-from training.pages.textures import Image, as_image
 
 __all__ = ["PLANES", "Box", "Ink", "Sheet", "text_alpha"]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from training.dice import Color, Dice
+from training.fields import Image, as_image, noise
 from training.pages.classes import STAMP
-from training.pages.dice import Color, Dice
 from training.pages.fonts import FontFace, FontLibrary
 from training.pages.sheet import Ink, Sheet, text_alpha
-from training.pages.textures import Image, as_image, noise
 from training.pages.words import Writer
 
 __all__ = ["press_stamp"]

@@ -1,4 +1,4 @@
-"""Seeded choices, in the words a page generator thinks in."""
+"""Seeded choices, in the words a generator thinks in."""
 
 from __future__ import annotations
 

@@ -1,0 +1,53 @@
+"""Chooses colours: any class may have any, as long as it can be told from what is behind it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from training.dice import Color, Dice
+from training.fineshapes.canvas import Canvas, Surface
+
+__all__ = ["Box", "Painter"]
+
+Box = tuple[float, float, float, float]
+
+
+class Painter:
+    """A canvas, a source of choices and the few colours all things of the scene share."""
+
+    def __init__(self, dice: Dice, canvas: Canvas) -> None:
+        self.dice = dice
+        self.canvas = canvas
+        self._palette = [dice.color(15, 240) for _ in range(dice.whole(4, 7))]
+        # Half of all things outdoors are some grey.
+        self._palette += [_grey(dice.whole(15, 240)) for _ in range(dice.whole(2, 4))]
+
+    def paint(self, label: int, box: Box | None = None, texture: int = 0) -> int:
+        """A new surface of class ``label``.
+
+        Args:
+            label: class id.
+            box: where it will be drawn, (left, top, right, bottom): the colour is chosen among a
+                few so as to stand out there.
+            texture: which of the canvas's textures it has.
+        """
+        tried = [self.dice.tint(self.dice.pick(self._palette), 14) for _ in range(5)]
+        behind = self.canvas.behind(box) if box else []
+        color = max(tried, key=lambda c: min((_distance(c, b) for b in behind), default=0.0))
+        spread = self.dice.log_between(4, 40) if texture else 6.0
+        other = self.dice.tint(color, spread)
+        return self.canvas.add(Surface(label, color, other, texture))
+
+    def textured(self, label: int, box: Box | None = None) -> int:
+        """A new surface with any of the canvas's textures."""
+        return self.paint(label, box, self.dice.whole(1, self.canvas.textures - 1))
+
+
+def _grey(level: int) -> Color:
+    return level, level, level
+
+
+def _distance(a: Color, b: Color) -> float:
+    """Difference of brightness mostly, of hue a little: 60 is plain to see, more adds nothing."""
+    difference = np.subtract(a, b)
+    return min(60.0, float(abs(difference.mean()) + 0.3 * difference.std()))

@@ -16,12 +16,17 @@ from typing import Annotated
 
 import typer
 import uvicorn
+from rich.console import Console
+from rich.table import Table
 
 from service.app import create_app
 from service.engine import Engine
+from service.fleet import Fleet
 from service.logs import configure_logging
+from service.metrics import Metrics
 from service.models import model_files
 from service.settings import Settings, load_settings
+from service.workers import launch_process
 
 __all__ = ["main"]
 
@@ -29,8 +34,10 @@ _logger = logging.getLogger("ppool.service")
 
 _cli = typer.Typer(add_completion=False, rich_markup_mode=None)
 
+_COMMANDS = {"serve", "tune"}
 
-@_cli.command()
+
+@_cli.command(epilog="Also: ppool-serve tune --help.")
 def serve(
     model: Annotated[
         list[Path] | None,
@@ -72,9 +79,54 @@ def serve(
     _run(settings, listener)
 
 
+@_cli.command()
+def tune(
+    model: Annotated[Path | None, typer.Argument(help="ONNX file; none: the shipped one.")] = None,
+    seconds: Annotated[float, typer.Option(help="Time to spend on it.")] = 30.0,
+    config: Annotated[
+        Path | None, typer.Option(envvar="PPOOL_CONFIG", help="Settings file, TOML.")
+    ] = None,
+) -> None:
+    """Measure which workers, threads and batch size are fastest here, and print the table.
+
+    What the settings fix stays fixed.
+    """
+    try:
+        settings = load_settings(config, model=[model] if model else None, tune_seconds=0)
+        fleet = asyncio.run(_tuned(settings, seconds))
+    except ValueError as error:
+        _complain(str(error))
+        raise SystemExit(2) from error
+    table = Table("workers", "threads", "batch", "images/s")
+    for cell in fleet.cells:
+        best = "bold" if cell.plan == fleet.plan else None
+        numbers = (cell.plan.workers, cell.plan.threads, cell.plan.batch)
+        table.add_row(*map(str, numbers), f"{cell.images_per_second:.1f}", style=best)
+    plan = fleet.plan
+    console = Console()
+    console.print(table)
+    console.print(
+        f"PPOOL_WORKERS={plan.workers} PPOOL_THREADS={plan.threads} "
+        f"PPOOL_MAX_BATCH_SIZE={plan.batch}"
+    )
+
+
 def main() -> None:
-    """Entry point of ``ppool-serve`` and ``python -m service``."""
-    _cli(prog_name="ppool-serve")
+    """Entry point of ``ppool-serve`` and ``python -m service``; to serve needs no command."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] not in _COMMANDS:
+        arguments.insert(0, "serve")
+    _cli(arguments, prog_name="ppool-serve")
+
+
+async def _tuned(settings: Settings, seconds: float) -> Fleet:
+    fleet = Fleet(settings, launch_process, lambda: None, lambda *_: None, Metrics())
+    try:
+        await fleet.start()
+        await fleet.tune(seconds, thorough=True)
+    finally:
+        await fleet.close()
+    return fleet
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -82,7 +82,7 @@ class Settings(BaseSettings):
         (), description="WIDTHxHEIGHT of photos to warm up for; none: 256x256 or the model's only"
     )
     tune_seconds: float = Field(
-        0.3, ge=0, le=60, description="time at start to measure what is not set; 0: do not"
+        0.2, ge=0, le=60, description="time at start to measure what is not set; 0: do not"
     )
 
     max_requests: int = Field(256, ge=1, description="requests being answered at a time")

@@ -21,9 +21,9 @@ from onnx import (
 
 from ppool.metadata import METADATA_KEY, ModelMetadata, Stage
 from ppool.onnx_ops import DOMAIN, PLUGIN_ATTRIBUTES, function_bodies
-from ppool.runtime import ALPHA_SWITCH
+from ppool.runtime import ALPHA_SWITCH, LOGITS, LOGITS_SWITCH
 
-__all__ = ["assemble", "lint", "save_whole"]
+__all__ = ["assemble", "lint", "offer_logits", "save_whole"]
 
 
 def assemble(model: ModelProto, description: ModelMetadata) -> ModelProto:
@@ -41,6 +41,7 @@ def assemble(model: ModelProto, description: ModelMetadata) -> ModelProto:
             # The exporter names every output of the schema; a node must list those of its body.
             del node.output[len(bodies[node.op_type].output) :]
     _put_alpha_behind_switch(model.graph, description.stages)
+    offer_logits(model.graph, len(description.classes))
     model.functions.extend(body for name, body in bodies.items() if name in used)
     model.producer_name, model.producer_version = "ppool", version("ppool")
     helper.set_model_props(model, {METADATA_KEY: description.to_json()})
@@ -67,7 +68,8 @@ def _put_alpha_behind_switch(graph: GraphProto, stages: Sequence[Stage]) -> None
         others = set().union(*(nodes for name, nodes in needed.items() if name != stage.output))
         own = sorted(needed[stage.output] - others)
         _name_sizes(outputs[stage.output], stage.name)
-        switch = _switch([graph.node[index] for index in own], outputs[stage.output], stage)
+        nodes = [graph.node[index] for index in own]
+        switch = _switch(nodes, outputs[stage.output], ALPHA_SWITCH, stage.channels)
         # In place of the last of them: all their inputs are there by then, and freed after it.
         graph.node[own[-1]].CopyFrom(switch)
         for index in own[:-1]:
@@ -78,8 +80,26 @@ def _put_alpha_behind_switch(graph: GraphProto, stages: Sequence[Stage]) -> None
     del graph.node[:], graph.value_info[:]
     graph.node.extend(nodes)
     graph.value_info.extend(values)
-    graph.input.append(helper.make_tensor_value_info(ALPHA_SWITCH, TensorProto.BOOL, []))
-    graph.initializer.append(numpy_helper.from_array(np.array(True), ALPHA_SWITCH))
+    _add_switch(graph, ALPHA_SWITCH)
+
+
+def offer_logits(graph: GraphProto, classes: int) -> None:
+    """Add the output ``logits``, behind a switch of its own: what a mask blended of tiles needs."""
+    (last,) = (node for node in graph.node if node.op_type == "ResizeArgMax")
+    sizes = [f"{LOGITS}_{axis}" for axis in ("batch", "height", "width")]
+    output = helper.make_tensor_value_info(
+        LOGITS, TensorProto.FLOAT, [sizes[0], classes, sizes[1], sizes[2]]
+    )
+    # Half-precision networks, too, give float32; of float32 this makes the copy an If needs.
+    cast = helper.make_node("Cast", [last.input[0]], [LOGITS], to=TensorProto.FLOAT)
+    graph.node.append(_switch([cast], output, LOGITS_SWITCH, classes))
+    graph.output.append(output)
+    _add_switch(graph, LOGITS_SWITCH)
+
+
+def _add_switch(graph: GraphProto, name: str) -> None:
+    graph.input.append(helper.make_tensor_value_info(name, TensorProto.BOOL, []))
+    graph.initializer.append(numpy_helper.from_array(np.array(True), name))
 
 
 def _ancestors(graph: GraphProto, output: str) -> set[int]:
@@ -99,13 +119,15 @@ def _name_sizes(output: ValueInfoProto, stage: str) -> None:
     sizes[2].dim_param, sizes[3].dim_param = f"{stage}_height", f"{stage}_width"
 
 
-def _switch(nodes: Sequence[NodeProto], output: ValueInfoProto, stage: Stage) -> NodeProto:
+def _switch(
+    nodes: Sequence[NodeProto], output: ValueInfoProto, switch: str, channels: int
+) -> NodeProto:
     """An If that gives ``output``, or [0, channels, 0, 0] where nobody asked for it."""
     computed = ValueInfoProto()
     computed.CopyFrom(output)
     computed.name = f"{output.name}/computed"
     nodes[-1].output[0] = computed.name
-    nothing = np.zeros((0, stage.channels, 0, 0), np.float32)
+    nothing = np.zeros((0, channels, 0, 0), np.float32)
     empty = helper.make_tensor_value_info(
         f"{output.name}/empty", TensorProto.FLOAT, list(nothing.shape)
     )
@@ -114,7 +136,7 @@ def _switch(nodes: Sequence[NodeProto], output: ValueInfoProto, stage: Stage) ->
     )
     return helper.make_node(
         "If",
-        [ALPHA_SWITCH],
+        [switch],
         [output.name],
         name=output.name,
         then_branch=helper.make_graph(nodes, f"{output.name}/asked", [], [computed]),

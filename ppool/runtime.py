@@ -20,12 +20,14 @@ from numpy.typing import NDArray
 from ppool._library import custom_ops_library
 from ppool.metadata import METADATA_KEY, ModelMetadata
 
-__all__ = ["ALPHA_SWITCH", "Session", "make_session"]
+__all__ = ["ALPHA_SWITCH", "LOGITS", "LOGITS_SWITCH", "Session", "make_session"]
 
 # Optional bool input of exported models. ONNX Runtime executes every node of a graph whatever is
 # fetched (RunOptions.only_execute_path_to_fetches acts in training builds only), so the alpha maps
 # stand behind an If on this input.
 ALPHA_SWITCH = "alpha_wanted"
+# The same for the output ``logits``, float32 [N, K, h, w].
+LOGITS, LOGITS_SWITCH = "logits", "logits_wanted"
 
 _logger = logging.getLogger("ppool")
 
@@ -51,8 +53,13 @@ class Session:
     reason: str
     metadata: ModelMetadata
 
+    @property
+    def offers_logits(self) -> bool:
+        """Whether ``logits`` can be asked for; files of earlier versions have none."""
+        return any(entry.name == LOGITS for entry in self.session.get_outputs())
+
     def run(self, outputs: Sequence[str], feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
-        """Compute the named outputs; alpha maps that are not among them are not computed.
+        """Compute the named outputs; alpha maps and logits are not unless they are among them.
 
         A network that only takes one image at a time is run once for each.
 
@@ -61,9 +68,13 @@ class Session:
             feeds: ``image``, uint8 [N, H, W, 3] RGB.
         """
         feeds = dict(feeds)
-        if any(entry.name == ALPHA_SWITCH for entry in self.session.get_overridable_initializers()):
-            wanted = any(stage.output in outputs for stage in self.metadata.stages)
-            feeds[ALPHA_SWITCH] = np.array(wanted)
+        wanted = {
+            ALPHA_SWITCH: any(stage.output in outputs for stage in self.metadata.stages),
+            LOGITS_SWITCH: LOGITS in outputs,
+        }
+        for entry in self.session.get_overridable_initializers():
+            if entry.name in wanted:
+                feeds[entry.name] = np.array(wanted[entry.name])
         images = feeds["image"]
         if len(images) > 1 and self.session.get_inputs()[0].shape[0] == 1:
             singles = [self.session.run(list(outputs), feeds | {"image": i[None]}) for i in images]

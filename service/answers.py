@@ -46,6 +46,7 @@ class Answer:
     alpha: Alpha
     overlay: bool
     rle: bool
+    tile: bool = False
 
 
 @dataclass(frozen=True)

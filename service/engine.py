@@ -29,7 +29,7 @@ from service.images import ImageLimits, probe
 from service.metrics import BucketState, Build, Metrics, WorkerState
 from service.protocol import Run, Task
 from service.settings import Settings
-from service.shapes import padded_shape
+from service.shapes import padded_shape, tiled_shape
 from service.workers import Launch, Worker, WorkerLost, launch_process
 
 __all__ = ["Engine", "Journey"]
@@ -62,6 +62,7 @@ class _Key(NamedTuple):
     height: int
     width: int
     alpha: bool
+    tile: bool = False
 
 
 @dataclass(eq=False)
@@ -221,12 +222,15 @@ class Engine:
         else:
             width, height = probe(task.data, self.limits)
         policy = served.model.metadata.input
-        inner = policy.reduced(height, width)
+        tile = task.answer.tile
+        inner = (height, width) if tile else policy.reduced(height, width)
+        padded = tiled_shape if tile else padded_shape
         key = _Key(
             served.handle,
             served.model.name,
-            *padded_shape(*inner, policy),
+            *padded(*inner, policy),
             alpha=task.answer.alpha != "none",
+            tile=tile,
         )
         result: asyncio.Future[Encoded] = asyncio.get_running_loop().create_future()
         item = _Item(task, served, inner[0] * inner[1], journey, result)
@@ -366,7 +370,7 @@ class Engine:
 
 
 def _cost_size(key: _Key) -> tuple[Hashable, float]:
-    return (key.handle, key.alpha), float(key.height * key.width)
+    return (key.handle, key.alpha, key.tile), float(key.height * key.width)
 
 
 def _fail(item: _Item, error: ServiceError) -> None:

@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppool.metadata import Stage
-from ppool.runtime import Session, make_session
+from ppool.runtime import LOGITS, Session, make_session
 from service.answers import Encoded, Segmentation, encode
-from service.errors import InternalError, Overloaded, ServiceError
+from service.errors import BadRequest, InternalError, Overloaded, ServiceError
 from service.images import ImageLimits, decode
 from service.models import Model
 from service.protocol import Task
 from service.shapes import pad
+from service.tiles import segment_tiles
 
 __all__ = ["Segmenter", "load_segmenter"]
 
@@ -55,6 +56,8 @@ class Segmenter:
             return InternalError()
 
     def _segment(self, tasks: Sequence[Task], limits: ImageLimits) -> list[Encoded | ServiceError]:
+        if tasks[0].answer.tile:
+            return [self._segment_tiles(task, limits) for task in tasks]
         photos = [self._decode(task, limits) for task in tasks]
         padded = [photo.padded for photo in photos if isinstance(photo, _Photo)]
         stages = self.model.metadata.stages if tasks[0].answer.alpha != "none" else ()
@@ -71,6 +74,28 @@ class Segmenter:
             else:
                 results.append(photo)
         return results
+
+    def _segment_tiles(self, task: Task, limits: ImageLimits) -> Encoded | ServiceError:
+        if not self.session.offers_logits:
+            return BadRequest("This model cannot do mode=tile: its file offers no logits.")
+        start = time.monotonic()
+        try:
+            photo = decode(task.data, limits)
+        except ServiceError as error:
+            return error
+        decoded = time.monotonic()
+        mask = segment_tiles(
+            photo.image,
+            self.model.metadata.input,
+            lambda window: self._infer((LOGITS,), window[None])[0][0],
+        )
+        inferred = time.monotonic()
+        found = Segmentation(self.model, photo.width, photo.height, mask, {})
+        result = encode(found, task.name, task.data, task.answer, limits)
+        result.seconds["decode"] = decoded - start
+        result.seconds["infer"] = inferred - decoded
+        result.seconds["encode"] = time.monotonic() - inferred
+        return result
 
     def probe(self, height: int, width: int, batch: int, seconds: float) -> tuple[float, float]:
         """Run batches of grey images for ``seconds``, and at least once.

@@ -42,6 +42,11 @@ class SegmentQuery(BaseModel, extra="forbid"):
         "or all of them as float16 (NPZ, ZIP)",
     )
     overlay: bool = Field(False, description="blend the class colours over the photo (PNG, ZIP)")
+    mode: Literal["resize", "tile"] = Field(
+        "resize",
+        description="what becomes of a photo larger than the model's input: made smaller, or "
+        "segmented at full resolution in overlapping windows, which takes longer (no alpha)",
+    )
     mask: Literal["png", "rle"] = Field("png", description="how the JSON answer carries the mask")
     timeout_ms: int | None = Field(
         None,
@@ -121,6 +126,8 @@ def _parameters() -> list[dict[str, Any]]:
 
 
 def _negotiate(request: Request, query: SegmentQuery, count: int) -> Answer:
+    if query.mode == "tile" and query.alpha != "none":
+        raise BadRequest("There are no alpha maps with mode=tile; leave one of the two out.")
     rle = query.mask == "rle"
     available = offers(count, query.alpha, overlay=query.overlay, rle=rle)
     if not available:
@@ -134,7 +141,7 @@ def _negotiate(request: Request, query: SegmentQuery, count: int) -> Answer:
         raise NotAcceptable(
             f"This answer is available as {', '.join(available)}; Accept was {accept!r}.", available
         )
-    return Answer(media, query.alpha, query.overlay, rle)
+    return Answer(media, query.alpha, query.overlay, rle, tile=query.mode == "tile")
 
 
 async def _answer(

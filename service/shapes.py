@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from ppool.metadata import InputPolicy
 
-__all__ = ["pad", "padded_shape", "padded_side"]
+__all__ = ["pad", "padded_shape", "padded_side", "tiled_shape"]
 
 
 def padded_side(side: int, policy: InputPolicy) -> int:
@@ -29,6 +29,12 @@ def padded_side(side: int, policy: InputPolicy) -> int:
 def padded_shape(height: int, width: int, policy: InputPolicy) -> tuple[int, int]:
     """Height and width after padding: on the ladder, or the policy's one size."""
     return policy.size or (padded_side(height, policy), padded_side(width, policy))
+
+
+def tiled_shape(height: int, width: int, policy: InputPolicy) -> tuple[int, int]:
+    """Height and width in whole windows: what segmenting a photo in windows costs grows with it."""
+    high, wide = policy.size or (policy.max_side, policy.max_side)
+    return _ceil_div(height, high) * high, _ceil_div(width, wide) * wide
 
 
 def pad(image: NDArray[np.uint8], policy: InputPolicy) -> NDArray[np.uint8]:

@@ -21,7 +21,8 @@ from ppool import PPool2d
 from ppool._library import custom_ops_library
 from ppool.metadata import LabelClass, ModelMetadata
 from ppool.onnx_ops import DOMAIN
-from ppool.runtime import ALPHA_SWITCH, Session, make_session
+from ppool.reference import resize_argmax_reference
+from ppool.runtime import ALPHA_SWITCH, LOGITS_SWITCH, Session, make_session
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
 CLASSES = ["paper", "ink", "desk", "rule"]
@@ -197,9 +198,9 @@ def test_each_pooling_is_one_node_and_batch_norm_is_folded(exported: Exported) -
     assert nodes["PPoolUnit"] == 3
     assert nodes["ResizeArgMax"] == 1
     assert nodes["BatchNormalization"] == 0
-    assert nodes["If"] == 3
+    assert nodes["If"] == 4  # three alpha maps and the logits
     assert {body.name for body in model.functions} == {"PPoolUnit", "ResizeArgMax"}
-    assert [entry.name for entry in model.graph.input] == ["image", ALPHA_SWITCH]
+    assert [entry.name for entry in model.graph.input] == ["image", ALPHA_SWITCH, LOGITS_SWITCH]
 
 
 def test_no_path_of_the_exporting_machine_is_in_the_file(exported: Exported) -> None:
@@ -228,7 +229,7 @@ def test_the_lint_names_a_node_that_leaves_an_attribute_out(exported: Exported) 
         lint(model)
 
 
-def test_a_network_without_ppool_has_a_mask_only(tmp_path: Path) -> None:
+def test_a_network_without_ppool_has_mask_and_logits_only(tmp_path: Path) -> None:
     network = nn.Sequential(nn.Conv2d(3, 2, 3, padding=1), nn.MaxPool2d(2))
     classes = [LabelClass(0, "no", "#000000"), LabelClass(1, "yes", "#ffffff")]
     path = tmp_path / "plain.onnx"
@@ -242,7 +243,10 @@ def test_a_network_without_ppool_has_a_mask_only(tmp_path: Path) -> None:
     image = photos(1, 32, 32)
     found = session.run(["mask"], {"image": image})[0]
     assert np.count_nonzero(found != by_pytorch(network, image)["mask"]) <= 1
-    assert [entry.name for entry in session.session.get_outputs()] == ["mask"]
+    assert [entry.name for entry in session.session.get_outputs()] == ["mask", "logits"]
+    (logits,) = session.run(["logits"], {"image": image})
+    assert logits.shape == (1, 2, 16, 16)
+    assert np.count_nonzero(found != resize_argmax_reference(logits, (32, 32))) <= 1
 
 
 def test_a_file_that_disagrees_with_pytorch_never_appears(

@@ -283,3 +283,15 @@ def test_the_same_image_gives_the_same_bytes_among_any_neighbours(
             assert [answer.result().content for answer in pending] == expected
         assert client.metric('ppool_batch_size_sum{model="tiny"}') == 3 * len(bodies)
         assert client.metric('ppool_batch_size_count{model="tiny"}') < 3 * len(bodies)
+
+
+def test_tiles_have_no_alpha_maps(client: Client) -> None:
+    answer = client.segment(encoded(photo()), "?mode=tile&alpha=maps", accept=JSON)
+    assert answer.status_code == 400
+    assert "leave one" in answer.json()["detail"]
+
+
+def test_a_model_without_logits_says_that_it_cannot_tile(client: Client) -> None:
+    answer = client.segment(encoded(photo(400, 300)), "?mode=tile")
+    assert answer.status_code == 400
+    assert "offers no logits" in answer.json()["detail"]

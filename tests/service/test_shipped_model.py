@@ -119,3 +119,14 @@ def test_native_and_portable_kernels_differ_in_at_most_one_pixel_of_100_000() ->
         different += int((masks[0] != masks[1]).sum())
         total += masks[0].size
     assert different <= total / 100_000
+
+
+def test_tiles_of_a_page_agree_with_the_page_in_one_piece(shipped: Client) -> None:
+    page = Image.fromarray(data.page()).convert("RGB").resize((1000, 500))
+    wide = np.concatenate((np.asarray(page),) * 2, axis=1)
+    answer = shipped.segment(encoded(wide), "?mode=tile")
+    assert answer.status_code == 200
+    tiled = np.asarray(Image.open(io.BytesIO(answer.content)))
+    assert tiled.shape == wide.shape[:2]
+    # Far from the seam that windows of 1024 pixels leave, and from the page's double.
+    assert np.mean(tiled[:, :600] == mask_of(shipped, np.asarray(page))[:, :600]) > 0.95

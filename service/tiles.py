@@ -1,0 +1,175 @@
+"""Photos larger than the network's input: overlapping windows, blended on logits, strip by strip.
+
+Logits of one row of windows are held at a time, so memory grows with the photo's width only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain, pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ppool.metadata import InputPolicy
+
+__all__ = ["segment_tiles"]
+
+Logits = NDArray[np.float32]
+# Logits, [K, h, w], of a window, uint8 [H, W, 3].
+Network = Callable[[NDArray[np.uint8]], Logits]
+
+# Share of a window that it has in common with the next one.
+_OVERLAP = 0.25
+
+
+def segment_tiles(
+    image: NDArray[np.uint8], policy: InputPolicy, network: Network
+) -> NDArray[np.uint8]:
+    """Class ids of a photo, uint8 [H, W], at its full resolution.
+
+    Where windows overlap, their logits are averaged with weights that fall to the window's edge;
+    elsewhere the mask is what the network finds in the whole photo, as far as it sees no further
+    than the window.
+
+    Args:
+        image: The photo, RGB, uint8 [H, W, 3].
+        policy: Windows are of its one size, else squares of ``max_side``.
+        network: The same stride for every window, a whole number of pixels each way.
+
+    Raises:
+        ValueError: if the logits do not lie on a grid of whole pixels.
+    """
+    height, width = image.shape[:2]
+    side = -(-policy.max_side // policy.multiple) * policy.multiple
+    window = policy.size or (
+        min(side, -(-height // policy.multiple) * policy.multiple),
+        min(side, -(-width // policy.multiple) * policy.multiple),
+    )
+    padded = _padded(image, window)
+    first = network(padded[: window[0], : window[1]])
+    stride = window[0] // first.shape[1], window[1] // first.shape[2]
+    if (stride[0] * first.shape[1], stride[1] * first.shape[2]) != window:
+        raise ValueError(
+            f"network: expected logits on a grid of whole pixels, got {list(first.shape[1:])!r} "
+            f"for a window of {list(window)!r}"
+        )
+    rows, columns = (
+        _starts(length, extent, math.lcm(step, policy.multiple))
+        for length, extent, step in zip((height, width), window, stride, strict=True)
+    )
+    padded = _padded(image, (rows[-1] + window[0], columns[-1] + window[1]))
+
+    def logits(row: int, column: int) -> Logits:
+        if not (row or column):
+            return first
+        top, left = row * stride[0], column * stride[1]
+        return network(padded[top : top + window[0], left : left + window[1]])
+
+    classes, high, wide = first.shape
+    grid = _Grid(
+        classes,
+        high,
+        wide,
+        rows=[start // stride[0] for start in rows],
+        columns=[start // stride[1] for start in columns],
+    )
+    labels = np.concatenate(list(_labels(_blended(grid, logits), stride)))
+    return labels[:height, :width]
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """Windows of ``classes`` x ``high`` x ``wide`` logits, beginning at these rows and columns."""
+
+    classes: int
+    high: int
+    wide: int
+    rows: list[int]
+    columns: list[int]
+
+
+def _padded(image: NDArray[np.uint8], least: tuple[int, int]) -> NDArray[np.uint8]:
+    """The last row and column repeated until both sides are at least that long."""
+    bottom, right = (max(0, want - had) for want, had in zip(least, image.shape, strict=False))
+    return np.pad(image, ((0, bottom), (0, right), (0, 0)), "edge") if bottom or right else image
+
+
+def _starts(length: int, window: int, grid: int) -> list[int]:
+    """Where windows begin along one axis: on the grid, the last one reaching the end.
+
+    Example:
+        >>> _starts(1000, 256, 16)
+        [0, 192, 384, 576, 752]
+    """
+    step = max(int(window * (1 - _OVERLAP)) // grid * grid, grid)
+    last = -(-max(length - window, 0) // grid) * grid
+    return [*range(0, last, step), last]
+
+
+def _blended(grid: _Grid, windows: Callable[[int, int], Logits]) -> Iterator[Logits]:
+    """The logits of the whole image, [K, rows, columns], from top to bottom.
+
+    Args:
+        grid: Where the windows lie.
+        windows: The logits of the window that begins at a row and column of logits.
+    """
+    weight = np.outer(_ramp(grid.high), _ramp(grid.wide))
+    extent = grid.high, grid.columns[-1] + grid.wide
+    sums, weights = np.zeros((grid.classes, *extent), np.float32), np.zeros(extent, np.float32)
+    for row, following in pairwise((*grid.rows, grid.rows[-1] + grid.high)):
+        for column in grid.columns:
+            place = slice(column, column + grid.wide)
+            sums[:, :, place] += windows(row, column) * weight
+            weights[:, place] += weight
+        done = following - row
+        yield sums[:, :done] / weights[:done]
+        # What the windows of the next row share with these moves up.
+        for held in (sums, weights):
+            held[..., : grid.high - done, :] = held[..., done:, :].copy()
+            held[..., grid.high - done :, :] = 0
+
+
+def _ramp(length: int) -> Logits:
+    """Weights along one axis of a window: 1 in the middle, falling over the overlap."""
+    distance = np.minimum(np.arange(length), np.arange(length)[::-1]) + 1
+    return np.minimum(distance / (length * _OVERLAP + 1), 1).astype(np.float32)
+
+
+def _labels(strips: Iterator[Logits], stride: tuple[int, int]) -> Iterator[NDArray[np.uint8]]:
+    """Each strip resized by the stride, as the file's own ``ResizeArgMax`` does, and labelled."""
+    block = next(strips)
+    above = block[:, :1]
+    for following in chain(strips, [None]):
+        below = block[:, -1:] if following is None else following[:, :1]
+        yield _label(np.concatenate((above, block, below), axis=1), stride)
+        if following is not None:
+            above, block = block[:, -1:], following
+
+
+def _label(logits: Logits, stride: tuple[int, int]) -> NDArray[np.uint8]:
+    """Labels of the rows between the first and the last, which are there to interpolate with."""
+    logits = np.concatenate((logits[..., :1], logits, logits[..., -1:]), axis=2)
+    best: Logits | None = None
+    for index, coarse in enumerate(logits):
+        plane = _stretched(_stretched(coarse, stride[0], 0), stride[1], 1)
+        if best is None:
+            best, label = plane, np.zeros(plane.shape, np.uint8)
+        else:
+            label[plane > best] = index  # strictly: the first class keeps a tie
+            best = np.maximum(best, plane)
+    return label
+
+
+def _stretched(plane: Logits, step: int, axis: int) -> Logits:
+    """Half-pixel bilinear resizing by a whole number; the outermost rows are context only."""
+    count = plane.shape[axis] - 2
+    position = (np.arange(count * step) + 0.5) / step + 0.5
+    low = position.astype(np.intp)
+    share = (position - low).astype(np.float32)
+    share = share[:, None] if axis == 0 else share
+    if step == 1:
+        return plane.take(low, axis)
+    return plane.take(low, axis) * (1 - share) + plane.take(low + 1, axis) * share

@@ -1,0 +1,91 @@
+"""Large photos in windows: the same mask as in one piece, wherever the network sees no seam."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from ppool.metadata import InputPolicy
+from ppool.reference import resize_argmax_reference
+from service.tiles import segment_tiles
+from tests.service.harness import photo
+
+CLASSES = 4
+
+
+def pooled(image: NDArray[np.uint8], stride: int) -> NDArray[np.float32]:
+    """A network that sees exactly ``stride`` pixels each way: logits by the mean of each cell."""
+    height, width = (size // stride for size in image.shape[:2])
+    cells = image[: height * stride, : width * stride].astype(np.float32) / 255
+    means = cells.reshape(height, stride, width, stride, 3).mean((1, 3))
+    return np.stack([np.cos(k + 7 * means.sum(2)) for k in range(CLASSES)]).astype(np.float32)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    height=st.integers(1, 150),
+    width=st.integers(1, 150),
+    stride=st.sampled_from([1, 2, 4]),
+    multiple=st.sampled_from([1, 4, 8]),
+)
+def test_a_network_that_sees_no_seam_gives_the_mask_of_the_whole(
+    height: int, width: int, stride: int, multiple: int
+) -> None:
+    image = photo(width, height, seed=height)
+    policy = InputPolicy(max_side=32, multiple=multiple * stride)
+    mask = segment_tiles(image, policy, lambda window: pooled(window, stride))
+    bottom, right = (-side % (multiple * stride) + 32 for side in (height, width))
+    padded = np.pad(image, ((0, bottom), (0, right), (0, 0)), "edge")
+    logits = pooled(padded, stride)
+    whole = resize_argmax_reference(logits[None], np.array(logits.shape[1:]) * stride)[0]
+    assert mask.shape == (height, width)
+    # At the far edges the two interpolate with different padding.
+    inner = np.s_[: max(height - stride, 0), : max(width - stride, 0)]
+    # Float32 and float64 may break a tie differently.
+    assert np.count_nonzero((mask != whole[:height, :width])[inner]) <= 0.002 * mask.size
+
+
+def test_windows_overlap_and_have_the_policys_size() -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def network(window: NDArray[np.uint8]) -> NDArray[np.float32]:
+        seen.append(window.shape)
+        return pooled(window, 4)
+
+    segment_tiles(photo(200, 90), InputPolicy.fixed(height=48, width=64), network)
+    assert set(seen) == {(48, 64, 3)}
+    assert len(seen) == 3 * 4
+
+
+def test_a_photo_smaller_than_a_window_is_one_window() -> None:
+    seen: list[Any] = []
+
+    def network(window: NDArray[np.uint8]) -> NDArray[np.float32]:
+        seen.append(window.shape)
+        return pooled(window, 2)
+
+    assert segment_tiles(photo(30, 17), InputPolicy(64, 8), network).shape == (17, 30)
+    assert seen == [(24, 32, 3)]
+
+
+def test_a_seam_is_crossed_gradually() -> None:
+    """A network that disagrees with itself between two windows: the change lies in the overlap."""
+    answers = iter((1.0, -1.0))
+
+    def network(window: NDArray[np.uint8]) -> NDArray[np.float32]:
+        plane = np.full(window.shape[:2], next(answers), np.float32)
+        return np.stack((plane, -plane))
+
+    mask = segment_tiles(photo(112, 64), InputPolicy(64, 16), network)
+    assert (mask[:, :48] == 0).all()
+    assert (mask[:, 64:] == 1).all()
+    assert (mask[:, 55] == 0).all()
+    assert (mask[:, 57] == 1).all()
+
+
+def test_logits_off_the_pixel_grid_are_refused() -> None:
+    with pytest.raises(ValueError, match="grid of whole pixels"):
+        segment_tiles(photo(40, 40), InputPolicy(32, 1), lambda _: np.zeros((2, 5, 5), np.float32))

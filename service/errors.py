@@ -60,6 +60,10 @@ class ServiceError(Exception):
         self.headers: dict[str, str] = {}
         self.members: dict[str, Any] = {}
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Workers send errors, and subclasses take other arguments than the message."""
+        return _restored, (type(self), self.__dict__)
+
     @classmethod
     def reason(cls) -> str:
         """The class name as a slug, such as ``too-large``: in ``type`` and in the metrics."""
@@ -170,3 +174,9 @@ class DeadlinePassed(ServiceError):
             f"The time limit passed in the stage {stage!r}. Retry later or send a smaller request."
         )
         self.members["stage"] = stage
+
+
+def _restored(kind: type[ServiceError], state: dict[str, Any]) -> ServiceError:
+    error = kind.__new__(kind, state["detail"])
+    error.__dict__.update(state)
+    return error

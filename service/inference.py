@@ -42,18 +42,14 @@ class Segmenter:
         """
         try:
             return self._segment(tasks, limits)
-        except Exception:
-            if len(tasks) == 1:
-                raise
-            # One of them is to blame; the others are to have their masks.
-            return [self._alone(task, limits) for task in tasks]
-
-    def _alone(self, task: Task, limits: ImageLimits) -> Encoded | ServiceError:
-        try:
-            return self._segment((task,), limits)[0]
-        except Exception:
+        except Exception as error:
+            if len(tasks) > 1:
+                # One of them is to blame; the others are to have their masks.
+                return [self.segment((task,), limits)[0] for task in tasks]
+            if isinstance(error, ServiceError):
+                return [error]
             _logger.exception("inference failed")
-            return InternalError()
+            return [InternalError()]
 
     def _segment(self, tasks: Sequence[Task], limits: ImageLimits) -> list[Encoded | ServiceError]:
         if tasks[0].answer.tile:

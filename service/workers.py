@@ -205,6 +205,10 @@ class Worker:
                 else:
                     reply.set_result(value)
         except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        except Exception:  # whatever it sent, it is not to be trusted with more
+            _logger.exception("worker %s sent what cannot be read", self.name)
+        finally:
             # Before the callers learn of it, or they would try again here.
             self.up = False
             self._lose()

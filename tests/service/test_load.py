@@ -213,6 +213,18 @@ def test_a_failing_inference_is_a_500_without_its_cause_and_the_worker_goes_on(
         assert client.segment(BODY).status_code == 200
 
 
+def test_a_device_without_memory_for_one_image_is_a_429(
+    serving: Serving, gated: Segmenter, gate: Gate
+) -> None:
+    def full(*_: Any) -> Any:
+        raise RuntimeError("Failed to allocate memory for requested buffer of size 1")
+
+    with serving(gated, workers=1) as client:
+        gate._run = full
+        answer = client.segment(BODY)
+        assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
+
+
 def test_a_wrong_number_of_results_is_noticed(
     serving: Serving, gated: Segmenter, gate: Gate
 ) -> None:

@@ -1,0 +1,91 @@
+"""A batch in one worker: memory that runs out, and one photo that fails."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from service import inference
+from service.answers import NPZ, PNG, Answer, Encoded
+from service.errors import CorruptImage, InternalError, Overloaded
+from service.images import ImageLimits
+from service.inference import Segmenter
+from service.protocol import Task
+from tests.service.harness import Gate, encoded, photo
+
+LIMITS = ImageLimits(max_pixels=10**6, max_side_pixels=10**4, max_frames=1)
+MASK = Answer(PNG, "none", overlay=False, rle=False)
+
+
+def tasks(count: int) -> list[Task]:
+    return [Task("image", encoded(photo(seed=seed)), MASK) for seed in range(count)]
+
+
+def contents(results: Sequence[Any]) -> list[Mapping[str, bytes]]:
+    assert all(isinstance(result, Encoded) for result in results)
+    return [result.files for result in results]
+
+
+class SmallDevice(Gate):
+    """Has memory for ``most`` images at a time."""
+
+    most = 2
+
+    def run(self, outputs: Sequence[str], feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        if len(feeds["image"]) > self.most:
+            self.sizes.append(-len(feeds["image"]))
+            raise RuntimeError("CUDA failure 2: out of memory ; GPU=0")
+        return super().run(outputs, feeds)
+
+
+def test_out_of_memory_halves_the_batch_and_changes_no_mask(segmenter: Segmenter) -> None:
+    device = SmallDevice(segmenter.session)
+    small = dataclasses.replace(segmenter, session=device)
+    assert contents(small.segment(tasks(7), LIMITS)) == contents(
+        [segmenter.segment([task], LIMITS)[0] for task in tasks(7)]
+    )
+    assert device.sizes == [-7, -3, 1, 2, -4, 2, 2]
+
+
+def test_one_image_too_many_for_the_device_is_to_come_back_later(segmenter: Segmenter) -> None:
+    device = SmallDevice(segmenter.session)
+    device.most = 0
+    small = dataclasses.replace(segmenter, session=device)
+    assert [type(result) for result in small.segment(tasks(2), LIMITS)] == [Overloaded] * 2
+
+
+def test_a_broken_photo_costs_its_neighbours_nothing(segmenter: Segmenter) -> None:
+    batch = tasks(3)
+    batch[1] = Task("image", batch[1].data[:60], MASK)
+    first, broken, last = segmenter.segment(batch, LIMITS)
+    assert isinstance(broken, CorruptImage)
+    whole = segmenter.segment(tasks(3), LIMITS)
+    assert contents([first, last]) == contents([whole[0], whole[2]])
+
+
+def test_a_photo_that_fails_unforeseen_fails_alone(
+    segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = inference.pad
+
+    def fussy(image: NDArray[np.uint8], policy: Any) -> NDArray[np.uint8]:
+        if image[0, 0, 0] == 1:
+            raise RuntimeError
+        padded: NDArray[np.uint8] = real(image, policy)
+        return padded
+
+    monkeypatch.setattr(inference, "pad", fussy)
+    odd = Task("image", encoded(np.ones((40, 60, 3), np.uint8)), MASK)
+    first, failed, last = segmenter.segment([tasks(1)[0], odd, tasks(2)[1]], LIMITS)
+    assert isinstance(failed, InternalError)
+    assert contents([first, last]) == contents(segmenter.segment(tasks(2), LIMITS))
+
+
+def test_alpha_is_cropped_to_the_photo(segmenter: Segmenter) -> None:
+    answer = Answer(NPZ, "full", overlay=False, rle=False)
+    (result,) = segmenter.segment([Task("image", encoded(photo(50, 37)), answer)], LIMITS)
+    assert isinstance(result, Encoded)
+    assert set(result.seconds) == {"decode", "infer", "encode"}

@@ -1,5 +1,6 @@
 """The networks, with pooling injected."""
 
+from models._layers import PretrainedNetwork
 from models._pooling import list_poolings
 from models._registry import create_model, list_models, original_pooling
 from models.checkpoint import Checkpoint
@@ -8,6 +9,7 @@ from models.weights import LoadReport, load_weights
 __all__ = [
     "Checkpoint",
     "LoadReport",
+    "PretrainedNetwork",
     "create_model",
     "list_models",
     "list_poolings",

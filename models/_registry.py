@@ -12,6 +12,7 @@ from models.deeplab_largefov import DeepLabLargeFOV
 from models.deeplabv3_xception import DeepLabv3Xception
 from models.fcn8s_inceptionv2 import FCN8sInceptionv2
 from models.resnet50 import ResNet50
+from models.small import ResNetSmall, VGGSmall
 from models.unet_small import unet_small
 from models.vgg16 import VGG16
 from models.weights import load_weights
@@ -24,7 +25,9 @@ _PRETRAINED: dict[str, type[PretrainedNetwork]] = {
     "deeplabv3_xception": DeepLabv3Xception,
     "fcn8s_inceptionv2": FCN8sInceptionv2,
     "resnet50": ResNet50,
+    "resnet_small": ResNetSmall,
     "vgg16": VGG16,
+    "vgg_small": VGGSmall,
 }
 _MODELS: dict[str, Callable[..., nn.Module]] = {**_PRETRAINED, "unet_small": unet_small}
 

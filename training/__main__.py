@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -13,25 +14,29 @@ from rich.console import Console
 
 from models import Checkpoint, list_poolings
 from training import compare as comparison
+from training.dataset import SegmentationDataset
+from training.datasets import DATASETS, open_dataset
 from training.evaluate import BAND, Normalisation, evaluate
 from training.figure_command import figures
-from training.pages import Page, PageDataset, write_dataset
+from training.memory import InMemory
+from training.pages import PageDataset, write_dataset
+from training.processes import processes
 from training.provenance import provenance
-from training.recipe import Recipe
-from training.train import train
+from training.recipe import PAGES, RECIPES, Recipe
+from training.table_command import table
+from training.train import Runtime, train
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
 console = Console()
 
-app.add_typer(figures, name="figure")
-
-DEFAULTS = Recipe()
-
-Data = Annotated[Path, typer.Option(help="Folder written by `ppool-train pages`.")]
+Data = Annotated[Path, typer.Option(help="Folder of the data, as of `ppool-train pages`.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for results.")]
-Iterations = Annotated[int, typer.Option(help="Optimiser steps.")]
-BatchSize = Annotated[int, typer.Option(help="Crops a step.")]
+Iterations = Annotated[int | None, typer.Option(help="Optimiser steps; default the recipe's.")]
+BatchSize = Annotated[int | None, typer.Option(help="Crops a step; default the recipe's.")]
 Threads = Annotated[int, typer.Option(help="CPU threads; 0 leaves PyTorch's default.")]
+
+app.add_typer(figures, name="figure")
+app.command()(table)
 
 
 @app.command()
@@ -49,28 +54,57 @@ def pages(
 def run(
     data: Data,
     output: Output,
-    network: Annotated[str, typer.Option(help="Name of the network.")] = DEFAULTS.network,
+    recipe: Annotated[
+        str, typer.Option(help=f"{' or '.join(RECIPES)}, or a file such as a run's recipe.json.")
+    ] = "pages",
+    dataset: Annotated[
+        str | None, typer.Option(help=f"pages, {', '.join(DATASETS)}; default the recipe's.")
+    ] = None,
+    network: Annotated[str | None, typer.Option(help="Default the recipe's.")] = None,
     pooling: Annotated[
-        str, typer.Option(help=f"One of: {', '.join(list_poolings())}.")
-    ] = DEFAULTS.pooling,
-    seed: Annotated[int, typer.Option(help="Decides weights and batches.")] = DEFAULTS.seed,
-    iterations: Iterations = DEFAULTS.iterations,
-    batch_size: BatchSize = DEFAULTS.batch_size,
+        str | None, typer.Option(help=f"One of: {', '.join(list_poolings())}.")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="File of classification weights to start from.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Decides weights and batches.")] = None,
+    iterations: Iterations = None,
+    batch_size: BatchSize = None,
+    precision: Annotated[
+        str | None, typer.Option(help="float32, or autocast to bfloat16 or float16.")
+    ] = None,
+    accumulate: Annotated[
+        int | None, typer.Option(help="Parts in which a batch is computed, to save memory.")
+    ] = None,
     threads: Threads = 0,
+    workers: Annotated[int, typer.Option(help="Threads that read images ahead.")] = 0,
+    tensorboard: Annotated[bool, typer.Option(help="Also write curves for TensorBoard.")] = False,
 ) -> None:
-    """Train one network; continues where an earlier call stopped."""
+    """Train one network; continues where an earlier call stopped.
+
+    Every setting of a run is in one recipe; the options replace single ones. For several GPUs or
+    processes: `torchrun --nproc-per-node N -m training run ...`.
+    """
     _use_threads(threads)
-    recipe = replace(
-        DEFAULTS,
-        network=network,
-        pooling=pooling,
-        seed=seed,
-        iterations=iterations,
-        batch_size=batch_size,
-    )
-    checkpoint = train(recipe, *_load(data), output)
-    console.print(comparison.table({pooling: [checkpoint.training]}))
-    console.print(f"wrote {output / 'checkpoint.pt'}")
+    asked = {
+        "dataset": dataset,
+        "network": network,
+        "pooling": pooling,
+        "weights": weights,
+        "seed": seed,
+        "iterations": iterations,
+        "batch_size": batch_size,
+        "precision": precision,
+        "accumulate": accumulate,
+    }
+    base = RECIPES[recipe] if recipe in RECIPES else Recipe.load(Path(recipe))
+    settings = replace(base, **_given(asked))
+    runtime = Runtime(workers, tensorboard)
+    with processes() as group:
+        checkpoint = train(settings, *_load(settings.dataset, data), output, runtime=runtime)
+    if group.rank == 0:
+        console.print(comparison.table({str(settings.pooling): [checkpoint.training]}))
+        console.print(f"wrote {output / 'checkpoint.pt'}")
 
 
 @app.command()
@@ -105,15 +139,15 @@ def compare(
     pooling: Annotated[
         list[str] | None, typer.Option(help="May be repeated; default ppool and max.")
     ] = None,
-    iterations: Iterations = DEFAULTS.iterations,
-    batch_size: BatchSize = DEFAULTS.batch_size,
+    iterations: Iterations = None,
+    batch_size: BatchSize = None,
     threads: Threads = 0,
 ) -> None:
     """Train with several poolings and seeds and print the table; resumable run by run."""
     _use_threads(threads)
-    recipe = replace(DEFAULTS, iterations=iterations, batch_size=batch_size)
-    poolings = pooling or ["ppool", "max"]
-    results = comparison.compare(recipe, poolings, range(seeds), _load(data), output)
+    recipe = replace(PAGES, **_given({"iterations": iterations, "batch_size": batch_size}))
+    recipes = {name: replace(recipe, pooling=name) for name in pooling or ["ppool", "max"]}
+    results = comparison.compare(recipes, range(seeds), _load("pages", data), output)
     console.print(comparison.table(results))
 
 
@@ -122,10 +156,16 @@ def _use_threads(threads: int) -> None:
         torch.set_num_threads(threads)
 
 
-def _load(data: Path) -> tuple[list[Page], list[Page]]:
-    """Both splits in memory: crops are drawn from every page again and again."""
-    training, held_out = PageDataset(data / "train"), PageDataset(data / "val")
-    return [training[i] for i in range(len(training))], [held_out[i] for i in range(len(held_out))]
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _load(dataset: str, data: Path) -> tuple[SegmentationDataset, SegmentationDataset]:
+    """Both splits; pages in memory, for crops are drawn from every page again and again."""
+    if dataset == "pages":
+        training, held_out = (InMemory.of(PageDataset(data / split)) for split in ("train", "val"))
+        return training, held_out
+    return open_dataset(dataset, data, "train"), open_dataset(dataset, data, "val")
 
 
 def main() -> None:

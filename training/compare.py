@@ -1,4 +1,4 @@
-"""The same network, data and recipe with several poolings and seeds, as one table."""
+"""Several recipes with several seeds on the same data, as one table."""
 
 from __future__ import annotations
 
@@ -11,39 +11,51 @@ from typing import Any
 
 from rich.table import Table
 
-from training.pages import Page
+from training.dataset import SegmentationDataset
 from training.recipe import Recipe
-from training.train import train
+from training.train import Runtime, train
 
-__all__ = ["compare", "table"]
+__all__ = ["Records", "compare", "per_cent", "run_all", "table"]
+
+Records = dict[str, list[Mapping[str, Any]]]
+"""For each recipe's name the training record of every seed."""
+
+
+def run_all(
+    recipes: Mapping[str, Recipe],
+    seeds: Sequence[int],
+    data: tuple[SegmentationDataset, SegmentationDataset],
+    output: Path,
+    runtime: Runtime | None = None,
+) -> Records:
+    """Train every (recipe, seed), resuming what is begun and skipping what is done.
+
+    Args:
+        recipes: Settings by name; their seeds are not used.
+        seeds: One run a seed.
+        data: Images to train on and held-out images.
+        output: Folder that holds one folder a run, ``<name>-<seed>``.
+        runtime: How to run.
+
+    """
+    results: Records = {name: [] for name in recipes}
+    for seed in seeds:
+        for name, recipe in recipes.items():
+            run = replace(recipe, seed=seed)
+            checkpoint = train(run, *data, output / f"{name}-{seed}", runtime=runtime)
+            results[name].append(checkpoint.training)
+    return results
 
 
 def compare(
-    recipe: Recipe,
-    poolings: Sequence[str],
+    recipes: Mapping[str, Recipe],
     seeds: Sequence[int],
-    data: tuple[Sequence[Page], Sequence[Page]],
+    data: tuple[SegmentationDataset, SegmentationDataset],
     output: Path,
-) -> dict[str, list[Mapping[str, Any]]]:
-    """Train every (pooling, seed), resuming what is begun and skipping what is done.
-
-    Args:
-        recipe: Settings all runs share.
-        poolings: Names of :func:`models.list_poolings`.
-        seeds: One run a seed.
-        data: Training pages and held-out pages.
-        output: Folder that holds one folder a run, ``<pooling>-<seed>``.
-
-    Returns:
-        For each pooling the training record of every run; also written to
-        ``output/results.json``.
-    """
-    results: dict[str, list[Mapping[str, Any]]] = {pooling: [] for pooling in poolings}
-    for seed in seeds:
-        for pooling in poolings:
-            run = replace(recipe, pooling=pooling, seed=seed)
-            checkpoint = train(run, *data, output / f"{pooling}-{seed}")
-            results[pooling].append(checkpoint.training)
+    runtime: Runtime | None = None,
+) -> Records:
+    """As :func:`run_all`, and write the records to ``output/results.json``."""
+    results = run_all(recipes, seeds, data, output, runtime)
     (output / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     return results
 
@@ -51,22 +63,27 @@ def compare(
 def table(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
     """Held-out IoU in per cent for each class: mean and standard deviation over seeds."""
     runs = next(iter(results.values()))
-    columns = [f"{pooling} ({len(records)} seeds)" for pooling, records in results.items()]
-    grid = Table("class", *columns, title="IoU on held-out drawn pages, %")
+    columns = [f"{name} ({len(records)} seeds)" for name, records in results.items()]
+    grid = Table("class", *columns, title="IoU on held-out images, %")
     for name in runs[0]["held_out"]["iou"]:
-        cells = (_cell([r["held_out"]["iou"][name] for r in runs]) for runs in results.values())
+        cells = (per_cent([r["held_out"]["iou"][name] for r in runs]) for runs in results.values())
         grid.add_row(name, *cells)
     grid.add_section()
-    for name, key in (("mean IoU", "mean_iou"), ("pixel accuracy", "pixel_accuracy")):
+    for name, key in (
+        ("mean IoU", "mean_iou"),
+        ("mean IoU along boundaries", "boundary_iou"),
+        ("pixel accuracy", "pixel_accuracy"),
+    ):
         grid.add_row(
-            name, *(_cell([r["held_out"][key] for r in runs]) for runs in results.values())
+            name, *(per_cent([r["held_out"][key] for r in runs]) for runs in results.values())
         )
     return grid
 
 
-def _cell(values: Sequence[float | None]) -> str:
+def per_cent(values: Sequence[float | None], *, sign: str = "") -> str:
+    """Mean and standard deviation of shares, in per cent; ``-`` if there is none."""
     found = [100 * value for value in values if value is not None]
     if not found:
         return "-"
     spread = f" ± {stdev(found):.1f}" if len(found) > 1 else ""
-    return f"{mean(found):.1f}{spread}"
+    return f"{mean(found):{sign}.1f}{spread}"

@@ -2,54 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from training.evaluate import IGNORE
-from training.pages import Page
+from training.dataset import IGNORE, SegmentationDataset
+from training.recipe import Recipe
 
-__all__ = ["CropSampler"]
+__all__ = ["Batch", "CropSampler", "batches"]
+
+Batch = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 
 class CropSampler:
-    """Draws batches from pages held in memory.
+    """Draws the batches of a recipe from a data set.
 
     Batch ``i`` is a function of ``(seed, i)`` alone, so a resumed run sees what an uninterrupted
-    one would have seen.
+    one would have seen, and so do several processes that share it.
+
+    Raises:
+        ValueError: if the data set is empty.
     """
 
-    def __init__(self, pages: Sequence[Page], *, crop: int, batch_size: int, seed: int) -> None:
-        if not pages:
-            raise ValueError("pages: expected at least one, got none")
-        self.pages = pages
-        self.crop = crop
-        self.batch_size = batch_size
-        self.seed = seed
+    def __init__(self, dataset: SegmentationDataset, recipe: Recipe) -> None:
+        if not len(dataset):
+            raise ValueError("data set: expected at least one image, got none")
+        self.dataset = dataset
+        self.recipe = recipe
 
-    def batch(self, iteration: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    def batch(self, iteration: int) -> Batch:
         """Images uint8 [N, crop, crop, 3] and masks uint8 [N, crop, crop]; 255 is outside."""
-        rng = np.random.default_rng((self.seed, iteration))
-        crops = [self._crop(rng) for _ in range(self.batch_size)]
+        rng = np.random.default_rng((self.recipe.seed, iteration))
+        crops = [self._crop(rng) for _ in range(self.recipe.batch_size)]
         images, masks = zip(*crops, strict=True)
         return np.stack(images), np.stack(masks)
 
-    def _crop(self, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        page = self.pages[int(rng.integers(len(self.pages)))]
-        height, width = page.mask.shape
-        size = self.crop
+    def _crop(self, rng: np.random.Generator) -> Batch:
+        sample = self.dataset[int(rng.integers(len(self.dataset)))]
+        height, width = sample.mask.shape
+        size = self.recipe.crop
         top = rng.integers(max(height - size, 0) + 1)
         left = rng.integers(max(width - size, 0) + 1)
-        image = page.image[top : top + size, left : left + size]
-        mask = page.mask[top : top + size, left : left + size]
+        image = sample.image[top : top + size, left : left + size]
+        mask = sample.mask[top : top + size, left : left + size]
         bottom, right = size - mask.shape[0], size - mask.shape[1]
         if bottom or right:
             # As in `predict`: the network sees edge padding below and to the right.
             image = np.pad(image, ((0, bottom), (0, right), (0, 0)), mode="edge")
             mask = np.pad(mask, ((0, bottom), (0, right)), constant_values=IGNORE)
-        return _jitter(image, rng), mask
+        if self.recipe.augmentation == "exposure":
+            return _jitter(image, rng), mask
+        step = -1 if rng.random() < 0.5 else 1
+        return image[:, ::step], mask[:, ::step]
+
+
+def batches(sampler: CropSampler, iterations: Iterable[int], workers: int) -> Iterator[Batch]:
+    """The batches of ``iterations`` in order, drawn ahead by ``workers`` threads if any."""
+    if not workers:
+        yield from map(sampler.batch, iterations)
+        return
+    pending: deque[Future[Batch]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        for iteration in iterations:
+            pending.append(pool.submit(sampler.batch, iteration))
+            if len(pending) > workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
 
 
 def _jitter(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:

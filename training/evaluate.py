@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from ppool.metadata import LabelClass
 from training.boundary import boundary_band
-from training.pages import Page
+from training.dataset import IGNORE, Sample
 
 __all__ = [
     "BAND",
@@ -29,7 +29,6 @@ __all__ = [
     "predict",
 ]
 
-IGNORE = 255
 # Pixels on each side of a boundary. Published curves run from 1 to 20 or more (Krähenbühl and
 # Koltun, NIPS 2011); 5 is the width of PASCAL VOC's own void outline.
 BAND = 5
@@ -211,7 +210,7 @@ def predict(
 
 def evaluate(
     model: nn.Module,
-    samples: Iterable[Page],
+    samples: Iterable[Sample],
     *,
     num_classes: int,
     normalise: Normalisation,

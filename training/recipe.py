@@ -4,39 +4,106 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-__all__ = ["Recipe", "learning_rate"]
+__all__ = ["FINE_TUNING", "PAGES", "RECIPES", "Recipe", "learning_rate"]
+
+_CHOICES = {
+    "task": ("segmentation", "classification"),
+    "optimizer": ("adamw", "sgd"),
+    "schedule": ("cosine", "step", "poly"),
+    "loss": ("balanced", "mean", "sum"),
+    "augmentation": ("exposure", "mirror"),
+    "precision": ("float32", "bfloat16", "float16"),
+}
+_POSITIVE = ("iterations", "batch_size", "accumulate", "crop", "multiple")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides a run's result, kept beside its checkpoint.
+    """Everything that decides a run's result, kept as JSON beside its checkpoint.
 
-    ``crop`` is in pixels; ``learning_rate`` is AdamW's peak, of which the P-pooling side branches
-    get ``branch_learning_rate_scale`` times as much (Section 4.1: 3). ``precision`` is that of the
-    convolutions under autocast, ``float32`` or ``bfloat16``; weights stay float32.
+    Attributes:
+        dataset: Name of the data set, for whoever runs it.
+        network: A name of :func:`models.list_models`.
+        pooling: What :func:`models.create_model` takes: one name, or one for each stage.
+        task: ``segmentation``, or ``classification`` of whole crops by the mean of their logits,
+            which is how a small network gets weights to fine-tune from.
+        weights: File for :func:`models.load_weights` to start from; ``None`` starts at random.
+        seed: Decides initial weights, batches and dropout.
+        iterations: Optimiser steps.
+        batch_size: Crops a step, over all processes and accumulated parts.
+        accumulate: Parts in which a batch is computed, for when it does not fit in memory.
+        crop: Side of a crop, in pixels.
+        augmentation: ``exposure`` varies light and colour; ``mirror`` flips left and right.
+        optimizer: ``adamw``, or ``sgd`` with ``momentum``.
+        momentum: Of ``sgd``.
+        learning_rate: The peak.
+        weight_decay: Of everything but biases, norms and side branches: decay would pull alpha,
+            which rests on a bias, to 0.
+        schedule: ``cosine`` to zero, ``step`` (a tenth from ``step_at`` on) or ``poly`` (falls to
+            zero as power 0.9 of the time left, as DeepLab).
+        step_at: Iteration at which ``step`` steps.
+        warmup_iterations: Length of the linear rise at the start.
+        branch_learning_rate_scale: Factor for P-pooling's side branches (Section 4.1: 3).
+        head_learning_rate_scale: Factor for layers no pretrained network has, such as the
+            classifier; their biases take twice that, as in DeepLab's and the authors' settings.
+        loss: ``mean`` over labelled pixels; ``sum`` over them, averaged over crops, as Caffe's
+            unnormalised loss; ``balanced`` is ``mean`` with rare classes weighted up.
+        precision: Of the convolutions under autocast. Weights, P-pooling's arithmetic and the loss
+            stay float32.
+        alpha_init: Where alpha starts; ``None`` leaves it to the network.
+        alpha_gradient_scale: Factor on alpha's gradient, which falls as 1 / alpha ** 2.
+        detach_branch: Keep the side branch's gradient out of the trunk.
+        mean: Of RGB in [0, 1].
+        std: Of RGB in [0, 1].
+        multiple: Height and width are padded to multiples of this in evaluation.
     """
 
+    dataset: str = "pages"
     network: str = "unet_small"
-    pooling: str = "ppool"
+    pooling: str | Mapping[str, str] = "ppool"
+    task: str = "segmentation"
+    weights: str | None = None
     seed: int = 0
     iterations: int = 3000
     batch_size: int = 8
+    accumulate: int = 1
     crop: int = 256
+    augmentation: str = "exposure"
+    optimizer: str = "adamw"
+    momentum: float = 0.9
     learning_rate: float = 4e-3
     weight_decay: float = 1e-4
+    schedule: str = "cosine"
+    step_at: int = 6000
     warmup_iterations: int = 100
     branch_learning_rate_scale: float = 3.0
+    head_learning_rate_scale: float = 1.0
+    loss: str = "balanced"
     precision: str = "bfloat16"
+    alpha_init: float | None = None
+    alpha_gradient_scale: float = 1.0
+    detach_branch: bool = True
+    mean: tuple[float, float, float] = (0.6, 0.6, 0.6)
+    std: tuple[float, float, float] = (0.25, 0.25, 0.25)
+    multiple: int = 16
 
     def __post_init__(self) -> None:
-        for name in ("iterations", "batch_size", "crop"):
+        for name in _POSITIVE:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)!r}")
-        if self.precision not in {"float32", "bfloat16"}:
-            raise ValueError(f"precision: expected float32 or bfloat16, got {self.precision!r}")
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                expected = " or ".join(choices)
+                raise ValueError(f"{name}: expected {expected}, got {getattr(self, name)!r}")
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"accumulate: expected a divisor of batch_size {self.batch_size}, "
+                f"got {self.accumulate!r}"
+            )
 
     def save(self, path: Path) -> None:
         """Write as JSON."""
@@ -50,15 +117,59 @@ class Recipe:
             ValueError: if the file holds something else.
         """
         try:
-            return cls(**json.loads(path.read_text()))
-        except (TypeError, json.JSONDecodeError) as error:
+            settings = json.loads(path.read_text())
+            for name in {"mean", "std"} & settings.keys():
+                settings[name] = tuple(settings[name])
+            return cls(**settings)
+        except (AttributeError, TypeError, json.JSONDecodeError) as error:
             raise ValueError(f"{path}: not the settings of a run: {error}") from error
 
 
+PAGES = Recipe()
+"""The recipe of the model that ships: from scratch, on drawn pages."""
+
+FINE_TUNING = Recipe(
+    dataset="voc-aug",
+    network="vgg16",
+    iterations=10_000,
+    batch_size=20,
+    crop=321,
+    augmentation="mirror",
+    optimizer="sgd",
+    learning_rate=2e-7,
+    weight_decay=5e-4,
+    schedule="step",
+    step_at=6_000,
+    warmup_iterations=0,
+    head_learning_rate_scale=10.0,
+    loss="sum",
+    precision="float32",
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+)
+"""Section 4.1 for VGG-16 on PASCAL VOC; ``weights`` is torchvision's file.
+
+The paper states rate, iterations, step and the factor 3. Batch, crop, momentum, decay and the
+classifier's factor 10 are the authors' later code's. Alpha's scale of 100, start of 20 and limit of
+35 are the defaults of :class:`ppool.PPool2d`.
+
+A rate of 2e-7 only makes sense for a loss summed over pixels. A crop of 321 x 321 has 103,041 of
+them, so where all carry a label it is 2e-7 * 103,041 = 0.0206 for a ``mean`` loss; ``sum`` gives
+a crop with fewer labelled pixels less weight, ``mean`` the same.
+"""
+
+RECIPES = {"pages": PAGES, "paper": FINE_TUNING}
+
+
 def learning_rate(recipe: Recipe, iteration: int) -> float:
-    """Linear warm-up to the peak, then half a cosine down to zero."""
+    """The rate of one iteration: a linear warm-up to the peak, then the recipe's schedule."""
+    peak = recipe.learning_rate
     if iteration < recipe.warmup_iterations:
-        return recipe.learning_rate * (iteration + 1) / recipe.warmup_iterations
+        return peak * (iteration + 1) / recipe.warmup_iterations
+    if recipe.schedule == "step":
+        return peak * (0.1 if iteration >= recipe.step_at else 1.0)
     span = max(recipe.iterations - recipe.warmup_iterations, 1)
     done = min((iteration - recipe.warmup_iterations) / span, 1.0)
-    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+    if recipe.schedule == "poly":
+        return float(peak * (1 - done) ** 0.9)
+    return peak * 0.5 * (1 + math.cos(math.pi * done))

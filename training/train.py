@@ -1,216 +1,320 @@
-"""Train a network from scratch on pages: seeded, resumable, with a progress bar."""
+"""Train a network as a recipe says: seeded, resumable, on one process or several."""
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 
 from models import Checkpoint, create_model
 from ppool import PPool2d
 from ppool.metadata import InputPolicy, LabelClass
-from training.crops import CropSampler
-from training.evaluate import IGNORE, Normalisation, evaluate
-from training.pages import PAGE_CLASSES, Page
+from training.alpha import alpha_maps, resting_alpha
+from training.crops import Batch, CropSampler, batches
+from training.dataset import SegmentationDataset
+from training.evaluate import Evaluation, Normalisation, evaluate
+from training.loss import balancing_weights, divisor, total_loss
+from training.optimizer import build_optimizer
+from training.processes import Processes, processes
+from training.progress import Journal
 from training.provenance import provenance
 from training.recipe import Recipe, learning_rate
 
-__all__ = ["INPUT", "NORMALISATION", "criterion", "train"]
+__all__ = ["Runtime", "train"]
 
-INPUT = InputPolicy(max_side=1024, multiple=16)
-NORMALISATION = Normalisation(mean=(0.6, 0.6, 0.6), std=(0.25, 0.25, 0.25))
 SAVE_EVERY = 200
 
 
-def class_weights(pages: Sequence[Page], num_classes: int) -> Tensor:
-    """Square root of inverse frequency, so that thin classes count without drowning the rest."""
-    counts = sum(np.bincount(page.mask.ravel(), minlength=256)[:num_classes] for page in pages)
-    frequency = counts / np.sum(counts)
-    weights = 1 / np.sqrt(np.maximum(frequency, 1e-2))
-    return torch.tensor(weights / np.sum(weights * frequency), dtype=torch.float32)
+@dataclass(frozen=True)
+class Runtime:
+    """How to run, with no bearing on the result.
 
-
-def criterion(logits: Tensor, masks: Tensor, weights: Tensor) -> Tensor:
-    """Weighted cross-entropy, averaged over the pixels that carry a label.
-
-    Shape:
-        ``logits`` [N, K, H, W], ``masks`` int64 [N, H, W] with 255 ignored, ``weights`` [K].
+    Attributes:
+        workers: Threads that read and cut images ahead.
+        tensorboard: Also write curves for TensorBoard.
     """
-    return F.cross_entropy(logits, masks, weights, ignore_index=IGNORE)
+
+    workers: int = 0
+    tensorboard: bool = False
 
 
-def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """Side branches apart: their own learning rate and, like biases and norms, no decay."""
-    branches = {id(p) for m in model.modules() if isinstance(m, PPool2d) for p in m.parameters()}
-    parameters = [p for p in model.parameters() if id(p) not in branches]
-    decayed = [p for p in parameters if p.dim() > 1]
-    plain = [p for p in parameters if p.dim() <= 1]
-    side = [p for p in model.parameters() if id(p) in branches]
-    groups: list[dict[str, Any]] = [
-        {"params": decayed, "weight_decay": recipe.weight_decay, "scale": 1.0},
-        {"params": plain, "weight_decay": 0.0, "scale": 1.0},
-        {"params": side, "weight_decay": 0.0, "scale": recipe.branch_learning_rate_scale},
-    ]
-    return [group for group in groups if group["params"]]
+@dataclass
+class _Run:
+    """What one step of a run needs."""
+
+    recipe: Recipe
+    model: nn.Module
+    forward: nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    weights: Tensor | None
+    group: Processes
+
+
+class _ImageLevel(nn.Module):
+    """A segmentation network as a classifier: the mean of its logits over the image.
+
+    The classifier being linear, that is a global average pooling before it.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.network(x)
+        return logits.mean((2, 3), keepdim=True)
 
 
 def train(
     recipe: Recipe,
-    training: Sequence[Page],
-    held_out: Sequence[Page],
+    training: SegmentationDataset,
+    held_out: SegmentationDataset,
     output: Path,
     *,
-    classes: tuple[LabelClass, ...] = PAGE_CLASSES,
+    runtime: Runtime | None = None,
 ) -> Checkpoint:
     """Run or resume ``recipe`` and leave ``checkpoint.pt``, ``recipe.json``, ``log.jsonl``.
 
+    Under ``torchrun`` every process calls it: each computes its share of every batch and of the
+    held-out images. Batch norm sees one process's share at a time.
+
     Args:
         recipe: What to do. An ``output`` begun with another recipe is refused.
-        training: Pages to draw crops from.
-        held_out: Pages to score at the end.
+        training: Images to draw crops from.
+        held_out: Images to score at the end.
         output: Folder of this run; made if missing.
-        classes: Names and colours, in mask order.
+        runtime: How to do it.
+
+    Returns:
+        The checkpoint, whose ``training`` records recipe, scores, alphas, commit and versions.
 
     Raises:
-        ValueError: if ``output`` holds a run with other settings.
+        ValueError: if ``output`` holds a run with other settings, or the batch cannot be shared
+            out evenly.
     """
+    runtime = runtime or Runtime()
+    with processes() as group:
+        if recipe.batch_size % (group.count * recipe.accumulate):
+            raise ValueError(
+                f"batch_size: expected a multiple of {group.count} processes x {recipe.accumulate} "
+                f"parts, got {recipe.batch_size!r}"
+            )
+        _claim(output, recipe, group)
+        finished = output / "checkpoint.pt"
+        if not finished.exists():
+            _train(recipe, (training, held_out), output, runtime, group)
+        group.wait()
+        return Checkpoint.load(finished)
+
+
+def _train(
+    recipe: Recipe,
+    data: tuple[SegmentationDataset, SegmentationDataset],
+    output: Path,
+    runtime: Runtime,
+    group: Processes,
+) -> None:
+    training, held_out = data
+    run = _begin(recipe, training, group)
+    start, seconds = _resume(output / "state.pt", run)
+    began = time.monotonic() - seconds
+    iterations = range(start, recipe.iterations)
+    main = group.rank == 0
+    with Journal(output, recipe, start, tensorboard=runtime.tensorboard, active=main) as journal:
+        for iteration, batch in zip(
+            iterations, batches(CropSampler(training, recipe), iterations, runtime.workers),
+            strict=True,
+        ):  # fmt: skip
+            loss = train_one_iteration(run, iteration, batch)
+            journal.step(iteration, loss, lambda: resting_alpha(run.model))
+            if main and (iteration + 1) % SAVE_EVERY == 0:
+                _save_state(output / "state.pt", run, iteration + 1, time.monotonic() - began)
+        seconds = time.monotonic() - began
+        scores = _evaluate(run, held_out).scores(held_out.classes)
+        if main:
+            record = {
+                "recipe": asdict(recipe),
+                "images": len(training),
+                "seconds": round(seconds, 1),
+                "held_out": scores | {"images": len(held_out)},
+                "alpha": resting_alpha(run.model),
+                "alpha_maps": alpha_maps(run.model, _some_images(run, held_out)),
+                **provenance(),
+            }
+            journal.finish(record["held_out"])
+            _checkpoint(run, held_out.classes, record).save(output / "checkpoint.pt")
+            (output / "state.pt").unlink(missing_ok=True)
+
+
+def train_one_iteration(run: _Run, iteration: int, batch: Batch) -> float:
+    """One step on this process's share of a batch; returns the loss of the whole batch."""
+    recipe, group = run.recipe, run.group
+    for settings in run.optimizer.param_groups:
+        settings["lr"] = settings["scale"] * learning_rate(recipe, iteration)
+    # Dropout depends on iteration and process alone, so that a resumed run repeats it.
+    torch.manual_seed(_stream(recipe.seed, iteration, group.rank))
+    mine = slice(group.rank, None, group.count)
+    images = batch[0][mine]
+    masks = torch.from_numpy(np.ascontiguousarray(batch[1][mine])).long().to(group.device)
+    whole = group.sum(divisor(masks, recipe.loss, run.weights)).clamp_min(1e-6)
+
+    run.forward.train()
+    run.optimizer.zero_grad()
+    size = len(images) // recipe.accumulate
+    total = torch.zeros((), device=group.device)
+    for first in range(0, len(images), size):
+        part = slice(first, first + size)
+        x = _input(run, images[part])
+        last = first + size == len(images)
+        with _gradients_shared(run.forward, last):
+            with _autocast(run):
+                logits = run.forward(x)
+            loss = total_loss(logits, masks[part], run.weights) / whole
+            # Over processes gradients are averaged, where the loss is a sum.
+            run.scaler.scale(loss * group.count).backward()  # type: ignore[no-untyped-call]
+        total += loss.detach()
+    run.scaler.step(run.optimizer)
+    run.scaler.update()
+    return float(group.sum(total))
+
+
+def _begin(recipe: Recipe, training: SegmentationDataset, group: Processes) -> _Run:
+    torch.manual_seed(recipe.seed)
+    model = create_model(
+        recipe.network,
+        pooling=recipe.pooling,
+        num_classes=len(training.classes),
+        weights=recipe.weights,
+    )
+    _start_alpha(model, recipe)
+    model = model.to(group.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    forward = _ImageLevel(model) if recipe.task == "classification" else model
+    if group.count > 1:
+        forward = DistributedDataParallel(forward)
+    weights = balancing_weights(training) if recipe.loss == "balanced" else None
+    return _Run(
+        recipe,
+        model,
+        forward,
+        build_optimizer(model, recipe),
+        torch.amp.GradScaler(group.device.type, enabled=recipe.precision == "float16"),
+        None if weights is None else weights.to(group.device),
+        group,
+    )
+
+
+def _start_alpha(model: nn.Module, recipe: Recipe) -> None:
+    for pool in model.modules():
+        if isinstance(pool, PPool2d):
+            pool.detach_branch = recipe.detach_branch
+            pool.alpha_gradient_scale = recipe.alpha_gradient_scale
+            if recipe.alpha_init is not None:
+                if not pool.alpha_min <= recipe.alpha_init <= pool.alpha_max:
+                    raise ValueError(
+                        f"alpha_init: expected {pool.alpha_min} to {pool.alpha_max}, "
+                        f"got {recipe.alpha_init!r}"
+                    )
+                nn.init.constant_(pool.point_bias, recipe.alpha_init)
+
+
+def _stream(*key: int) -> int:
+    return int(np.random.SeedSequence(key).generate_state(1)[0])
+
+
+def _input(run: _Run, images: np.ndarray[Any, np.dtype[np.uint8]]) -> Tensor:
+    x = Normalisation(run.recipe.mean, run.recipe.std)(np.ascontiguousarray(images))
+    return x.to(run.group.device, memory_format=torch.channels_last)
+
+
+def _autocast(run: _Run) -> torch.autocast:
+    precision = run.recipe.precision
+    dtype = torch.float16 if precision == "float16" else torch.bfloat16
+    return torch.autocast(run.group.device.type, dtype, enabled=precision != "float32")
+
+
+@contextmanager
+def _gradients_shared(forward: nn.Module, last: bool) -> Iterator[None]:
+    """Gradients travel between processes with the last part of a batch only."""
+    waits = isinstance(forward, DistributedDataParallel) and not last
+    with cast(DistributedDataParallel, forward).no_sync() if waits else nullcontext():
+        yield
+
+
+def _evaluate(run: _Run, held_out: SegmentationDataset) -> Evaluation:
+    """Every process's share of the held-out images, counted together."""
+    group = run.group
+    # Without the wrapper: processes with unequal shares must not wait for each other here.
+    model = run.forward.module if isinstance(run.forward, DistributedDataParallel) else run.forward
+    found = evaluate(
+        cast(nn.Module, model),
+        (held_out[i] for i in range(group.rank, len(held_out), group.count)),
+        num_classes=len(held_out.classes),
+        normalise=Normalisation(run.recipe.mean, run.recipe.std),
+        multiple=run.recipe.multiple,
+    )
+    found.counts = group.sum(torch.from_numpy(found.counts).to(group.device)).cpu().numpy()
+    return found
+
+
+def _some_images(run: _Run, held_out: SegmentationDataset) -> Iterator[Tensor]:
+    multiple = run.recipe.multiple
+    for index in range(min(len(held_out), 16)):
+        image = held_out[index].image
+        height, width = (side // multiple * multiple for side in image.shape[:2])
+        if height and width:
+            yield _input(run, image[None, :height, :width])
+
+
+def _checkpoint(run: _Run, classes: tuple[LabelClass, ...], record: dict[str, Any]) -> Checkpoint:
+    recipe = run.recipe
+    return Checkpoint(
+        network=recipe.network,
+        pooling=recipe.pooling,
+        classes=classes,
+        input=InputPolicy(max_side=1024, multiple=recipe.multiple),
+        mean=recipe.mean,
+        std=recipe.std,
+        state_dict={key: value.cpu() for key, value in run.model.state_dict().items()},
+        training=record,
+    )
+
+
+def _claim(output: Path, recipe: Recipe, group: Processes) -> None:
     output.mkdir(parents=True, exist_ok=True)
     settings = output / "recipe.json"
     if settings.exists() and Recipe.load(settings) != recipe:
         raise ValueError(f"{output}: holds a run with other settings; name another folder")
-    recipe.save(settings)
-    finished = output / "checkpoint.pt"
-    if finished.exists():
-        return Checkpoint.load(finished)
-
-    torch.manual_seed(recipe.seed)
-    model = create_model(recipe.network, pooling=recipe.pooling, num_classes=len(classes))
-    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.AdamW(parameter_groups(model, recipe), lr=recipe.learning_rate)
-    start, seconds = _resume(output / "state.pt", model, optimizer)
-    sampler = CropSampler(
-        training, crop=recipe.crop, batch_size=recipe.batch_size, seed=recipe.seed
-    )
-    weights = class_weights(training, len(classes))
-
-    began = time.monotonic() - seconds
-    columns = (
-        TextColumn(f"{recipe.pooling} seed {recipe.seed}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("loss {task.fields[loss]:.4f}"),
-    )
-    with Progress(*columns) as progress, (output / "log.jsonl").open("a") as log:
-        task = progress.add_task("train", total=recipe.iterations, completed=start, loss=np.nan)
-        for iteration in range(start, recipe.iterations):
-            loss = train_one_iteration(model, optimizer, sampler, weights, recipe, iteration)
-            progress.update(task, advance=1, loss=loss)
-            if (iteration + 1) % 20 == 0:
-                entry = {"iteration": iteration + 1, "loss": loss} | _alphas(model)
-                log.write(json.dumps(entry) + "\n")
-                log.flush()
-            if (iteration + 1) % SAVE_EVERY == 0:
-                _save_state(
-                    output / "state.pt", model, optimizer, iteration + 1, time.monotonic() - began
-                )
-    seconds = time.monotonic() - began
-
-    evaluation = evaluate(
-        model,
-        held_out,
-        num_classes=len(classes),
-        normalise=NORMALISATION,
-        multiple=INPUT.multiple,
-    )
-    checkpoint = Checkpoint(
-        network=recipe.network,
-        pooling=recipe.pooling,
-        classes=classes,
-        input=INPUT,
-        mean=NORMALISATION.mean,
-        std=NORMALISATION.std,
-        state_dict=model.state_dict(),
-        training={
-            "recipe": asdict(recipe),
-            "pages": len(training),
-            "seconds": round(seconds, 1),
-            "held_out": evaluation.scores(classes) | {"pages": len(held_out)},
-            "alpha": _alphas(model),
-            **provenance(),
-        },
-    )
-    checkpoint.save(finished)
-    (output / "state.pt").unlink(missing_ok=True)
-    return checkpoint
+    group.wait()
+    if group.rank == 0:
+        recipe.save(settings)
 
 
-def train_one_iteration(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    sampler: CropSampler,
-    weights: Tensor,
-    recipe: Recipe,
-    iteration: int,
-) -> float:
-    """One step; returns the loss."""
-    for group in optimizer.param_groups:
-        group["lr"] = group["scale"] * learning_rate(recipe, iteration)
-    images, masks = sampler.batch(iteration)
-    model.train()
-    optimizer.zero_grad()
-    x = NORMALISATION(images).contiguous(memory_format=torch.channels_last)
-    with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-        logits = model(x)
-    loss = criterion(logits.float(), torch.from_numpy(masks).long(), weights)
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
-    return float(loss.detach())
-
-
-def _alphas(model: nn.Module) -> dict[str, float]:
-    """Mean bias of each side branch: where alpha stands when its input is silent."""
-    return {
-        f"alpha/{name}": round(float(module.point_bias.detach().mean()), 4)
-        for name, module in model.named_modules()
-        if isinstance(module, PPool2d)
-    }
-
-
-def _resume(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, float]:
+def _resume(path: Path, run: _Run) -> tuple[int, float]:
     """Iterations and seconds already done."""
     if not path.exists():
         return 0, 0.0
-    state = torch.load(path, weights_only=True)
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
+    state = torch.load(path, map_location=run.group.device, weights_only=True)
+    run.model.load_state_dict(state["model"])
+    run.optimizer.load_state_dict(state["optimizer"])
+    run.scaler.load_state_dict(state["scaler"])
     return state["iteration"], state["seconds"]
 
 
-def _save_state(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, iteration: int, seconds: float
-) -> None:
+def _save_state(path: Path, run: _Run, iteration: int, seconds: float) -> None:
     partial = path.with_name(path.name + ".partial")
     state = {
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
+        "model": run.model.state_dict(),
+        "optimizer": run.optimizer.state_dict(),
+        "scaler": run.scaler.state_dict(),
         "iteration": iteration,
         "seconds": seconds,
     }

@@ -15,8 +15,10 @@ SIZES = {
     "deeplabv3_xception": (4, 6),
     "fcn8s_inceptionv2": (8, 12),
     "resnet50": (2, 3),
+    "resnet_small": (32, 48),
     "unet_small": (64, 96),
     "vgg16": (3, 5),
+    "vgg_small": (32, 48),
 }
 
 

@@ -1,29 +1,43 @@
 """Training on small drawn images: seeded, resumable to the same numbers, honest about settings."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 
-from models import Checkpoint
+from models import Checkpoint, create_model
+from ppool import PPool2d
 from training import train as train_module
 from training.compare import compare, table
-from training.crops import CropSampler
-from training.evaluate import IGNORE
-from training.pages import Page
-from training.recipe import Recipe, learning_rate
-from training.train import class_weights, train
+from training.crops import CropSampler, batches
+from training.dataset import IGNORE, Sample
+from training.loss import balancing_weights
+from training.memory import InMemory
+from training.optimizer import parameter_groups
+from training.pages import PAGE_CLASSES
+from training.recipe import FINE_TUNING, Recipe, learning_rate
+from training.train import Runtime, train
+
+ROOT = Path(__file__).parents[2]
 
 TINY = Recipe(
     iterations=4, batch_size=2, crop=32, warmup_iterations=1, pooling="ppool", precision="float32"
 )
 
 
-def tiny_pages(count: int) -> list[Page]:
+# No batch norm: its statistics are those of one part of a batch.
+SMALL = replace(TINY, network="vgg_small", batch_size=4, loss="mean")
+
+
+def tiny_pages(count: int) -> InMemory:
     """Bright squares (class 6) on dark ground (class 0)."""
     rng = np.random.default_rng(0)
     pages = []
@@ -32,8 +46,8 @@ def tiny_pages(count: int) -> list[Page]:
         top, left = rng.integers(0, 24, 2)
         mask[top : top + 16, left : left + 16] = 6
         image = np.where(mask[..., None] > 0, 200, 40) + rng.integers(-20, 20, (40, 48, 3))
-        pages.append(Page(image.astype(np.uint8), mask))
-    return pages
+        pages.append(Sample(image.astype(np.uint8), mask))
+    return InMemory(pages, PAGE_CLASSES)
 
 
 def weights_of(checkpoint: Checkpoint) -> NDArray[np.float32]:
@@ -48,11 +62,21 @@ def test_the_loss_falls(tmp_path: Path) -> None:
     assert losses[-1] < 1.0 < np.log(7)
 
 
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        TINY,
+        replace(SMALL, optimizer="sgd", schedule="step", step_at=2, augmentation="mirror"),
+        replace(SMALL, network="deeplab_largefov", batch_size=1),
+        replace(TINY, precision="float16"),
+    ],
+    ids=["adamw", "momentum", "dropout", "float16"],
+)
 def test_an_interrupted_run_resumes_to_the_same_weights(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pages, held_out = tiny_pages(4), tiny_pages(1)
-    whole = train(TINY, pages, held_out, tmp_path / "whole")
+    whole = train(recipe, pages, held_out, tmp_path / "whole")
 
     monkeypatch.setattr(train_module, "SAVE_EVERY", 2)
     step, calls = train_module.train_one_iteration, []
@@ -65,10 +89,89 @@ def test_an_interrupted_run_resumes_to_the_same_weights(
 
     monkeypatch.setattr(train_module, "train_one_iteration", fails_at_the_fourth)
     with pytest.raises(KeyboardInterrupt):
-        train(TINY, pages, held_out, tmp_path / "broken")
+        train(recipe, pages, held_out, tmp_path / "broken")
     monkeypatch.setattr(train_module, "train_one_iteration", step)
-    resumed = train(TINY, pages, held_out, tmp_path / "broken")
+    resumed = train(recipe, pages, held_out, tmp_path / "broken")
+    assert len(calls) == 4
     assert np.array_equal(weights_of(whole), weights_of(resumed))
+
+
+@pytest.mark.parametrize("loss", ["mean", "sum", "balanced"])
+def test_a_batch_in_parts_gives_the_weights_of_the_whole_batch(tmp_path: Path, loss: str) -> None:
+    # A crop larger than the page leaves parts with unequal numbers of labelled pixels.
+    recipe = replace(
+        SMALL, loss=loss, crop=64, optimizer="sgd", learning_rate=1e-5 if loss == "sum" else 1e-2
+    )
+    pages = tiny_pages(3)
+    whole = train(recipe, pages, tiny_pages(1), tmp_path / "whole")
+    parts = train(replace(recipe, accumulate=2), pages, tiny_pages(1), tmp_path / "parts")
+    np.testing.assert_allclose(weights_of(parts), weights_of(whole), rtol=1e-4, atol=1e-6)
+
+
+def test_two_processes_train_and_evaluate_as_one_does(tmp_path: Path) -> None:
+    for split, count in (("train", 3), ("val", 3)):
+        for index in range(count):
+            page = tiny_pages(count)[index]
+            for kind, values in (("images", page.image[..., ::-1]), ("masks", page.mask)):
+                path = tmp_path / "data" / split / kind / f"{index:05d}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                cv2.imwrite(str(path), values)
+    recipe = replace(SMALL, iterations=3, optimizer="sgd", learning_rate=1e-2, accumulate=2)
+    recipe.save(tmp_path / "recipe.json")
+    arguments = ["run", "--data", "data", "--recipe", "recipe.json", "--threads", "1", "-o"]
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    for command in (["-m", "training", *arguments, "one"],
+                    [*launch, "-m", "training", *arguments, "two"]):  # fmt: skip
+        subprocess.run(
+            [sys.executable, *command],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            check=True,
+            capture_output=True,
+        )
+    one, two = (Checkpoint.load(tmp_path / name / "checkpoint.pt") for name in ("one", "two"))
+    np.testing.assert_allclose(weights_of(two), weights_of(one), rtol=1e-4, atol=1e-6)
+    assert two.training["held_out"] == one.training["held_out"]
+
+
+def test_a_batch_that_cannot_be_shared_out_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected a divisor of batch_size 4"):
+        replace(SMALL, accumulate=3)
+
+
+def test_classification_gives_a_whole_image_one_label(tmp_path: Path) -> None:
+    recipe = replace(SMALL, task="classification")
+    dark = InMemory([Sample(np.zeros((32, 32, 3), np.uint8), np.full((32, 32), 2, np.uint8))] * 2,
+                    PAGE_CLASSES)  # fmt: skip
+    scores = train(replace(recipe, iterations=20), dark, dark, tmp_path).training["held_out"]
+    assert scores["pixel_accuracy"] == scores["iou"][PAGE_CLASSES[2].name] == 1.0
+
+
+def test_curves_are_written_for_tensorboard(tmp_path: Path) -> None:
+    train(TINY, tiny_pages(1), tiny_pages(1), tmp_path, runtime=Runtime(tensorboard=True))
+    assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_without_tensorboard_its_curves_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ValueError, match=r"pip install 'ppool\[train\]'"):
+        train(TINY, tiny_pages(1), tiny_pages(1), tmp_path, runtime=Runtime(tensorboard=True))
+
+
+def test_branches_learn_three_times_as_fast_and_the_new_head_ten_times() -> None:
+    model = create_model("vgg_small", num_classes=7)
+    groups = {g["scale"]: g for g in parameter_groups(model, replace(FINE_TUNING, seed=1))}
+    assert set(groups) == {1.0, 3.0, 10.0, 20.0}
+    branch = {id(p) for m in model.modules() if isinstance(m, PPool2d) for p in m.parameters()}
+    assert {id(p) for p in groups[3.0]["params"]} == branch
+    assert groups[3.0]["weight_decay"] == 0.0
+
+
+def test_an_alpha_beyond_the_clip_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"alpha_init: expected 0\.0001 to 35\.0, got 50"):
+        train(replace(TINY, alpha_init=50.0), tiny_pages(1), tiny_pages(1), tmp_path)
 
 
 def test_other_settings_in_the_same_folder_are_refused(tmp_path: Path) -> None:
@@ -80,15 +183,17 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path: Path) -> None:
 def test_a_finished_run_keeps_its_record(tmp_path: Path) -> None:
     record = train(TINY, tiny_pages(2), tiny_pages(1), tmp_path).training
     assert record["recipe"]["seed"] == 0
-    assert set(record["held_out"]) >= {"mean_iou", "iou", "pixel_accuracy", "pages"}
+    assert set(record["held_out"]) >= {"mean_iou", "iou", "pixel_accuracy", "images"}
     assert record["versions"]["torch"] == torch.__version__
     assert record["commit"]
     assert set(record["alpha"]) == {f"alpha/pool{i}" for i in range(1, 5)}
+    for stage in record["alpha_maps"].values():
+        assert stage["lowest_channel"] <= stage["mean"] <= stage["highest_channel"]
 
 
 def test_comparison_trains_every_pooling_and_seed_and_prints_their_spread(tmp_path: Path) -> None:
-    recipe = replace(TINY, iterations=1)
-    results = compare(recipe, ["ppool", "max"], [0, 1], (tiny_pages(2), tiny_pages(1)), tmp_path)
+    recipes = {name: replace(TINY, iterations=1, pooling=name) for name in ("ppool", "max")}
+    results = compare(recipes, [0, 1], (tiny_pages(2), tiny_pages(1)), tmp_path)
     assert {pooling: len(runs) for pooling, runs in results.items()} == {"ppool": 2, "max": 2}
     assert (tmp_path / "results.json").exists()
     grid = table(results)
@@ -107,6 +212,15 @@ def test_schedule_warms_up_to_the_peak_and_ends_at_zero() -> None:
     assert max(rates) == rates[9] == rates[10] == 1.0
     assert rates[100] == pytest.approx(0.0)
     assert all(a >= b for a, b in pairwise(rates[10:]))
+
+
+def test_the_paper_steps_at_6000_and_deeplab_falls_to_zero() -> None:
+    rates = [learning_rate(FINE_TUNING, i) for i in (0, 5_999, 6_000, 9_999)]
+    assert rates == pytest.approx([2e-7, 2e-7, 2e-8, 2e-8])
+    assert 321 * 321 * rates[0] == pytest.approx(0.0206, abs=1e-4)
+    poly = replace(FINE_TUNING, schedule="poly")
+    assert learning_rate(poly, 5_000) == pytest.approx(2e-7 * 0.5**0.9)
+    assert learning_rate(poly, 10_000) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -129,7 +243,7 @@ def test_settings_survive_their_file_and_other_files_are_refused(tmp_path: Path)
 
 def test_batches_depend_on_seed_and_iteration_alone() -> None:
     def sampler(seed: int) -> CropSampler:
-        return CropSampler(tiny_pages(3), crop=32, batch_size=2, seed=seed)
+        return CropSampler(tiny_pages(3), replace(TINY, seed=seed))
 
     images, masks = sampler(0).batch(5)
     again_images, again_masks = sampler(0).batch(5)
@@ -139,13 +253,28 @@ def test_batches_depend_on_seed_and_iteration_alone() -> None:
     assert not np.array_equal(images, sampler(1).batch(5)[0])
 
 
+def test_threads_that_read_ahead_change_nothing() -> None:
+    sampler = CropSampler(tiny_pages(3), TINY)
+    ahead = batches(sampler, range(5), workers=2)
+    for (images, masks), (plain, labels) in zip(ahead, batches(sampler, range(5), 0), strict=True):
+        assert np.array_equal(images, plain)
+        assert np.array_equal(masks, labels)
+
+
+def test_mirrored_crops_take_their_labels_along() -> None:
+    images, masks = CropSampler(
+        tiny_pages(4), replace(TINY, augmentation="mirror", batch_size=8)
+    ).batch(0)
+    assert ((images.mean(-1) > 120) == (masks == 6)).all()
+
+
 def test_crops_larger_than_the_page_are_padded_and_ignored() -> None:
-    _, masks = CropSampler(tiny_pages(1), crop=64, batch_size=1, seed=0).batch(0)
+    _, masks = CropSampler(tiny_pages(1), replace(TINY, crop=64, batch_size=1)).batch(0)
     assert (masks[0, 40:] == IGNORE).all()
     assert (masks[0, :, 48:] == IGNORE).all()
     assert (masks[0, :40, :48] != IGNORE).all()
 
 
 def test_rare_classes_weigh_more() -> None:
-    weights = class_weights(tiny_pages(4), 7)
+    weights = balancing_weights(tiny_pages(4))
     assert weights[6] > weights[0]

@@ -1,0 +1,108 @@
+"""Each table command end to end on tiny data, and the paper's figures against themselves."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from models import list_models, list_poolings
+from training import paper
+from training.__main__ import app
+from training.experiments import EXPERIMENTS, recipe_of
+from training.fineshapes import DETAIL_CLASSES, FINE_SHAPES_CLASSES
+from training.report import value
+from training.tables import Sizes, Sources, run_table
+from training.train import Runtime
+
+TINY = (
+    "--iterations=1", "--batch-size=2", "--crop=32", "--pretraining=1", "--scenes=4", "--objects=4",
+)  # fmt: skip
+
+
+def run(*arguments: str) -> str:
+    result = CliRunner().invoke(app, ["table", *arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_the_small_experiment_is_published_and_resumed_run_by_run(tmp_path: Path) -> None:
+    rows = ["--pooling", "max", "--pooling", "ppool", "--pooling", "pool2"]
+    command = ["fineshapes", "-o", str(tmp_path), *TINY, *rows]
+    run(*command, "--seeds", "1")
+    first = (tmp_path / "fineshapes-vgg_small" / "ppool-0" / "checkpoint.pt").stat().st_mtime_ns
+    printed = run(*command, "--seeds", "2")
+    again = (tmp_path / "fineshapes-vgg_small" / "ppool-0" / "checkpoint.pt").stat().st_mtime_ns
+    assert first == again
+    assert "P-pooling at pool2 only" in printed
+
+    document = json.loads((tmp_path / "table-fineshapes.json").read_text())
+    assert set(document["results"]) == {"fineshapes/vgg_small", "fineshapes/resnet_small"}
+    assert {k: len(v) for k, v in document["results"]["fineshapes/vgg_small"].items()} == {
+        "max": 2, "ppool": 2, "pool2": 2,
+    }  # fmt: skip
+    assert set(document["results"]["fineshapes/resnet_small"]) == {"max", "ppool"}
+    assert set(document["pretraining"]) == {"vgg_small", "resnet_small"}
+    assert "gain over max pooling" in (tmp_path / "table-fineshapes.md").read_text()
+
+
+def test_every_pooling_of_a_table_starts_from_the_same_classifier(tmp_path: Path) -> None:
+    sizes = Sizes(
+        seeds=1, networks=("vgg_small",), rows=("max", "gated"), pretraining=1, scenes=4, objects=4,
+        changes=(("iterations", 1), ("batch_size", 2), ("crop", 32)),
+    )  # fmt: skip
+    run_table("fineshapes", Sources(), sizes, tmp_path, Runtime())
+    document = json.loads((tmp_path / "table-fineshapes.json").read_text())
+    runs = [rows[0] for rows in document["results"]["fineshapes/vgg_small"].values()]
+    assert {record["recipe"]["weights"] for record in runs} == {
+        str(tmp_path / "pretraining-vgg_small" / "weights.pt")
+    }
+    assert document["pretraining"]["vgg_small"]["recipe"]["pooling"] == "max"
+
+
+def test_thin_classes_are_averaged_with_absent_ones_as_nothing() -> None:
+    names = [entry.name for entry in FINE_SHAPES_CLASSES]
+    iou: dict[str, float | None] = dict.fromkeys(names, 1.0)
+    iou[names[DETAIL_CLASSES[0]]] = None
+    share = value({"held_out": {"iou": iou}}, "detail_iou")
+    assert share == pytest.approx(1 - 1 / len(DETAIL_CLASSES))
+
+
+def test_the_papers_tables_agree_where_they_overlap() -> None:
+    column = ("voc", "vgg16")
+    assert paper.TABLE_6[column]["max"] == paper.TABLE_1[column]["max"] == 53.9
+    assert paper.TABLE_6[column]["ppool"] == paper.TABLE_1[column]["ppool"] == 55.1
+    for column, rows in paper.TABLE_1.items():
+        values = [value for row, value in rows.items() if row != "ppool" and value is not None]
+        assert rows["ppool"] is not None
+        assert rows["ppool"] > max(values), column
+    assert set(paper.TABLE_1[column]) <= set(list_poolings())
+
+
+@pytest.mark.parametrize("name", sorted(set(EXPERIMENTS)))
+def test_every_cell_of_a_table_has_a_recipe(name: str) -> None:
+    experiment = EXPERIMENTS[name]
+    for _, network in experiment.columns:
+        assert network in list_models()
+        rows = [row for row in experiment.rows if recipe_of(network, row) is not None]
+        assert {"max", "ppool"} <= set(rows) or {"original", "ppool"} <= set(rows)
+
+
+@pytest.mark.parametrize("name", ["1", "2", "3", "5", "6"])
+def test_missing_data_is_named_with_what_to_download(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"--data: this table needs \w+; download it, unpack"):
+        run_table(name, Sources(), Sizes(), tmp_path, Runtime())
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "complaint"),
+    [
+        ("4", Sizes(), "table: expected one of 1, 2, 3, 5, 6, fineshapes, got '4'"),
+        ("1", Sizes(datasets=("coco",)), "--dataset: expected some of voc, cityscapes, ade20k"),
+        ("6", Sizes(rows=("dpp",)), "--pooling: expected some of pool1"),
+        ("fineshapes", Sizes(networks=("unet_small",)), "network: expected one of vgg16"),
+    ],
+)
+def test_unknown_names_are_refused(name: str, sizes: Sizes, complaint: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        run_table(name, Sources(), sizes, tmp_path, Runtime())

@@ -1,0 +1,77 @@
+"""The command line of ``ppool-train table``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+
+from training.experiments import EXPERIMENTS, PRETRAINING
+from training.tables import Sizes, Sources, run_table
+from training.train import Runtime
+
+__all__ = ["table"]
+
+NAMES = ", ".join(EXPERIMENTS)
+
+
+def table(
+    name: Annotated[str, typer.Argument(help=f"One of: {NAMES}.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for runs and the table.")
+    ] = Path("runs"),
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder with VOCdevkit, leftImg8bit or ADEChallengeData2016 in it."),
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Folder with the published classification weights.")
+    ] = None,
+    dataset: Annotated[
+        list[str] | None, typer.Option(help="Only these data sets; may be repeated.")
+    ] = None,
+    network: Annotated[
+        list[str] | None,
+        typer.Option(help="These networks instead, such as vgg_small; may be repeated."),
+    ] = None,
+    pooling: Annotated[
+        list[str] | None, typer.Option(help="Only these rows; may be repeated.")
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(help="Runs a row; default the paper's.")] = None,
+    iterations: Annotated[int | None, typer.Option(help="Default the recipe's.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Default the recipe's.")] = None,
+    crop: Annotated[int | None, typer.Option(help="Side of a crop; default the recipe's.")] = None,
+    pretraining: Annotated[
+        int, typer.Option(help="Iterations of a small network's classification.")
+    ] = PRETRAINING.iterations,
+    scenes: Annotated[int, typer.Option(help="FineShapes scenes to train on.")] = Sizes.scenes,
+    objects: Annotated[int, typer.Option(help="Drawn objects to classify.")] = Sizes.objects,
+    threads: Annotated[int, typer.Option(help="CPU threads; 0 leaves PyTorch's default.")] = 0,
+    workers: Annotated[int, typer.Option(help="Threads that read images ahead.")] = 0,
+) -> None:
+    """Run or resume a table's experiments and print ours beside the paper's.
+
+    Interrupt it at will: what is finished is kept, and the same command goes on from there.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    asked = {"iterations": iterations, "batch_size": batch_size, "crop": crop}
+    sizes = Sizes(
+        seeds=seeds,
+        datasets=tuple(dataset or ()),
+        networks=tuple(network or ()),
+        rows=tuple(pooling or ()),
+        changes=tuple((key, value) for key, value in asked.items() if value is not None),
+        pretraining=pretraining,
+        scenes=scenes,
+        objects=objects,
+    )
+    console = Console()
+    for grid in run_table(name, Sources(data, weights), sizes, output, Runtime(workers=workers)):
+        console.print(grid.rich())
+    for note in EXPERIMENTS[name].notes:
+        console.print(f"- {note}")
+    console.print(f"wrote {output / f'table-{name}.json'} and .md")

@@ -107,9 +107,11 @@ class Canvas:
         middle = np.asarray([_mean(s) for s in self._surfaces], np.uint8)
         half = np.asarray([s.other for s in self._surfaces], np.float32) - middle
         textures = np.asarray([s.texture for s in self._surfaces], np.intp)
-        flat = cv2.resize(
-            middle[self._dots], (self.width, self.height), interpolation=cv2.INTER_AREA
-        )
+        # One look-up a channel is several times faster than indexing with the whole map.
+        tables = np.zeros((MAX_SURFACES, 3), np.uint8)
+        tables[: len(middle)] = middle
+        dots = cv2.merge([cv2.LUT(self._dots, tables[:, channel]) for channel in range(3)])
+        flat = cv2.resize(dots, (self.width, self.height), interpolation=cv2.INTER_AREA)
         centres = self._centres()
         pattern = np.take_along_axis(self._textures, textures[centres][None], 0)[0]
         return np.asarray(flat + pattern[..., None] * half[centres], np.float32)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+from numpy.typing import NDArray
 
 from training.dice import Color, Dice
 from training.fineshapes.canvas import Canvas, Surface
@@ -32,8 +35,9 @@ class Painter:
             texture: which of the canvas's textures it has.
         """
         tried = [self.dice.tint(self.dice.pick(self._palette), 14) for _ in range(5)]
-        behind = self.canvas.behind(box) if box else []
-        color = max(tried, key=lambda c: min((_distance(c, b) for b in behind), default=0.0))
+        color = tried[0]
+        if box:
+            color = tried[int(_distances(tried, self.canvas.behind(box)).argmax())]
         spread = self.dice.log_between(4, 40) if texture else 6.0
         other = self.dice.tint(color, spread)
         return self.canvas.add(Surface(label, color, other, texture))
@@ -47,7 +51,11 @@ def _grey(level: int) -> Color:
     return level, level, level
 
 
-def _distance(a: Color, b: Color) -> float:
-    """Difference of brightness mostly, of hue a little: 60 is plain to see, more adds nothing."""
-    difference = np.subtract(a, b)
-    return min(60.0, float(abs(difference.mean()) + 0.3 * difference.std()))
+def _distances(colors: Sequence[Color], behind: Sequence[Color]) -> NDArray[np.float64]:
+    """How far each of ``colors`` is from the nearest one behind it, float64 [len(colors)].
+
+    Mostly a matter of brightness, a little of hue; 60 is plain to see, and more adds nothing.
+    """
+    difference = np.subtract(np.asarray(colors)[:, None], np.asarray(behind)[None])
+    distance = abs(difference.mean(2)) + 0.3 * difference.std(2)
+    return np.asarray(np.minimum(distance, 60.0).min(1))

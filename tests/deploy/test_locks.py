@@ -28,7 +28,9 @@ def test_a_lock_satisfies_what_pyproject_asks(lock: str, extra: str) -> None:
     asked = [Requirement(line) for line in EXTRAS[extra] + EXTRAS["service"]]
     for requirement in asked:
         if requirement.name != "ppool":
-            assert versions[canonicalize_name(requirement.name)] in requirement.specifier
+            version = versions.get(canonicalize_name(requirement.name), "none")
+            assert version != "none", f"{requirement} is not in locks/{lock}.txt; run: make lock"
+            assert version in requirement.specifier
 
 
 def test_what_builds_is_locked_too() -> None:

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import socket
 import subprocess
 import threading
 import time
@@ -17,11 +16,10 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.deploy.conftest import ROOT
+from benchmarks.running import MONITORING, ROOT, Prometheus, alert_rules, prometheus
 from tests.deploy.promql import metrics_of
 from tests.service.harness import encoded, photo
 
-MONITORING = ROOT / "k8s" / "overlays" / "monitoring"
 SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "gauge": ("",)}
 FROM_THE_CLUSTER = {
     "up",
@@ -30,13 +28,8 @@ FROM_THE_CLUSTER = {
 }
 
 
-def alert_groups() -> dict[str, Any]:
-    rules: dict[str, Any] = yaml.safe_load((MONITORING / "alerts.yaml").read_text())["spec"]
-    return rules
-
-
 def rules() -> list[dict[str, Any]]:
-    return [rule for group in alert_groups()["groups"] for rule in group["rules"]]
+    return [rule for group in alert_rules()["groups"] for rule in group["rules"]]
 
 
 def panels() -> list[dict[str, Any]]:
@@ -104,7 +97,7 @@ def test_panels_fit_the_grid_without_overlap() -> None:
 @pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not installed")
 def test_every_alert_fires_and_stays_silent(tmp_path: Path) -> None:
     cases = ROOT / "tests" / "deploy" / "alerts_test.yaml"
-    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(alert_groups()))
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(alert_rules()))
     shutil.copy(cases, tmp_path)
     subprocess.run(["promtool", "test", "rules", cases.name], cwd=tmp_path, check=True)
     seen: dict[str, set[bool]] = {}
@@ -112,6 +105,19 @@ def test_every_alert_fires_and_stays_silent(tmp_path: Path) -> None:
         for check in case["alert_rule_test"]:
             seen.setdefault(check["alertname"], set()).add(bool(check.get("exp_alerts")))
     assert seen == {rule["alert"]: {True, False} for rule in rules() if "alert" in rule}
+
+
+@pytest.fixture
+def watching(address: str, tmp_path: Path) -> Iterator[Prometheus]:
+    with prometheus(address, tmp_path, scrape_seconds=0.25) as server:
+        yield server
+
+
+def has_data(server: Prometheus, expression: str) -> bool:
+    """Whether a query of the dashboard gives a number, over the last ten seconds."""
+    query = {"query": expression.replace("$__rate_interval", "10s")}
+    result = server.ask("query", query)["result"]
+    return any(sample["value"][1] != "NaN" for sample in result)
 
 
 def until(condition: Callable[[], bool], seconds: float = 60) -> bool:
@@ -123,60 +129,9 @@ def until(condition: Callable[[], bool], seconds: float = 60) -> bool:
     return False
 
 
-class Prometheus:
-    """A Prometheus that scrapes one service every quarter of a second."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-
-    def ready(self) -> bool:
-        try:
-            return httpx.get(f"{self._url}/-/ready").is_success
-        except httpx.TransportError:
-            return False
-
-    def ask(self, path: str, **query: str) -> Any:
-        return (
-            httpx.get(f"{self._url}/api/v1/{path}", params=query).raise_for_status().json()["data"]
-        )
-
-    def query(self, expression: str) -> list[dict[str, Any]]:
-        """The samples of a dashboard query, over the last ten seconds."""
-        result = self.ask("query", query=expression.replace("$__rate_interval", "10s"))["result"]
-        return [sample for sample in result if sample["value"][1] != "NaN"]
-
-
-@pytest.fixture
-def prometheus(address: str, tmp_path: Path) -> Iterator[Prometheus]:
-    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(alert_groups()))
-    configuration = {
-        "global": {"scrape_interval": "250ms", "evaluation_interval": "250ms"},
-        "rule_files": ["rules.yaml"],
-        "scrape_configs": [
-            {
-                "job_name": "ppool",
-                "static_configs": [{"targets": [address.removeprefix("http://")]}],
-            }
-        ],
-    }
-    (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(configuration))
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        listen = f"127.0.0.1:{probe.getsockname()[1]}"
-    command = ["prometheus", "--config.file=prometheus.yml", "--storage.tsdb.path=data"]
-    with subprocess.Popen(
-        [*command, f"--web.listen-address={listen}"], cwd=tmp_path, stderr=subprocess.DEVNULL
-    ) as process:
-        try:
-            server = Prometheus(f"http://{listen}")
-            assert until(server.ready)
-            yield server
-        finally:
-            process.terminate()
-
-
 @pytest.mark.skipif(not shutil.which("prometheus"), reason="prometheus is not installed")
 def test_under_load_every_panel_has_data_and_no_rule_fails(
-    address: str, prometheus: Prometheus
+    address: str, watching: Prometheus
 ) -> None:
     body = encoded(photo(500, 300), "JPEG")
     stop = threading.Event()
@@ -186,19 +141,20 @@ def test_under_load_every_panel_has_data_and_no_rule_fails(
             while not stop.is_set():
                 client.post("/segment", content=body)
 
-    missing = dict.fromkeys(queries(), True)
+    missing = set(queries())
 
     def complete() -> bool:
-        for query in [query for query, open_ in missing.items() if open_]:
-            missing[query] = not prometheus.query(query[1])
-        return not any(missing.values())
+        for title, expression in sorted(missing):
+            if has_data(watching, expression):
+                missing.discard((title, expression))
+        return not missing
 
     with ThreadPoolExecutor(6) as clients:
         for _ in range(6):
             clients.submit(load)
         try:
-            assert until(complete), [query for query, open_ in missing.items() if open_]
-            groups = prometheus.ask("rules")["groups"]
+            assert until(complete), missing
+            groups = watching.ask("rules")["groups"]
             health = {rule["name"]: rule["health"] for group in groups for rule in group["rules"]}
             assert set(health.values()) == {"ok"}
             assert len(health) == len(rules())

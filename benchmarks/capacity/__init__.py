@@ -1,0 +1,1 @@
+"""How many replicas a target needs: measured cost, queueing, ceilings, autoscaling."""

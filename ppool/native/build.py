@@ -15,7 +15,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["ARCHITECTURES", "build_cuda", "build_emulated", "build_tensorrt", "find_nvcc"]
+__all__ = [
+    "ARCHITECTURES",
+    "build_cuda",
+    "build_emulated",
+    "build_tensorrt",
+    "cuda_headers",
+    "cxx_compiler",
+    "find_nvcc",
+]
 
 NATIVE = Path(__file__).resolve().parent
 PACKAGE = NATIVE.parent
@@ -84,10 +92,15 @@ def build_emulated(output: Path, flags: Sequence[str] = ()) -> Path:
         FileNotFoundError: without a C++ compiler.
         subprocess.CalledProcessError: if it fails.
     """
-    return _run([_compiler(), *_CXX, "-Werror", *flags, "-x", "c++", KERNELS], output)
+    return _run([cxx_compiler(), *_CXX, "-Werror", *flags, "-x", "c++", KERNELS], output)
 
 
-def _compiler() -> str:
+def cxx_compiler() -> str:
+    """Path of the C++ compiler: ``CXX``, else the usual names.
+
+    Raises:
+        FileNotFoundError: without one.
+    """
     for name in (os.environ.get("CXX", ""), "c++", "g++", "clang++"):
         found = shutil.which(name) if name else None
         if found:
@@ -128,7 +141,7 @@ def build_tensorrt(
     if cuda:
         command = [*_nvcc(architectures, threads), *headers]
     else:
-        command = [_compiler(), *_CXX, *headers, *_cuda_headers(), "-x", "c++"]
+        command = [cxx_compiler(), *_CXX, *headers, *cuda_headers(), "-x", "c++"]
     sources = [KERNELS, plugin]
     return (
         _run([*command, *sources], folder / "_tensorrt.so"),
@@ -136,8 +149,8 @@ def build_tensorrt(
     )
 
 
-def _cuda_headers() -> list[str]:
-    """TensorRT's headers include ``cuda_runtime_api.h`` for two type names."""
+def cuda_headers() -> list[str]:
+    """Flags to find ``cuda_runtime_api.h``, which TensorRT's headers include for two names."""
     nvcc = find_nvcc()
     if nvcc is None:
         return []

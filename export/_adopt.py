@@ -19,7 +19,7 @@ from export._assemble import assemble, save_whole
 from export._describe import Normalisation, with_colours
 from ppool._library import custom_ops_library
 from ppool.metadata import METADATA_KEY, InputPolicy, ModelMetadata
-from ppool.onnx_ops import DOMAIN, OPSET, PLUGIN_ATTRIBUTES, register_schemas
+from ppool.onnx_ops import DOMAIN, OPSET, RESIZE_ATTRIBUTES, register_schemas
 from ppool.reference import resize_argmax_reference
 from ppool.runtime import make_session
 
@@ -263,7 +263,7 @@ def _wrap(network: _Network, logits: str, *, free_batch: bool) -> ModelProto:
             ["mask"],
             name="resize_argmax",
             domain=DOMAIN,
-            **PLUGIN_ATTRIBUTES,
+            **RESIZE_ATTRIBUTES,
         ),
     ]
     nodes = [*before, *graph.node, *after]

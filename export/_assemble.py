@@ -20,7 +20,7 @@ from onnx import (
 )
 
 from ppool.metadata import METADATA_KEY, ModelMetadata, Stage
-from ppool.onnx_ops import DOMAIN, PLUGIN_ATTRIBUTES, function_bodies
+from ppool.onnx_ops import DOMAIN, PLUGIN_ATTRIBUTES, RESIZE_ATTRIBUTES, function_bodies
 from ppool.runtime import ALPHA_SWITCH, LOGITS, LOGITS_SWITCH
 
 __all__ = ["assemble", "lint", "offer_logits", "save_whole"]
@@ -163,11 +163,12 @@ def lint(model: ModelProto) -> None:
         body = bodies.get(node.op_type)
         if body is None:
             raise ValueError(f"{node.name}: expected a body for {node.op_type}, got none")
+        plugin = RESIZE_ATTRIBUTES if node.op_type == "ResizeArgMax" else PLUGIN_ATTRIBUTES
         written = {attribute.name for attribute in node.attribute}
         for expected, found in (
             (len(body.input), len([name for name in node.input if name])),
             (len(body.output), len([name for name in node.output if name])),
-            ({*body.attribute, *PLUGIN_ATTRIBUTES}, written),
+            ({*body.attribute, *plugin}, written),
         ):
             if expected != found:
                 raise ValueError(f"{node.name}: expected {expected!r}, got {found!r}")

@@ -159,6 +159,45 @@ def info_command(
         raise typer.Exit(_complain(str(error))) from None
 
 
+@app.command("tensorrt")
+def tensorrt_command(
+    model: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, help="File written by ppool-export.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Where the engine goes; default: beside the model."),
+    ] = None,
+    max_batch: Annotated[int, typer.Option(help="Most images at a time.")] = 1,
+    max_side: Annotated[
+        int | None, typer.Option(help="Longest side in pixels; default: the model's own limit.")
+    ] = None,
+    plugin: Annotated[
+        bool, typer.Option(help="Use the plugins, or TensorRT's own layers for the same.")
+    ] = True,
+) -> None:
+    """Build a TensorRT engine for this machine's GPU, and print how trtexec builds it."""
+    from export import _tensorrt as trt
+
+    engine = model.with_suffix(".engine") if output is None else output
+    console = Console()
+    try:
+        loaded = trt.load(model)
+        shapes = trt.Shapes.of(loaded, max_batch, max_side)
+        library = trt.plugin_library()
+        named = library or Path("_tensorrt.so")
+        built = "" if library else " (not built here: make tensorrt)"
+        for title, choice in ((f"with the plugins{built}", named), ("without them", None)):
+            line = trt.trtexec(model, engine, shapes, choice)
+            console.print(f"{title}:\n  {line}", markup=False, highlight=False, soft_wrap=True)
+        with console.status("building"):
+            content = trt.build_engine(loaded, shapes, library if plugin else None)
+        engine.write_bytes(content)
+    except (OSError, ValueError, trt.TensorRtMissingError) as error:
+        raise typer.Exit(_complain(str(error))) from None
+    console.print(f"{engine}: {decimal(len(content))}", highlight=False, soft_wrap=True)
+
+
 def _complain(message: str) -> int:
     """Print an error; the result is the exit status."""
     Console(stderr=True).print(f"ppool-export: {message}", markup=False, soft_wrap=True)

@@ -20,7 +20,14 @@ from export._describe import Normalisation
 from ppool.functional import alpha_map
 from ppool.metadata import Stage
 from ppool.module import PPool2d
-from ppool.onnx_ops import DOMAIN, ONNX_OPSET, OPSET, PLUGIN_ATTRIBUTES, register_schemas
+from ppool.onnx_ops import (
+    DOMAIN,
+    ONNX_OPSET,
+    OPSET,
+    PLUGIN_ATTRIBUTES,
+    RESIZE_ATTRIBUTES,
+    register_schemas,
+)
 
 __all__ = ["Pipeline", "trace"]
 
@@ -224,7 +231,7 @@ def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
 
     def resize_argmax(logits: Any, image: Any) -> Any:
         size = standard.Shape(image, start=1, end=3)
-        return ours.ResizeArgMax(logits, size, **PLUGIN_ATTRIBUTES)
+        return ours.ResizeArgMax(logits, size, **RESIZE_ATTRIBUTES)
 
     return {
         torch.ops.ppool.ppool2d.default: ppool2d,

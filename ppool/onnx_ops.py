@@ -6,6 +6,8 @@ same answer. Every setting is an attribute reference, so one body serves every w
 
 from __future__ import annotations
 
+from typing import Any
+
 import onnx
 from onnx.defs import OpSchema
 
@@ -14,6 +16,7 @@ __all__ = [
     "ONNX_OPSET",
     "OPSET",
     "PLUGIN_ATTRIBUTES",
+    "RESIZE_ATTRIBUTES",
     "function_bodies",
     "register_schemas",
 ]
@@ -25,6 +28,10 @@ ONNX_OPSET = 20
 # With these on the node TensorRT's parser prefers the plugin of this name, when it is loaded, to
 # the function body (onnx-tensorrt, ModelImporter.cpp, parseNode).
 PLUGIN_ATTRIBUTES = {"plugin_namespace": DOMAIN, "plugin_version": "1"}
+# The plugin's output size is a value, not a shape: TensorRT's parser must be told which input that
+# is (onnx-tensorrt, release notes of 10.1).
+SHAPE_INPUTS = "tensorrt_plugin_shape_input_indices"
+RESIZE_ATTRIBUTES: dict[str, Any] = PLUGIN_ATTRIBUTES | {SHAPE_INPUTS: [1]}
 
 _INT, _INTS = OpSchema.AttrType.INT, OpSchema.AttrType.INTS
 _FLOAT, _STRING = OpSchema.AttrType.FLOAT, OpSchema.AttrType.STRING
@@ -65,7 +72,8 @@ def _schema(
             ("T", ["tensor(float)", "tensor(float16)", "tensor(bfloat16)"], "storage type")
         ],
         attributes=[
-            OpSchema.Attribute(key, kind, "", required=True)
+            # Files of version 0.1 have no SHAPE_INPUTS.
+            OpSchema.Attribute(key, kind, "", required=key != SHAPE_INPUTS)
             for key, kind in (attributes | dict.fromkeys(PLUGIN_ATTRIBUTES, _STRING)).items()
         ],
     )
@@ -90,7 +98,7 @@ def register_schemas() -> None:
             "ResizeArgMax",
             {"logits": "T", "size": "tensor(int64)"},
             {"labels": "tensor(uint8)"},
-            {},
+            {SHAPE_INPUTS: _INTS},
             "Half-pixel bilinear resize of [N, K, h, w] to size, then argmax over K.",
         ),
     ):
@@ -273,7 +281,8 @@ PPoolUnit <kernel_shape, strides, pads, dilations, ceil_mode, signed,
 }}
 """
 
-# The Reshape tells shape inference that size has two elements, where its graph does not.
+# The Reshape tells shape inference that size has two elements, where its graph does not. Labels go
+# through float because TensorRT makes uint8 of nothing else; up to 255 they stay exact.
 _RESIZE_ARG_MAX = """
 ResizeArgMax (logits, size) => (labels)
 {
@@ -285,7 +294,8 @@ ResizeArgMax (logits, size) => (labels)
     resized = Resize <mode = "linear", coordinate_transformation_mode = "half_pixel">
         (single, , , resized_shape)
     best = ArgMax <axis = 1, keepdims = 0> (resized)
-    labels = Cast <to = 2> (best)
+    label = Cast <to = 1> (best)
+    labels = Cast <to = 2> (label)
 }
 """
 

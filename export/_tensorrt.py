@@ -1,0 +1,153 @@
+"""TensorRT engines of exported files, and the ``trtexec`` lines that build the same."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+import ppool
+from ppool.metadata import METADATA_KEY, ModelMetadata
+from ppool.onnx_ops import DOMAIN, RESIZE_ATTRIBUTES
+
+__all__ = ["Shapes", "TensorRtMissingError", "build_engine", "load", "plugin_library", "trtexec"]
+
+PLUGIN = "_tensorrt.so"
+
+
+class TensorRtMissingError(Exception):
+    """TensorRT's Python package is not installed."""
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Sizes of ``image``, uint8 [N, H, W, 3], that an engine takes: fewest, expected, most."""
+
+    least: tuple[int, ...]
+    usual: tuple[int, ...]
+    most: tuple[int, ...]
+
+    @classmethod
+    def of(cls, model: onnx.ModelProto, max_batch: int, max_side: int | None) -> Shapes:
+        """From what the file says of its input.
+
+        Args:
+            model: An exported file.
+            max_batch: Most images at a time.
+            max_side: Longest side in pixels, a multiple of the file's; ``None`` is its own limit.
+
+        Raises:
+            ValueError: if the file has no description, or a limit is out of range.
+        """
+        entries = {entry.key: entry.value for entry in model.metadata_props}
+        if METADATA_KEY not in entries:
+            raise ValueError(
+                f"model: expected metadata {METADATA_KEY!r}, got a file without; "
+                "export it with ppool-export"
+            )
+        policy = ModelMetadata.from_json(entries[METADATA_KEY]).input
+        side = policy.max_side if max_side is None else max_side
+        if max_batch < 1:
+            raise ValueError(f"max_batch: expected at least 1, got {max_batch!r}")
+        if side < policy.multiple or side % policy.multiple:
+            raise ValueError(
+                f"max_side: expected a multiple of {policy.multiple} pixels, got {side!r}"
+            )
+        least = (1, policy.multiple, policy.multiple, 3)
+        most = (max_batch, side, side, 3)
+        return cls(least, most, most)
+
+
+def load(path: Path) -> onnx.ModelProto:
+    """Read an exported file.
+
+    Raises:
+        ValueError: if it is no ONNX file.
+    """
+    try:
+        return onnx.load(path)
+    except DecodeError as error:
+        raise ValueError(f"{path}: expected an ONNX file, got something else") from error
+
+
+def plugin_library() -> Path | None:
+    """The plugins built by ``make tensorrt``, or None."""
+    path = Path(ppool.__file__).resolve().parent / PLUGIN
+    return path if path.is_file() else None
+
+
+def trtexec(model: Path, engine: Path, shapes: Shapes, plugin: Path | None) -> str:
+    """The line that builds the engine: with the plugins, or through the function bodies."""
+    words = ["trtexec", f"--onnx={model}", f"--saveEngine={engine}"]
+    for name, shape in (("min", shapes.least), ("opt", shapes.usual), ("max", shapes.most)):
+        words.append(f"--{name}Shapes=image:{'x'.join(map(str, shape))}")
+    if plugin is not None:
+        # Serialised with the engine, which then runs where the library is not.
+        words += [f"--dynamicPlugins={plugin}", f"--setPluginsToSerialize={plugin}"]
+    return shlex.join(words)
+
+
+def _check_plugin_ready(model: onnx.ModelProto) -> None:
+    """Refuse a file written before ``ResizeArgMax`` told TensorRT what its inputs are."""
+    for node in model.graph.node:
+        if (node.domain, node.op_type) != (DOMAIN, "ResizeArgMax"):
+            continue
+        missing = set(RESIZE_ATTRIBUTES) - {attribute.name for attribute in node.attribute}
+        if missing:
+            raise ValueError(
+                f"model: node {node.name!r} lacks {sorted(missing)}, which TensorRT's plugin "
+                "needs; export the model again, or use --no-plugin"
+            )
+
+
+def build_engine(model: onnx.ModelProto, shapes: Shapes, plugin: Path | None) -> bytes:
+    """Build with TensorRT's Python package, for the GPU of this machine.
+
+    Args:
+        model: An exported file.
+        shapes: Sizes that the engine takes.
+        plugin: The plugin library to load and to store in the engine; ``None`` lets TensorRT take
+            the function bodies inside the file.
+
+    Returns:
+        The serialised engine.
+
+    Raises:
+        TensorRtMissingError: without the package ``tensorrt``.
+        ValueError: if TensorRT refuses the model, with its reasons.
+    """
+    if plugin is not None:
+        _check_plugin_ready(model)
+    try:
+        trt: Any = import_module("tensorrt")
+    except ImportError as error:
+        raise TensorRtMissingError(
+            "TensorRT is not installed here: install it (pip install tensorrt) on a machine with "
+            "an NVIDIA GPU, or run a line above"
+        ) from error
+    logger = trt.Logger(trt.Logger.WARNING)
+    if plugin is not None:
+        trt.get_plugin_registry().load_library(str(plugin))
+    builder = trt.Builder(logger)
+    # Types are those of the file; from TensorRT 11 on there is no other way and no flag.
+    flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+    network = builder.create_network(0 if flag is None else 1 << int(flag))
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse(model.SerializeToString()):
+        reasons = [str(parser.get_error(index)) for index in range(parser.num_errors)]
+        raise ValueError("model: TensorRT cannot read it: " + "; ".join(reasons))
+    config = builder.create_builder_config()
+    profile = builder.create_optimization_profile()
+    profile.set_shape("image", shapes.least, shapes.usual, shapes.most)
+    config.add_optimization_profile(profile)
+    if plugin is not None:
+        config.plugins_to_serialize = [str(plugin)]
+    engine = builder.build_serialized_network(network, config)
+    if engine is None:
+        raise ValueError("model: TensorRT built no engine; its log above says why")
+    return bytes(engine)

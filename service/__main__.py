@@ -12,7 +12,7 @@ import threading
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 import uvicorn
@@ -26,7 +26,11 @@ from service.logs import configure_logging
 from service.metrics import Metrics
 from service.models import model_files
 from service.settings import Settings, load_settings
+from service.tracing import exporting_provider
 from service.workers import launch_process
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import TracerProvider
 
 __all__ = ["main"]
 
@@ -71,12 +75,13 @@ def serve(
         )
         configure_logging(settings.log_format)
         model_files(settings.model)
+        tracing = exporting_provider()
         listener = _listen(settings.host, settings.port)
     except ValueError as error:
         _complain(str(error))
         raise SystemExit(2) from error
     _announce(listener)
-    _run(settings, listener)
+    _run(settings, listener, tracing)
 
 
 @_cli.command()
@@ -154,14 +159,14 @@ def _complain(reason: str) -> None:
     print(f"ppool-serve: {reason}", file=sys.stderr)
 
 
-def _run(settings: Settings, listener: socket.socket) -> None:
+def _run(settings: Settings, listener: socket.socket, tracing: TracerProvider | None) -> None:
     failures: list[str] = []
 
     def failed(reason: str) -> None:
         failures.append(reason)
         server.should_exit = True
 
-    app = create_app(settings, failed=failed)
+    app = create_app(settings, failed=failed, tracing=tracing)
     config = uvicorn.Config(
         app,
         log_config=None,

@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from fastapi import FastAPI, Request, Response
@@ -25,7 +25,11 @@ from service.middleware import Envelope, problem
 from service.schemas import Health, ModelInfo
 from service.segment import add_segment
 from service.settings import Settings
+from service.tracing import recorder
 from service.workers import Launch, launch_process
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import TracerProvider
 
 __all__ = ["create_app"]
 
@@ -47,6 +51,7 @@ def create_app(
     *,
     launch: Launch = launch_process,
     failed: Callable[[str], None] = lambda _: None,
+    tracing: TracerProvider | None = None,
 ) -> FastAPI:
     """The application; its lifespan starts workers and models and, at the end, drains.
 
@@ -56,6 +61,7 @@ def create_app(
         settings: Of everything.
         launch: Starts a worker process.
         failed: Called with the reason when the models cannot be served.
+        tracing: Takes the spans of OpenTelemetry.
     """
     engine = Engine(settings, Metrics(), launch)
 
@@ -76,7 +82,8 @@ def create_app(
         redoc_url=None,
     )
     app.state.engine = engine
-    app.add_middleware(Envelope, engine=engine)
+    record = recorder(tracing) if tracing is not None else None
+    app.add_middleware(Envelope, engine=engine, record=record)
     _add_error_forms(app)
     add_segment(app, engine)
     _add_operations(app, engine)

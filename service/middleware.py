@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.engine import Engine
 from service.errors import PROBLEM_JSON, InternalError, ServiceError, Unauthorized
 from service.logs import request_id
+from service.tracing import Record
 
 __all__ = ["Envelope", "problem"]
 
@@ -36,9 +37,10 @@ def problem(error: ServiceError) -> Response:
 class Envelope:
     """Pure ASGI: Starlette's ``BaseHTTPMiddleware`` would hide that a client hangs up."""
 
-    def __init__(self, app: ASGIApp, engine: Engine) -> None:
+    def __init__(self, app: ASGIApp, engine: Engine, record: Record | None) -> None:
         self._app = app
         self._engine = engine
+        self._record = record
         self._log_requests = engine.settings.log_requests
         self._keys = [key.get_secret_value().encode() for key in engine.settings.api_keys]
 
@@ -79,6 +81,8 @@ class Envelope:
                 await problem(InternalError())(scope, receive, send_labelled)
         if status and scope["path"] == "/segment":
             self._engine.metrics.requests.labels(str(status), request.state.reason).inc()
+            if self._record is not None:
+                self._record(request, status, time.monotonic() - start)
         if self._log_requests:
             _log(request, status, time.monotonic() - start)
 

@@ -91,6 +91,7 @@ def add_segment(app: FastAPI, engine: Engine) -> None:
             except TimeoutError:
                 stages = (journey.stage for journey in journeys)
                 raise DeadlinePassed(min(stages, key=STAGES.index)) from None
+        request.state.parts = parts
         _observe(engine, served, parts, time.monotonic() - deadline + limit)
         headers = {
             "X-Model": served.model.name,

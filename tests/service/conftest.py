@@ -45,12 +45,14 @@ def gated(segmenter: Segmenter, gate: Gate) -> Segmenter:
 @pytest.fixture(scope="session")
 def serving(segmenter: Segmenter, model_file: Path) -> Callable[..., Any]:
     @contextmanager
-    def serve(served: Segmenter = segmenter, **settings: Any) -> Iterator[Client]:
+    def serve(
+        served: Segmenter = segmenter, tracing: Any = None, **settings: Any
+    ) -> Iterator[Client]:
         def launch(connection: socket.socket, lanes: int, _: str) -> ThreadWorker:
             return ThreadWorker(connection, lanes, lambda _: served)
 
         defaults = {"model": [model_file], "workers": 2, "threads": 1, "max_batch_size": 1}
-        app = create_app(Settings(**{**defaults, **settings}), launch=launch)
+        app = create_app(Settings(**{**defaults, **settings}), launch=launch, tracing=tracing)
         lifespan = app.router.lifespan_context(app)
         with (
             anyio.from_thread.start_blocking_portal() as portal,

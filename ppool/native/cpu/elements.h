@@ -7,10 +7,9 @@
 
 namespace ppool::PPOOL_ISA {
 
-// Widens the columns of an image row, less a number, to their places in a split row.
+// Widens the columns of an image row to their places in a split row.
 template <class Storage>
-void split(const Grid& grid, const void* row, Compute<Storage> less,
-           Compute<Storage>* __restrict to) {
+void split(const Grid& grid, const void* row, Compute<Storage>* __restrict to) {
   using Real = Compute<Storage>;
   const Storage* __restrict from = static_cast<const Storage*>(row);
   const int64_t stride = grid.pool.stride[1];
@@ -18,23 +17,23 @@ void split(const Grid& grid, const void* row, Compute<Storage> less,
   // A stride known to the compiler makes the loads vectors.
   if (stride == 1) {
     const int64_t count = grid.columns(0);
-    for (int64_t i = 0; i < count; ++i) to[i] = widen(from[i]) - less;
+    for (int64_t i = 0; i < count; ++i) to[i] = widen(from[i]);
     return;
   }
   if (stride == 2) {
     Real* __restrict odd = to + grid.length;
     const int64_t evens = grid.columns(0), odds = grid.columns(1), both = std::min(evens, odds);
     for (int64_t i = 0; i < both; ++i) {
-      to[i] = widen(from[2 * i]) - less;
-      odd[i] = widen(from[2 * i + 1]) - less;
+      to[i] = widen(from[2 * i]);
+      odd[i] = widen(from[2 * i + 1]);
     }
-    for (int64_t i = both; i < evens; ++i) to[i] = widen(from[2 * i]) - less;
-    for (int64_t i = both; i < odds; ++i) odd[i] = widen(from[2 * i + 1]) - less;
+    for (int64_t i = both; i < evens; ++i) to[i] = widen(from[2 * i]);
+    for (int64_t i = both; i < odds; ++i) odd[i] = widen(from[2 * i + 1]);
     return;
   }
   for (int64_t phase = 0; phase < stride; ++phase, to += grid.length) {
     const int64_t count = grid.columns(phase);
-    for (int64_t i = 0; i < count; ++i) to[i] = widen(from[phase + i * stride]) - less;
+    for (int64_t i = 0; i < count; ++i) to[i] = widen(from[phase + i * stride]);
   }
 }
 
@@ -100,7 +99,7 @@ void store(const Compute<Storage>* __restrict from, int64_t count, void* tensor,
 template <class Real>
 struct Elements {
   int64_t bytes;
-  void (*split)(const Grid&, const void* row, Real less, Real* to);
+  void (*split)(const Grid&, const void* row, Real* to);
   void (*unsplit)(const Grid&, const Real* from, const void* row, bool clamped, void* to);
   Real (*negative_minimum)(const void* plane, int64_t size);
   void (*load)(const void* tensor, int64_t start, int64_t count, Real* to);

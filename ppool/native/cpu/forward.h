@@ -138,11 +138,12 @@ class Forward {
     F sum_w = V::set(1), sum_wr = V::set(1);
 #pragma GCC unroll 9
     for (int64_t k = 1; k < count; ++k) {
-      const F ratio = V::ratio(values[k], largest, inverse);
+      const F ratio = values[k] * inverse;
       const F weight = V::power(ratio, alpha);
       sum_w = sum_w + weight;
       sum_wr = V::mul_add(weight, ratio, sum_wr);
     }
+    // Ties with the largest have a ratio just above 1, which ends here as the largest itself.
     const F y = V::min(largest, largest * (sum_wr / sum_w));
     if (suspect == 0) {
       V::store(y_ + column, y);

@@ -47,10 +47,19 @@ class Rows {
     const int64_t slot = y % grid_.reach;
     Real* row = rows_ + slot * grid_.row_length();
     if (held_[slot] != y) {
-      elements_.split(grid_, elements_.at(plane_, y * grid_.pool.w), less_, row);
+      elements_.split(grid_, elements_.at(plane_, y * grid_.pool.w), row);
+      if (less_ != 0) shift(row);
       held_[slot] = y;
     }
     return row;
+  }
+
+  void shift(Real* row) const {
+    for (int64_t phase = 0; phase < grid_.pool.stride[1]; ++phase) {
+      Real* const first = row + phase * grid_.length + grid_.lead;
+      const int64_t count = grid_.columns(phase);
+      for (int64_t i = 0; i < count; ++i) first[i] -= less_;
+    }
   }
 
   const Grid& grid_;

@@ -42,7 +42,8 @@ struct Floats {
     return _mm256_and_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(wanted, bits)), v);
   }
 
-  static F inverse(F v) { return set(1) / v; }
+  // 1/v, a little too large: its product with v is never below 1.
+  static F inverse(F v) { return set(1 + 0x1p-22f) / v; }
 
   // v / largest from the inverse of the latter; exactly 1 where they are equal.
   static F ratio(F v, F largest, F inverse) { return if_less(v, largest, v * inverse, set(1)); }

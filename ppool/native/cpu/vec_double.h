@@ -25,7 +25,8 @@ struct Double {
   static unsigned not_at_least(F a, F b) { return !(a >= b); }
   static F keep(unsigned lanes, F v) { return lanes != 0 ? v : 0; }
 
-  static F inverse(F v) { return 1 / v; }
+  // 1/v, a little too large: its product with v is never below 1.
+  static F inverse(F v) { return (1 + 0x1p-51) / v; }
   static F ratio(F v, F largest, F) { return v / largest; }
   static F log2(F v) { return std::log2(v); }
   static F exp2(F z) { return std::exp2(z); }

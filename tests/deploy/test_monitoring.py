@@ -17,6 +17,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.running import MONITORING, ROOT, Prometheus, alert_rules, prometheus
+from service.settings import Settings
 from tests.deploy.promql import metrics_of
 from tests.service.harness import encoded, photo
 
@@ -80,6 +81,15 @@ def test_every_alert_is_explained_in_the_runbook() -> None:
     }
     alerts = {rule["annotations"]["runbook"] for rule in rules() if "alert" in rule}
     assert alerts == headings
+
+
+def test_the_runbook_names_real_panels_and_settings() -> None:
+    runbook = (ROOT / "docs" / "runbook.md").read_text()
+    named = set(re.findall(r"(?<!\*)\*([A-Z][\w ,]+)\*(?!\*)", runbook))
+    assert len(named) > 5
+    assert named <= {panel["title"] for panel in panels()}
+    settings = {name.lower() for name in re.findall(r"PPOOL_([A-Z_]+)", runbook)}
+    assert settings <= set(Settings.model_fields)
 
 
 def test_panels_fit_the_grid_without_overlap() -> None:

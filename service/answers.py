@@ -29,10 +29,23 @@ from service.schemas import (
     SegmentReply,
 )
 
-__all__ = ["JSON", "NPZ", "PNG", "ZIP", "Answer", "Encoded", "Segmentation", "Stage", "assemble"]
+__all__ = [
+    "JSON",
+    "NPZ",
+    "PNG",
+    "TENSORS",
+    "ZIP",
+    "Answer",
+    "Encoded",
+    "Segmentation",
+    "Stage",
+    "assemble",
+]
 __all__ += ["encode", "offers"]
 
 PNG, JSON, NPZ, ZIP = "image/png", "application/json", "application/x-npz", "application/zip"
+# For the Open Inference Protocol alone: every array as an NPY file.
+TENSORS = "tensors"
 
 Alpha = Literal["none", "maps", "full"]
 Stage = Literal["receive", "queue", "decode", "infer", "encode"]
@@ -103,6 +116,10 @@ def encode(
     """Encode what was found in the photo file ``data``."""
     mask = _full_size(segmentation)
     palette, media, files = segmentation.model.palette, answer.media, {}
+    if media == TENSORS:
+        alphas = {f"alpha/{stage}": values for stage, values in segmentation.alpha.items()}
+        tensors: dict[str, NDArray[Any]] = {"mask": mask, **alphas}
+        return Encoded(name, {name: _npy(array) for name, array in tensors.items()})
     if media in (PNG, ZIP):
         files["png"] = (
             _overlay(data, mask, palette, limits) if answer.overlay else png(mask, palette)
@@ -158,6 +175,12 @@ def _overlay(data: bytes, mask: NDArray[np.uint8], palette: bytes, limits: Image
     colours.putpalette(palette)
     photo = Image.fromarray(decode(data, limits).image)
     return png(np.asarray(Image.blend(photo, colours.convert("RGB"), 0.5)))
+
+
+def _npy(array: NDArray[Any]) -> bytes:
+    file = io.BytesIO()
+    np.lib.format.write_array(file, array, allow_pickle=False)
+    return file.getvalue()
 
 
 def _npz(mask: NDArray[np.uint8], alpha: Mapping[str, NDArray[np.float32]]) -> bytes:

@@ -22,6 +22,7 @@ from service.engine import Engine
 from service.errors import PROBLEM_JSON, BadRequest, ServiceError
 from service.metrics import Metrics
 from service.middleware import Envelope, problem
+from service.openinference import add_open_inference
 from service.schemas import Health, ModelInfo
 from service.segment import add_segment
 from service.settings import Settings
@@ -86,6 +87,7 @@ def create_app(
     app.add_middleware(Envelope, engine=engine, record=record)
     _add_error_forms(app)
     add_segment(app, engine)
+    add_open_inference(app, engine)
     _add_operations(app, engine)
     _add_pages(app)
     return app

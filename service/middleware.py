@@ -79,7 +79,7 @@ class Envelope:
             request.state.reason = InternalError.reason()
             if not status:
                 await problem(InternalError())(scope, receive, send_labelled)
-        if status and scope["path"] == "/segment":
+        if status and (scope["path"] == "/segment" or scope["path"].endswith("/infer")):
             self._engine.metrics.requests.labels(str(status), request.state.reason).inc()
             if self._record is not None:
                 self._record(request, status, time.monotonic() - start)

@@ -20,7 +20,7 @@ from service.negotiation import choose
 from service.protocol import Task
 from service.uploads import Upload, read_uploads
 
-__all__ = ["add_segment"]
+__all__ = ["add_segment", "observe", "segment_all", "while_connected"]
 
 TIMEOUT_HEADER = "X-Request-Timeout-Ms"
 
@@ -87,12 +87,12 @@ def add_segment(app: FastAPI, engine: Engine) -> None:
                     answer = _negotiate(request, query, len(uploads))
                     journeys = [Journey() for _ in uploads]
                     work = _answer(engine, served, uploads, answer, journeys, deadline)
-                    parts, body = await _while_connected(request, work)
+                    parts, body = await while_connected(request, work)
             except TimeoutError:
                 stages = (journey.stage for journey in journeys)
                 raise DeadlinePassed(min(stages, key=STAGES.index)) from None
         request.state.parts = parts
-        _observe(engine, served, parts, time.monotonic() - deadline + limit)
+        observe(engine, served, parts, time.monotonic() - deadline + limit)
         headers = {
             "X-Model": served.model.name,
             "Server-Timing": _server_timing(parts),
@@ -153,6 +153,23 @@ async def _answer(
     journeys: list[Journey],
     deadline: float,
 ) -> tuple[list[Encoded], bytes]:
+    parts = await segment_all(engine, served, uploads, answer, journeys, deadline)
+    size = sum(len(content) for part in parts for content in part.files.values())
+    if answer.media == ZIP and size > _INLINE_BYTES:
+        return parts, await asyncio.to_thread(assemble, parts, answer.media)
+    return parts, assemble(parts, answer.media)
+
+
+async def segment_all(
+    engine: Engine,
+    served: Served,
+    uploads: list[Upload],
+    answer: Answer,
+    journeys: list[Journey],
+    deadline: float,
+) -> list[Encoded]:
+    """Segment every photo, at a time; the first failure is raised and ends the others."""
+
     async def one(upload: Upload, journey: Journey) -> Encoded:
         task = Task(upload.name, upload.data, answer)
         try:
@@ -163,23 +180,18 @@ async def _answer(
             raise
 
     if len(uploads) == 1:
-        parts = [await one(uploads[0], journeys[0])]
-    else:
-        try:
-            async with asyncio.TaskGroup() as group:
-                pairs = zip(uploads, journeys, strict=True)
-                tasks = [group.create_task(one(*pair)) for pair in pairs]
-        except BaseExceptionGroup as failures:
-            # The first failure cancelled the other images, and is the one to tell the client.
-            raise failures.exceptions[0] from None
-        parts = [task.result() for task in tasks]
-    size = sum(len(content) for part in parts for content in part.files.values())
-    if answer.media == ZIP and size > _INLINE_BYTES:
-        return parts, await asyncio.to_thread(assemble, parts, answer.media)
-    return parts, assemble(parts, answer.media)
+        return [await one(uploads[0], journeys[0])]
+    try:
+        async with asyncio.TaskGroup() as group:
+            pairs = zip(uploads, journeys, strict=True)
+            tasks = [group.create_task(one(*pair)) for pair in pairs]
+    except BaseExceptionGroup as failures:
+        # The first failure cancelled the other images, and is the one to tell the client.
+        raise failures.exceptions[0] from None
+    return [task.result() for task in tasks]
 
 
-async def _while_connected(request: Request, work: Coroutine[Any, Any, R]) -> R:
+async def while_connected(request: Request, work: Coroutine[Any, Any, R]) -> R:
     """The result of ``work``, which is cancelled when the client hangs up.
 
     Raises:
@@ -207,7 +219,8 @@ async def _while_connected(request: Request, work: Coroutine[Any, Any, R]) -> R:
         watcher.cancel()
 
 
-def _observe(engine: Engine, served: Served, parts: list[Encoded], total: float) -> None:
+def observe(engine: Engine, served: Served, parts: list[Encoded], total: float) -> None:
+    """Note the seconds of each stage and of the whole in the metrics."""
     histogram = engine.metrics.stage_seconds
     for part in parts:
         for stage, seconds in part.seconds.items():

@@ -16,7 +16,7 @@ from service.settings import Settings
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
-__all__ = ["Upload", "read_uploads"]
+__all__ = ["Upload", "read_body", "read_uploads"]
 
 PART = "image"
 
@@ -47,6 +47,18 @@ async def read_uploads(request: Request, settings: Settings) -> list[Upload]:
     if not data:
         raise BadRequest(f"Send an image as the body, or as a multipart part called {PART!r}.")
     return [Upload(PART, data)]
+
+
+async def read_body(request: Request, settings: Settings) -> bytes:
+    """The whole body as it is.
+
+    Raises:
+        TooLarge, ClientGone: as :func:`read_uploads`.
+    """
+    try:
+        return b"".join([chunk async for chunk in _counted(request, settings.max_body_bytes)])
+    except ClientDisconnect as error:
+        raise ClientGone("The connection closed before the whole body had come.") from error
 
 
 async def _counted(request: Request, limit: int) -> AsyncGenerator[bytes, None]:

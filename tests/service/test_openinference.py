@@ -1,0 +1,208 @@
+"""The Open Inference Protocol, by hand and through a client written by others."""
+
+import base64
+import importlib.util
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import orjson
+import pytest
+
+from service.inference import Segmenter
+from tests.service.harness import Client, encoded, photo
+from tests.service.test_segment import outputs_of, png
+from tests.service.traffic import ROOT, served
+
+INFER = "/v2/models/tiny/infer"
+PHOTOS = np.stack([photo(60, 40), photo(60, 40, seed=1)])
+LENGTH = "Inference-Header-Content-Length"
+
+
+def infer(client: Client, document: Any, binary: bytes = b"", **headers: str) -> httpx.Response:
+    text = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+    if binary:
+        headers = {LENGTH: str(len(text)), **headers}
+    return client.request("POST", INFER, content=text + binary, headers=headers)
+
+
+def tensor(**changes: Any) -> dict[str, Any]:
+    entry = {"name": "image", "datatype": "UINT8", "shape": PHOTOS.shape, "data": PHOTOS.ravel()}
+    return {key: value for key, value in (entry | changes).items() if value is not None}
+
+
+def elements(*files: bytes) -> bytes:
+    return b"".join(struct.pack("<I", len(file)) + file for file in files)
+
+
+def test_health_and_metadata(client: Client) -> None:
+    assert client.get("/v2").json()["extensions"] == ["binary_tensor_data"]
+    assert client.get("/v2/health/live").json() == {"live": True}
+    assert client.get("/v2/health/ready").json() == {"ready": True}
+    for path in ("/v2/models/tiny", "/v2/models/tiny/versions/1"):
+        about = client.get(path).json()
+        assert about["inputs"] == [{"name": "image", "datatype": "UINT8", "shape": [-1, -1, -1, 3]}]
+        assert [entry["name"] for entry in about["outputs"]] == [
+            *("mask", "alpha/pool1", "alpha/pool2")
+        ]
+        assert client.get(f"{path}/ready").json() == {"name": "tiny", "ready": True}
+
+
+def test_json_tensors_in_and_out(client: Client, segmenter: Segmenter) -> None:
+    answer = infer(client, {"id": "7", "inputs": [tensor()]})
+    assert answer.status_code == 200, answer.text
+    document = answer.json()
+    assert (document["id"], document["model_name"]) == ("7", "tiny")
+    (output,) = document["outputs"]
+    assert (output["name"], output["datatype"]) == ("mask", "UINT8")
+    masks = np.array(output["data"], np.uint8).reshape(output["shape"])
+    expected = [outputs_of(segmenter, pixels)["mask"] for pixels in PHOTOS]
+    np.testing.assert_array_equal(masks, np.stack(expected))
+
+
+def test_binary_tensors_in_and_out_with_alpha_maps(client: Client, segmenter: Segmenter) -> None:
+    given = tensor(data=None, parameters={"binary_data_size": PHOTOS.size})
+    outputs = [
+        {"name": "alpha/pool2", "parameters": {"binary_data": True}},
+        {"name": "mask", "parameters": {"binary_data": True}},
+    ]
+    answer = infer(client, {"inputs": [given], "outputs": outputs}, PHOTOS.tobytes())
+    assert answer.status_code == 200, answer.text
+    length = int(answer.headers[LENGTH])
+    document, binary = orjson.loads(answer.content[:length]), answer.content[length:]
+    expected = [outputs_of(segmenter, pixels) for pixels in PHOTOS]
+    for output, dtype in zip(document["outputs"], (np.float32, np.uint8), strict=True):
+        size = output["parameters"]["binary_data_size"]
+        found = np.frombuffer(binary[:size], dtype).reshape(output["shape"])
+        binary = binary[size:]
+        truth = np.stack([entry[output["name"]] for entry in expected])
+        np.testing.assert_array_equal(found, truth)
+    assert not binary
+
+
+def test_photo_files_as_bytes(client: Client) -> None:
+    files = [encoded(pixels, "JPEG") for pixels in PHOTOS]
+    masks = [np.asarray(png(client.segment(file).content)) for file in files]
+    content = elements(*files)
+    given = {"datatype": "BYTES", "shape": [2], "data": None}
+    binary = tensor(**given, parameters={"binary_data_size": len(content)})
+    text = tensor(**given | {"data": [base64.b64encode(file).decode() for file in files]})
+    for answer in (
+        infer(client, {"inputs": [binary]}, content),
+        infer(client, {"inputs": [text]}),
+    ):
+        assert answer.status_code == 200, answer.text
+        (output,) = answer.json()["outputs"]
+        found = np.array(output["data"], np.uint8).reshape(output["shape"])
+        np.testing.assert_array_equal(found, np.stack(masks))
+
+
+@pytest.mark.parametrize(
+    ("document", "status", "message"),
+    [
+        ({}, 400, "inputs: Field required"),
+        ({"inputs": []}, 400, "inputs"),
+        ({"inputs": [tensor(name="x")]}, 400, "one input 'image'"),
+        ({"inputs": [tensor(data=None)]}, 400, "either data or"),
+        ({"inputs": [tensor(parameters={"binary_data_size": 4}, data=None)]}, 400, "expected 0"),
+        ({"inputs": [tensor(datatype="FP32")]}, 400, "not as FP32"),
+        ({"inputs": [tensor(shape=[2, 40, 60])]}, 400, "not as UINT8 [2, 40, 60]"),
+        ({"inputs": [tensor(data=[1, 2])]}, 400, "Send 14400 values from 0 to 255"),
+        ({"inputs": [tensor(data=[300] * 14400)]}, 400, "values from 0 to 255"),
+        ({"inputs": [tensor(datatype="BYTES", shape=[1], data=["?"])]}, 400, "as base64"),
+        ({"inputs": [tensor(datatype="BYTES", shape=[1], data=["AAAA"])]}, 415, "Send a JPEG"),
+        ({"inputs": [tensor(shape=[0, 4, 4, 3], data=[])]}, 400, "at least one image"),
+        ({"inputs": [tensor()], "outputs": [{"name": "x"}]}, 400, "no output called 'x'"),
+    ],
+)
+def test_what_is_wrong_is_said_in_the_protocols_form(
+    client: Client, document: Any, status: int, message: str
+) -> None:
+    answer = infer(client, document)
+    assert answer.status_code == status, answer.text
+    assert list(answer.json()) == ["error"]
+    assert message in answer.json()["error"]
+
+
+@pytest.mark.parametrize("content", [b"\1", struct.pack("<I", 9) + b"short"])
+def test_a_bytes_tensor_cut_off_is_refused(client: Client, content: bytes) -> None:
+    given = tensor(
+        datatype="BYTES", shape=[1], data=None, parameters={"binary_data_size": len(content)}
+    )
+    answer = infer(client, {"inputs": [given]}, content)
+    assert (answer.status_code, "ends inside" in answer.json()["error"]) == (400, True)
+
+
+def test_masks_of_different_sizes_do_not_fit_one_tensor(client: Client) -> None:
+    content = elements(encoded(photo(20, 20)), encoded(photo(30, 20)))
+    given = tensor(
+        datatype="BYTES", shape=[2], data=None, parameters={"binary_data_size": len(content)}
+    )
+    answer = infer(client, {"inputs": [given]}, content)
+    assert answer.status_code == 400
+    assert "different sizes" in answer.json()["error"]
+
+
+def test_unknown_models_and_versions_and_lengths(client: Client) -> None:
+    assert client.get("/v2/models/cats").status_code == 404
+    assert "cats" in client.get("/v2/models/cats").json()["error"]
+    assert client.get("/v2/models/tiny/versions/2").status_code == 400
+    answer = infer(client, {"inputs": [tensor()]}, **{LENGTH: "99999999"})
+    assert "expected at most" in answer.json()["error"]
+
+
+ROUND_TRIP = """
+import sys
+import numpy as np
+import tritonclient.http as triton
+
+address, photo_file, pixels_file = sys.argv[1:]
+client = triton.InferenceServerClient(address)
+assert client.is_server_live() and client.is_server_ready() and client.is_model_ready("mine")
+assert client.get_server_metadata()["name"] == "ppool"
+assert client.get_model_metadata("mine")["inputs"][0]["name"] == "image"
+pixels = np.load(pixels_file)
+as_pixels = triton.InferInput("image", [1, *pixels.shape], "UINT8")
+file = np.array([open(photo_file, "rb").read()], dtype=np.object_)
+as_file = triton.InferInput("image", [1], "BYTES")
+masks = []
+for given, value in ((as_pixels, pixels[None]), (as_file, file)):
+    for binary in (True, False):
+        given.set_data_from_numpy(value)
+        wanted = [triton.InferRequestedOutput("mask", binary_data=binary)]
+        masks.append(client.infer("mine", [given], outputs=wanted).as_numpy("mask"))
+assert all((mask == masks[0]).all() for mask in masks) and masks[0].shape == (1, *pixels.shape[:2])
+try:
+    client.infer("cats", [as_file])
+except triton.InferenceServerException as error:
+    assert "cats" in error.message(), error
+else:
+    raise AssertionError("an unknown model was served")
+np.save(pixels_file, masks[0][0])
+"""
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("tritonclient") is None,
+    reason="needs: pip install tritonclient geventhttpclient python-rapidjson",
+)
+def test_tritonclient_round_trip(model_file: Path, tmp_path: Path) -> None:
+    file, pixels = tmp_path / "photo.png", tmp_path / "pixels.npy"
+    file.write_bytes(encoded(photo(70, 50)))
+    np.save(pixels, photo(70, 50))
+    with served(str(model_file), "--name", "mine") as server:
+        address = server.address.removeprefix("http://")
+        done = subprocess.run(
+            [sys.executable, "-c", ROUND_TRIP, address, str(file), str(pixels)],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=ROOT,
+        )
+        assert done.returncode == 0, done.stderr
+        content = httpx.post(f"{server.address}/segment", content=file.read_bytes()).content
+    np.testing.assert_array_equal(np.load(pixels), np.asarray(png(content)))

@@ -17,15 +17,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 import uvicorn
 from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress
 from rich.table import Table
 
 from service.app import create_app
 from service.engine import Engine
 from service.fleet import Fleet
+from service.images import ImageLimits
 from service.logs import configure_logging
 from service.metrics import Metrics
-from service.models import model_files
-from service.settings import Settings, load_settings
+from service.models import model_files, shipped_model
+from service.settings import Settings, load_settings, usable_cores
 from service.tracing import exporting_provider
 from service.workers import launch_process
 
@@ -38,10 +40,10 @@ _logger = logging.getLogger("ppool.service")
 
 _cli = typer.Typer(add_completion=False, rich_markup_mode=None)
 
-_COMMANDS = {"serve", "tune"}
+_COMMANDS = {"serve", "tune", "segment"}
 
 
-@_cli.command(epilog="Also: ppool-serve tune --help.")
+@_cli.command(epilog="Also: ppool-serve tune --help, ppool-serve segment --help.")
 def serve(
     model: Annotated[
         list[Path] | None,
@@ -114,6 +116,54 @@ def tune(
         f"PPOOL_WORKERS={plan.workers} PPOOL_THREADS={plan.threads} "
         f"PPOOL_MAX_BATCH_SIZE={plan.batch}"
     )
+
+
+@_cli.command("segment")
+def segment_command(
+    photos: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="Folder.")],
+    masks: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for masks and summary.csv.")
+    ],
+    model: Annotated[Path | None, typer.Option(help="ONNX file; none: the shipped one.")] = None,
+    overlay: Annotated[bool, typer.Option(help="Blend the classes over the photo.")] = False,
+    tile: Annotated[bool, typer.Option(help="Full resolution, in windows.")] = False,
+    config: Annotated[
+        Path | None, typer.Option(envvar="PPOOL_CONFIG", help="Settings file, TOML.")
+    ] = None,
+) -> None:
+    """Segment a folder of photos with no server; started again it does what is missing.
+
+    The exit status is 1 if any photo failed.
+    """
+    # Only here: the server itself needs no ONNX Runtime, its workers do.
+    from service.folder import Folder, segment_folder
+    from service.inference import load_segmenter
+
+    try:
+        settings = load_settings(config, model=[model] if model else None)
+        file, *_ = model_files(settings.model) or [shipped_model()]
+        segmenter = load_segmenter(file, threads=settings.threads or 1)
+        work = Folder(photos, masks, overlay, tile, settings.workers or usable_cores())
+        limits = ImageLimits(settings.max_pixels, settings.max_side_pixels, settings.max_frames)
+        with Progress(*Progress.get_default_columns(), MofNCompleteColumn()) as progress:
+            bar = progress.add_task("segmenting")
+
+            def done(name: str, problem: str) -> None:
+                progress.advance(bar)
+                if problem:
+                    _complain(f"{name}: {problem}")
+
+            failures = segment_folder(
+                work,
+                segmenter,
+                limits,
+                started=lambda total: progress.update(bar, total=total),
+                done=done,
+            )
+    except ValueError as error:
+        _complain(str(error))
+        raise SystemExit(2) from error
+    raise SystemExit(1 if failures else 0)
 
 
 def main() -> None:

@@ -110,12 +110,27 @@ def run(
 @app.command()
 def evaluation(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint.pt.")],
-    data: Data,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of the data; drawn sets need none.")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help=f"pages, {', '.join(DATASETS)}; default the checkpoint's.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Which images to score.")] = "val",
     band: Annotated[int, typer.Option(help="Pixels that count as near a boundary.")] = BAND,
+    threads: Threads = 0,
 ) -> None:
-    """Score a checkpoint on the held-out pages: IoU, accuracy, IoU along boundaries, speed."""
+    """Score a checkpoint: IoU by class, accuracy, IoU along boundaries, time an image."""
+    _use_threads(threads)
     loaded = Checkpoint.load(checkpoint)
-    held_out = PageDataset(data / "val")
+    trained_on = loaded.training.get("recipe", {}).get("dataset", "pages")
+    held_out = _open(dataset or trained_on, data, split)
+    names, known = ([c.name for c in classes] for classes in (held_out.classes, loaded.classes))
+    if names != known:
+        raise ValueError(
+            f"data set: expected the classes of the checkpoint, {', '.join(known)}; "
+            f"got {', '.join(names)}; choose another with --dataset"
+        )
     found = evaluate(
         loaded.build(),
         (held_out[i] for i in range(len(held_out))),
@@ -160,12 +175,20 @@ def _given(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
+def _open(dataset: str, data: Path | None, split: str) -> SegmentationDataset:
+    if dataset != "pages":
+        return open_dataset(dataset, data, split)
+    if data is None:
+        raise ValueError("--data: expected the folder that `ppool-train pages` wrote, got none")
+    return PageDataset(data / split)
+
+
 def _load(dataset: str, data: Path) -> tuple[SegmentationDataset, SegmentationDataset]:
     """Both splits; pages in memory, for crops are drawn from every page again and again."""
     if dataset == "pages":
-        training, held_out = (InMemory.of(PageDataset(data / split)) for split in ("train", "val"))
+        training, held_out = (InMemory.of(_open(dataset, data, s)) for s in ("train", "val"))
         return training, held_out
-    return open_dataset(dataset, data, "train"), open_dataset(dataset, data, "val")
+    return _open(dataset, data, "train"), _open(dataset, data, "val")
 
 
 def main() -> None:

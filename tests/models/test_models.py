@@ -24,19 +24,12 @@ SIZES = {
 
 @pytest.mark.parametrize("pooling", list_poolings())
 @pytest.mark.parametrize("name", list_models())
-def test_every_network_trains_a_step_with_every_pooling(name: str, pooling: str) -> None:
-    torch.manual_seed(0)
-    model = create_model(name, pooling=pooling, num_classes=5)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    first, *_ = model.parameters()
-    before = first.detach().clone()
-    logits = model(torch.randn(2, 3, 64, 96))
+@torch.no_grad()
+def test_logits_are_as_large_as_the_network_says(name: str, pooling: str) -> None:
+    model = create_model(name, pooling=pooling, num_classes=5).eval()
+    logits = model(torch.randn(1, 3, 64, 96))
     without_pool5 = name == "vgg16" and pooling in {"all_conv", "strided_conv"}
-    assert logits.shape == (2, 5, *((4, 6) if without_pool5 else SIZES[name]))
-    logits.square().mean().backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
-    optimizer.step()
-    assert not torch.equal(before, first)
+    assert logits.shape == (1, 5, *((4, 6) if without_pool5 else SIZES[name]))
 
 
 def test_poolings_can_be_mixed_by_stage() -> None:

@@ -1,17 +1,20 @@
 """The paper's networks against their published sizes and plain re-statements of the originals."""
 
+import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from models import Checkpoint, create_model, list_models, load_weights, original_pooling
 from ppool import PPool2d
 from ppool.metadata import InputPolicy, LabelClass
+from tests.models import layouts, standard
+from tests.models.layouts import Shapes
 
 
 def parameters(module: nn.Module) -> int:
@@ -65,56 +68,53 @@ def randomised(name: str, pooling: str) -> nn.Module:
     return model
 
 
-def plain_vgg16(state: dict[str, Tensor], x: Tensor) -> Tensor:
-    for stage, depth in enumerate((2, 2, 3, 3, 3), 1):
-        for number in range(1, depth + 1):
-            name = f"conv{stage}_{number}"
-            x = F.relu(F.conv2d(x, state[f"{name}.weight"], state[f"{name}.bias"], padding=1))
-        x = F.max_pool2d(x, 2, 2 if stage < 5 else 1)
-    return F.conv2d(x, state["score.weight"], state["score.bias"])
+# network, pooling, layout of the published weights, their number, the standard network
+STANDARD: list[tuple[str, str, Callable[[], Shapes], int, Callable[..., Tensor]]] = [
+    ("vgg16", "max", layouts.torchvision_vgg16, 138_357_544, standard.vgg16),
+    ("resnet50", "strided_conv", layouts.torchvision_resnet50, 25_557_032, standard.resnet50),
+    (
+        "resnet50",
+        "max",
+        layouts.torchvision_resnet50,
+        25_557_032,
+        partial(standard.resnet50, pooled=True),
+    ),
+    (
+        "fcn8s_inceptionv2",
+        "original",
+        layouts.cadene_bninception,
+        11_295_240,
+        standard.bninception,
+    ),
+    ("deeplabv3_xception", "original", layouts.cadene_xception, 22_855_952, standard.xception),
+]
 
 
-def plain_resnet50(state: dict[str, Tensor], x: Tensor, *, pooled: bool) -> Tensor:
-    """ResNet-50 with its strides where torchvision has them, or with max poolings before them."""
-
-    def conv_bn(x: Tensor, conv: str, bn: str, stride: int = 1, padding: int = 0) -> Tensor:
-        y = F.conv2d(x, state[f"{conv}.weight"], stride=stride, padding=padding)
-        kinds = ("running_mean", "running_var", "weight", "bias")
-        return F.batch_norm(y, *(state[f"{bn}.{kind}"] for kind in kinds))
-
-    def halve(x: Tensor) -> tuple[Tensor, int]:
-        return (F.max_pool2d(x, 3, 2, 1), 1) if pooled else (x, 2)
-
-    x = F.relu(conv_bn(x, "conv1", "bn1", stride=1 if pooled else 2, padding=3))
-    x = F.max_pool2d(halve(x)[0], 3, 2, 1)
-    for layer, blocks in enumerate((3, 4, 6, 3), 1):
-        x, stride = halve(x) if layer > 1 else (x, 1)
-        for block in range(blocks):
-            at, step = f"layer{layer}.{block}", stride if block == 0 else 1
-            y = F.relu(conv_bn(x, f"{at}.conv1", f"{at}.bn1"))
-            y = F.relu(conv_bn(y, f"{at}.conv2", f"{at}.bn2", stride=step, padding=1))
-            y = conv_bn(y, f"{at}.conv3", f"{at}.bn3")
-            if block == 0:
-                x = conv_bn(x, f"{at}.downsample.0", f"{at}.downsample.1", stride=step)
-            x = F.relu(x + y)
-    return F.conv2d(x, state["score.weight"], state["score.bias"])
-
-
-@pytest.mark.parametrize(
-    ("name", "pooling", "plain"),
-    [
-        ("vgg16", "max", plain_vgg16),
-        ("resnet50", "max", lambda state, x: plain_resnet50(state, x, pooled=True)),
-        ("resnet50", "strided_conv", lambda state, x: plain_resnet50(state, x, pooled=False)),
-    ],
-)
+@pytest.mark.parametrize(("name", "pooling", "layout", "published", "plain"), STANDARD)
 @torch.no_grad()
-def test_the_same_weights_give_the_features_of_the_standard_network(
-    name: str, pooling: str, plain: Callable[[dict[str, Tensor], Tensor], Tensor]
+def test_published_weights_give_the_features_of_the_standard_network(
+    name: str,
+    pooling: str,
+    layout: Callable[[], Shapes],
+    published: int,
+    plain: Callable[..., Tensor],
+    tmp_path: Path,
 ) -> None:
-    model, x = randomised(name, pooling), torch.randn(1, 3, 64, 64)
-    expected = plain(dict(model.state_dict()), x)
-    assert torch.allclose(model(x), expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+    counted = {k: s for k, s in layout().items() if "running" not in k and "batches" not in k}
+    assert sum(math.prod(shape) for shape in counted.values()) == published
+    heads = ("classifier", "fc", "last_linear")
+    weights = {k: s for k, s in layout().items() if not k.startswith(heads)}
+    state = standard.plausible_weights(weights)
+    torch.save(state, tmp_path / "published.pth")
+    model = create_model(name, pooling=original_pooling(name) if pooling == "original" else pooling)
+    load_weights(model, tmp_path / "published.pth")
+
+    x = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+    features = model.eval().features(x)  # type: ignore[operator]
+    features = features[-1] if isinstance(features, tuple) else features
+    expected = plain(state, x)
+    assert 0.01 < float(expected.std()) < torch.inf
+    assert torch.allclose(features, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
 
 
 def largest_shortfall(elements: int, alpha: float) -> float:

@@ -1,5 +1,8 @@
 """Evaluation against independent libraries on random inputs."""
 
+import re
+from pathlib import Path
+
 import hypothesis.extra.numpy as arrays
 import numpy as np
 import pytest
@@ -7,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import Image
 from scipy import ndimage
 from torch import Tensor, nn
 from torchmetrics.functional.classification import (
@@ -14,11 +18,14 @@ from torchmetrics.functional.classification import (
     multiclass_confusion_matrix,
     multiclass_jaccard_index,
 )
+from typer.testing import CliRunner
 
-from ppool.metadata import LabelClass
+from models import Checkpoint, create_model
+from ppool.metadata import InputPolicy, LabelClass
+from training.__main__ import app
 from training.boundary import boundary_band
 from training.evaluate import IGNORE, Evaluation, Normalisation, evaluate
-from training.pages import Page
+from training.pages import PAGE_CLASSES, Page
 
 Mask = NDArray[np.uint8]
 CLASSES = tuple(LabelClass(i, f"class {i}", "#000000") for i in range(6))
@@ -164,3 +171,56 @@ def test_a_split_is_scored_in_evaluation_mode_at_its_own_size(rng: np.random.Gen
     cells = [list(column.cells) for column in found.table(CLASSES[:3]).columns]
     assert cells[0] == ["class 0", "class 1", "class 2", "mean", "pixel accuracy"]
     assert cells[1] == ["100.0"] * 4 + [""]
+
+
+def saved(folder: Path, classes: tuple[LabelClass, ...], rng: np.random.Generator) -> list[str]:
+    """A checkpoint and two held-out pages, as arguments of the command."""
+    model = create_model("unet_small", pooling="max", num_classes=len(classes))
+    Checkpoint(
+        network="unet_small",
+        pooling="max",
+        classes=classes,
+        input=InputPolicy(64, 16),
+        mean=(0.5, 0.5, 0.5),
+        std=(0.2, 0.2, 0.2),
+        state_dict=model.state_dict(),
+    ).save(folder / "checkpoint.pt")
+    for kind, shape in (("images", (20, 30, 3)), ("masks", (20, 30))):
+        (folder / "val" / kind).mkdir(parents=True)
+        for index in range(2):
+            picture = Image.fromarray(rng.integers(0, 7, shape, np.uint8))
+            picture.save(folder / "val" / kind / f"{index}.png")
+    return ["evaluation", str(folder / "checkpoint.pt"), "--data", str(folder)]
+
+
+def test_the_command_prints_every_class_and_the_speed(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    words = [*saved(tmp_path, PAGE_CLASSES, rng), "--band", "2"]
+    result = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert result.exit_code == 0
+    names = [label.name for label in PAGE_CLASSES] + ["mean", "pixel accuracy"]
+    assert all(f"│ {name} " in result.output for name in names)
+    assert "IoU within 2 px of a boundary" in result.output
+    assert re.search(r"2 images, \d+\.\d ms an image \(median\), \d+ threads? of", result.output)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--dataset", "pages"], "expected the classes of the checkpoint, class 0, class 1; got"),
+        (["--dataset", "holidays"], "expected one of .*fineshapes.*; got 'holidays'"),
+    ],
+)
+def test_another_data_set_needs_the_same_classes(
+    tmp_path: Path, rng: np.random.Generator, options: list[str], message: str
+) -> None:
+    words = [*saved(tmp_path, CLASSES[:2], rng), *options]
+    with pytest.raises(ValueError, match=message):
+        CliRunner().invoke(app, words, catch_exceptions=False)
+
+
+def test_pages_have_to_be_somewhere(tmp_path: Path, rng: np.random.Generator) -> None:
+    words = saved(tmp_path, PAGE_CLASSES, rng)[:2]
+    with pytest.raises(ValueError, match="--data: expected the folder"):
+        CliRunner().invoke(app, words, catch_exceptions=False)

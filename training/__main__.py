@@ -1,7 +1,8 @@
-"""``ppool-train``: draw pages, train, evaluate, compare, draw the paper's figures."""
+"""``ppool-train``: draw pages and scenes, train, evaluate, compare, draw the paper's figures."""
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,7 +16,7 @@ from rich.console import Console
 from models import Checkpoint, list_poolings
 from training import compare as comparison
 from training.dataset import SegmentationDataset
-from training.datasets import DATASETS, open_dataset
+from training.datasets import DATASETS, LAYOUTS, Plan, open_dataset, write_fineshapes
 from training.evaluate import BAND, Normalisation, evaluate
 from training.figure_command import figures
 from training.memory import InMemory
@@ -48,6 +49,22 @@ def pages(
 ) -> None:
     """Draw pages with exact labels; continues where an earlier call stopped."""
     write_dataset(root, count, seed=seed, workers=workers, val_share=0.1)
+
+
+@app.command()
+def fineshapes(
+    root: Annotated[Path, typer.Argument(help="Folder to write into.")],
+    layout: Annotated[str, typer.Option(help=f"Whose files: {', '.join(LAYOUTS)}.")],
+    count: Annotated[int, typer.Option(help="Scenes to draw, a fifth of them held out.")] = 1000,
+    size: Annotated[str, typer.Option(help="Height and width in pixels.")] = "128x128",
+    seed: Annotated[int, typer.Option(help="First seed; scene i is drawn from seed + i.")] = 0,
+) -> None:
+    """Write drawn scenes in the layout of another data set, to try its commands without it."""
+    found = re.fullmatch(r"(\d+)x(\d+)", size)
+    if not found:
+        raise ValueError(f"--size: expected height x width such as 128x160, got {size!r}")
+    write_fineshapes(root, layout, Plan(count, int(found[1]), int(found[2]), seed))
+    console.print(f"wrote {count} scenes in the layout of {layout} to {root}")
 
 
 @app.command()

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from training.dataset import SegmentationDataset
+from training.datasets.ade20k import ade20k
+from training.datasets.cityscapes import cityscapes
+from training.datasets.pascal_voc import voc, voc_aug
+from training.datasets.write import LAYOUTS, Plan, write_fineshapes
 from training.fineshapes import FineShapes
 
-__all__ = ["DATASETS", "open_dataset"]
+__all__ = ["DATASETS", "LAYOUTS", "Plan", "open_dataset", "write_fineshapes"]
 
 
-def _fineshapes(root: Path | None, split: str) -> SegmentationDataset:
+def _fineshapes(split: str) -> SegmentationDataset:
     """The standard FineShapes: 2,000 scenes to train on and 500 to validate, 128 x 128."""
-    del root
     # Far apart, so that no scene of one split is ever one of the other's.
     seeds = {"train": (2000, 0), "val": (500, 1 << 40)}
     if split not in seeds:
@@ -21,20 +25,31 @@ def _fineshapes(root: Path | None, split: str) -> SegmentationDataset:
     return FineShapes(count, seed=seed, height=128, width=128)
 
 
-DATASETS = {"fineshapes": _fineshapes}
+_ON_DISK: dict[str, Callable[[Path, str], SegmentationDataset]] = {
+    "voc": voc,
+    "voc-aug": voc_aug,
+    "cityscapes": cityscapes,
+    "ade20k": ade20k,
+}
+DATASETS = ("fineshapes", *_ON_DISK)
 
 
 def open_dataset(name: str, root: Path | None, split: str) -> SegmentationDataset:
-    """Open a data set.
+    """Open a data set; of one on disk, only the names of its files are read now.
 
     Args:
         name: one of :data:`DATASETS`.
-        root: its folder; ``fineshapes`` is drawn and needs none.
-        split: ``train`` or ``val``; each data set names its own in the error for a wrong one.
+        root: the folder its archives were unpacked in; ``fineshapes`` is drawn and needs none.
+        split: ``train`` or ``val``; ``voc`` has ``trainval`` too.
 
     Raises:
+        FileNotFoundError: if the folder does not hold the data set.
         ValueError: if the name or the split is unknown.
     """
-    if name not in DATASETS:
+    if name == "fineshapes":
+        return _fineshapes(split)
+    if name not in _ON_DISK:
         raise ValueError(f"data set: expected one of {', '.join(DATASETS)}; got {name!r}")
-    return DATASETS[name](root, split)
+    if root is None:
+        raise ValueError(f"{name}: expected the folder its archives were unpacked in, got None")
+    return _ON_DISK[name](root, split)

@@ -69,8 +69,10 @@ def fineshapes(
 
 @app.command()
 def run(
-    data: Data,
     output: Output,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of the data; none for fineshapes, which is drawn.")
+    ] = None,
     recipe: Annotated[
         str, typer.Option(help=f"{' or '.join(RECIPES)}, or a file such as a run's recipe.json.")
     ] = "pages",
@@ -87,11 +89,9 @@ def run(
     seed: Annotated[int | None, typer.Option(help="Decides weights and batches.")] = None,
     iterations: Iterations = None,
     batch_size: BatchSize = None,
-    precision: Annotated[
-        str | None, typer.Option(help="float32, or autocast to bfloat16 or float16.")
-    ] = None,
-    accumulate: Annotated[
-        int | None, typer.Option(help="Parts in which a batch is computed, to save memory.")
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any setting, as precision=bfloat16; may be repeated."),
     ] = None,
     threads: Threads = 0,
     workers: Annotated[int, typer.Option(help="Threads that read images ahead.")] = 0,
@@ -111,16 +111,14 @@ def run(
         "seed": seed,
         "iterations": iterations,
         "batch_size": batch_size,
-        "precision": precision,
-        "accumulate": accumulate,
     }
     base = RECIPES[recipe] if recipe in RECIPES else Recipe.load(Path(recipe))
-    settings = replace(base, **_given(asked))
+    chosen = replace(base, **_given(asked)).changed(settings or [])
     runtime = Runtime(workers, tensorboard)
     with processes() as group:
-        checkpoint = train(settings, *_load(settings.dataset, data), output, runtime=runtime)
+        checkpoint = train(chosen, *_load(chosen.dataset, data), output, runtime=runtime)
     if group.rank == 0:
-        console.print(comparison.table({str(settings.pooling): [checkpoint.training]}))
+        console.print(comparison.table({str(chosen.pooling): [checkpoint.training]}))
         console.print(f"wrote {output / 'checkpoint.pt'}")
 
 
@@ -200,12 +198,12 @@ def _open(dataset: str, data: Path | None, split: str) -> SegmentationDataset:
     return PageDataset(data / split)
 
 
-def _load(dataset: str, data: Path) -> tuple[SegmentationDataset, SegmentationDataset]:
-    """Both splits; pages in memory, for crops are drawn from every page again and again."""
-    if dataset == "pages":
-        training, held_out = (InMemory.of(_open(dataset, data, s)) for s in ("train", "val"))
-        return training, held_out
-    return _open(dataset, data, "train"), _open(dataset, data, "val")
+def _load(dataset: str, data: Path | None) -> tuple[SegmentationDataset, SegmentationDataset]:
+    """Both splits; what is drawn is held in memory, for crops are cut from it again and again."""
+    training, held_out = (_open(dataset, data, split) for split in ("train", "val"))
+    if dataset in {"pages", "fineshapes"}:
+        return InMemory.of(training), InMemory.of(held_out)
+    return training, held_out
 
 
 def main() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 __all__ = ["FINE_TUNING", "PAGES", "RECIPES", "Recipe", "learning_rate"]
@@ -92,6 +92,15 @@ class Recipe:
     multiple: int = 16
 
     def __post_init__(self) -> None:
+        for name in ("mean", "std"):
+            # JSON has no tuples.
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for field in fields(self):
+            kind, value = type(field.default), getattr(self, field.name)
+            # A pooling may be a mapping, and None is where a setting is left to the network.
+            allowed = (float, int) if kind is float else kind
+            if kind in {int, float, bool} and not isinstance(value, allowed):
+                raise ValueError(f"{field.name}: expected {kind.__name__}, got {value!r}")
         for name in _POSITIVE:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)!r}")
@@ -105,6 +114,23 @@ class Recipe:
                 f"got {self.accumulate!r}"
             )
 
+    def changed(self, assignments: Sequence[str]) -> Recipe:
+        """With settings given as ``name=value``, such as ``alpha_init=3`` or ``loss=mean``.
+
+        Raises:
+            ValueError: if there is no such setting, or the value is none of its.
+        """
+        changes = {}
+        for assignment in assignments:
+            name, _, text = assignment.partition("=")
+            if name not in {field.name for field in fields(self)}:
+                raise ValueError(f"settings: expected one of the recipe's, got {assignment!r}")
+            try:
+                changes[name] = json.loads(text)
+            except json.JSONDecodeError:
+                changes[name] = text
+        return replace(self, **changes)
+
     def save(self, path: Path) -> None:
         """Write as JSON."""
         path.write_text(json.dumps(asdict(self), indent=2) + "\n")
@@ -117,10 +143,7 @@ class Recipe:
             ValueError: if the file holds something else.
         """
         try:
-            settings = json.loads(path.read_text())
-            for name in {"mean", "std"} & settings.keys():
-                settings[name] = tuple(settings[name])
-            return cls(**settings)
+            return cls(**json.loads(path.read_text()))
         except (AttributeError, TypeError, json.JSONDecodeError) as error:
             raise ValueError(f"{path}: not the settings of a run: {error}") from error
 

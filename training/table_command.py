@@ -42,8 +42,10 @@ def table(
     ] = None,
     seeds: Annotated[int | None, typer.Option(help="Runs a row; default the paper's.")] = None,
     iterations: Annotated[int | None, typer.Option(help="Default the recipe's.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Default the recipe's.")] = None,
-    crop: Annotated[int | None, typer.Option(help="Side of a crop; default the recipe's.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="NAME=VALUE in place of the recipe's; may be repeated."),
+    ] = None,
     pretraining: Annotated[
         int, typer.Option(help="Iterations of a small network's classification.")
     ] = PRETRAINING.iterations,
@@ -58,13 +60,13 @@ def table(
     """
     if threads:
         torch.set_num_threads(threads)
-    asked = {"iterations": iterations, "batch_size": batch_size, "crop": crop}
+    changes = [] if iterations is None else [f"iterations={iterations}"]
     sizes = Sizes(
         seeds=seeds,
         datasets=tuple(dataset or ()),
         networks=tuple(network or ()),
         rows=tuple(pooling or ()),
-        changes=tuple((key, value) for key, value in asked.items() if value is not None),
+        changes=(*changes, *(settings or ())),
         pretraining=pretraining,
         scenes=scenes,
         objects=objects,

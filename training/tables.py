@@ -60,7 +60,7 @@ class Sizes:
         datasets: Data sets to keep.
         networks: Networks in place of the table's own.
         rows: Rows to keep.
-        changes: Settings of :class:`training.recipe.Recipe` to replace.
+        changes: Settings to replace, for :meth:`training.recipe.Recipe.changed`.
         pretraining: Iterations of a small network's classification.
         scenes: FineShapes scenes to train on; a quarter as many are held out.
         objects: Drawn objects to classify; a twentieth as many are held out.
@@ -70,7 +70,7 @@ class Sizes:
     datasets: tuple[str, ...] = ()
     networks: tuple[str, ...] = ()
     rows: tuple[str, ...] = ()
-    changes: tuple[tuple[str, Any], ...] = ()
+    changes: tuple[str, ...] = ()
     pretraining: int = PRETRAINING.iterations
     scenes: int = 2000
     objects: int = 12_000
@@ -154,8 +154,11 @@ def _selected(experiment: Experiment, sizes: Sizes) -> Experiment:
 
 def _recipes(experiment: Experiment, column: Column, sizes: Sizes) -> dict[str, Recipe]:
     found = {row: recipe_of(column[1], row) for row in experiment.rows}
-    changes = {**dict(sizes.changes), "dataset": column[0]}
-    return {row: replace(recipe, **changes) for row, recipe in found.items() if recipe}
+    return {
+        row: replace(recipe.changed(sizes.changes), dataset=column[0])
+        for row, recipe in found.items()
+        if recipe
+    }
 
 
 def _data(

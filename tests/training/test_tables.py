@@ -16,8 +16,13 @@ from training.tables import Sizes, Sources, run_table
 from training.train import Runtime
 
 TINY = (
-    "--iterations=1", "--batch-size=2", "--crop=32", "--pretraining=1", "--scenes=4", "--objects=4",
-)  # fmt: skip
+    "--iterations=1",
+    "--set=batch_size=2",
+    "--set=crop=32",
+    "--pretraining=1",
+    "--scenes=4",
+    "--objects=4",
+)
 
 
 def run(*arguments: str) -> str:
@@ -49,7 +54,7 @@ def test_the_small_experiment_is_published_and_resumed_run_by_run(tmp_path: Path
 def test_every_pooling_of_a_table_starts_from_the_same_classifier(tmp_path: Path) -> None:
     sizes = Sizes(
         seeds=1, networks=("vgg_small",), rows=("max", "gated"), pretraining=1, scenes=4, objects=4,
-        changes=(("iterations", 1), ("batch_size", 2), ("crop", 32)),
+        changes=("iterations=1", "batch_size=2", "crop=32"),
     )  # fmt: skip
     run_table("fineshapes", Sources(), sizes, tmp_path, Runtime())
     document = json.loads((tmp_path / "table-fineshapes.json").read_text())

@@ -225,11 +225,23 @@ def test_the_paper_steps_at_6000_and_deeplab_falls_to_zero() -> None:
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"iterations": 0}, "iterations: expected at least 1"), ({"precision": "int8"}, "'int8'")],
+    [
+        ({"iterations": 0}, "iterations: expected at least 1"),
+        ({"precision": "int8"}, "'int8'"),
+        ({"learning_rate": "fast"}, "learning_rate: expected float, got 'fast'"),
+        ({"crop": 3.5}, "crop: expected int, got 3.5"),
+    ],
 )
 def test_impossible_settings_are_refused(change: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(TINY, **change)  # type: ignore[arg-type]
+
+
+def test_single_settings_are_replaced_by_name() -> None:
+    changed = TINY.changed(["alpha_init=3", "loss=sum", "mean=[0.1,0.2,0.3]"])
+    assert changed == replace(TINY, alpha_init=3, loss="sum", mean=(0.1, 0.2, 0.3))
+    with pytest.raises(ValueError, match="expected one of the recipe's, got 'colour=1'"):
+        TINY.changed(["colour=1"])
 
 
 def test_settings_survive_their_file_and_other_files_are_refused(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-from export._assemble import assemble, save_whole
+from export._assemble import ancestors, assemble, save_whole
 from export._describe import Normalisation, with_colours
 from ppool._library import custom_ops_library
 from ppool.metadata import METADATA_KEY, InputPolicy, ModelMetadata
@@ -269,6 +269,10 @@ def _wrap(network: _Network, logits: str, *, free_batch: bool) -> ModelProto:
     nodes = [*before, *graph.node, *after]
     del graph.node[:]
     graph.node.extend(nodes)
+    # ONNX Runtime runs what nobody reads, too: the network's other outputs, a resize now fused.
+    needed = [graph.node[index] for index in sorted(ancestors(graph, "mask"))]
+    del graph.node[:]
+    graph.node.extend(needed)
     wrapped.opset_import.append(helper.make_opsetid(DOMAIN, OPSET))
     wrapped.ir_version = max(wrapped.ir_version, FUNCTIONS_IR)
     return wrapped

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from ppool.metadata import METADATA_KEY, ModelMetadata, Stage
 from ppool.onnx_ops import DOMAIN, PLUGIN_ATTRIBUTES, RESIZE_ATTRIBUTES, function_bodies
 from ppool.runtime import ALPHA_SWITCH, LOGITS, LOGITS_SWITCH
 
-__all__ = ["assemble", "lint", "offer_logits", "save_whole"]
+__all__ = ["ancestors", "assemble", "lint", "offer_logits", "save_whole"]
 
 
 def assemble(model: ModelProto, description: ModelMetadata) -> ModelProto:
@@ -63,7 +63,7 @@ def _put_alpha_behind_switch(graph: GraphProto, stages: Sequence[Stage]) -> None
     if not stages:
         return
     outputs = {entry.name: entry for entry in graph.output}
-    needed = {name: _ancestors(graph, name) for name in outputs}
+    needed = {name: ancestors(graph, name) for name in outputs}
     for stage in stages:
         others = set().union(*(nodes for name, nodes in needed.items() if name != stage.output))
         own = sorted(needed[stage.output] - others)
@@ -102,15 +102,24 @@ def _add_switch(graph: GraphProto, name: str) -> None:
     graph.initializer.append(numpy_helper.from_array(np.array(True), name))
 
 
-def _ancestors(graph: GraphProto, output: str) -> set[int]:
-    """Indices of the nodes that ``output`` depends on; nodes are in topological order."""
+def ancestors(graph: GraphProto, output: str) -> set[int]:
+    """Indices of the nodes, in topological order, that ``output`` depends on."""
     wanted, found = {output}, set()
     for index in reversed(range(len(graph.node))):
         node = graph.node[index]
         if wanted.intersection(node.output):
-            wanted.update(node.input)
+            wanted.update(_reads(node))
             found.add(index)
     return found
+
+
+def _reads(node: NodeProto) -> Iterator[str]:
+    """All a node reads, in the branches of an If or the body of a Loop, too."""
+    yield from node.input
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            for inner in graph.node:
+                yield from _reads(inner)
 
 
 def _name_sizes(output: ValueInfoProto, stage: str) -> None:

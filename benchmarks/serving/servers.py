@@ -12,10 +12,11 @@ import sysconfig
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import psutil
 
@@ -26,7 +27,12 @@ __all__ = ["PEERS", "PPOOL", "Network", "Running", "Server", "serving"]
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 60
 
-Ask = Callable[[str, bytes], Request]
+
+class Ask(Protocol):
+    """Makes the request for a photo, with the milliseconds its client waits where that is known."""
+
+    def __call__(self, url: str, photo: bytes, deadline_ms: int | None = None) -> Request:
+        """The bytes to send to the server at ``url``."""
 
 
 @dataclass(frozen=True)
@@ -39,15 +45,22 @@ class Network:
     adopted: Path
 
 
-def _raw(url: str, photo: bytes) -> Request:
+def _ppool(url: str, photo: bytes, deadline_ms: int | None = None) -> Request:
+    headers = {"Content-Type": "image/jpeg"}
+    if deadline_ms is not None:
+        headers["X-Request-Timeout-Ms"] = str(deadline_ms)
+    return Request.post(f"{url}/segment", photo, headers)
+
+
+def _raw(url: str, photo: bytes, deadline_ms: int | None = None) -> Request:
     return Request.post(f"{url}/segment", photo, {"Content-Type": "image/jpeg"})
 
 
-def _mosec(url: str, photo: bytes) -> Request:
+def _mosec(url: str, photo: bytes, deadline_ms: int | None = None) -> Request:
     return Request.post(f"{url}/inference", photo, {"Content-Type": "image/jpeg"})
 
 
-def _multipart(url: str, photo: bytes) -> Request:
+def _multipart(url: str, photo: bytes, deadline_ms: int | None = None) -> Request:
     boundary = "b5f1c0de"
     head = (
         f"--{boundary}\r\n"
@@ -59,7 +72,7 @@ def _multipart(url: str, photo: bytes) -> Request:
     return Request.post(f"{url}/segment", body, {"Content-Type": kind})
 
 
-def _triton(url: str, photo: bytes) -> Request:
+def _triton(url: str, photo: bytes, deadline_ms: int | None = None) -> Request:
     payload = len(photo).to_bytes(4, "little") + photo
     tensor = {
         "name": "image",
@@ -103,7 +116,7 @@ def _peer(module: str) -> tuple[str, ...]:
     return ("{python}", "-m", f"benchmarks.serving.peers.{module}")
 
 
-PPOOL = Server("ppool", (sys.executable, "-m", "service", "{model}"), _raw, "/readyz")
+PPOOL = Server("ppool", (sys.executable, "-m", "service", "{model}"), _ppool, "/readyz")
 PEERS = (
     Server("fastapi", _peer("fastapi_app"), _raw, "/ready"),
     Server("litserve", _peer("litserve_app"), _multipart, "/health", workers=2),

@@ -99,6 +99,7 @@ def test_a_last_bilinear_resize_is_fused_where_it_means_the_same(
     path = adopt(model, tmp_path, output="large")
     (last,) = [node for node in onnx.load(path).graph.node if node.op_type == "ResizeArgMax"]
     assert last.input[0] == ("network/mask" if fused else "network/large")
+    assert ("Resize" in {node.op_type for node in onnx.load(path).graph.node}) is not fused
     image = RNG.integers(0, 256, (1, 24, 36, 3), np.uint8)
     x = (image.transpose(0, 3, 1, 2) / 255 - np.array(MEAN)[:, None, None]) / np.array(STD)[
         :, None, None
@@ -107,6 +108,22 @@ def test_a_last_bilinear_resize_is_fused_where_it_means_the_same(
     (logits,) = original.run(["large"], {"image": x.astype(np.float32)})
     (mask,) = make_session(path).run(["mask"], {"image": image})
     assert np.count_nonzero(mask != logits.argmax(1)) <= 1
+
+
+def test_what_only_a_branch_of_the_network_reads_stays(tmp_path: Path) -> None:
+    model = network()
+    value = helper.make_tensor_value_info("chosen", TensorProto.FLOAT, [None] * 4)
+    branches = {
+        name: helper.make_graph([helper.make_node(op, ["mask"], ["chosen"])], name, [], [value])
+        for name, op in (("then_branch", "Identity"), ("else_branch", "Neg"))
+    }
+    model.graph.node.append(helper.make_node("If", ["yes"], ["final"], **branches))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "yes"))
+    model.graph.output.append(helper.make_tensor_value_info("final", TensorProto.FLOAT, [None] * 4))
+    session = make_session(adopt(model, tmp_path, output="final"))
+    image = RNG.integers(0, 256, (24, 36, 3), np.uint8)
+    (masks,) = session.run(["mask"], {"image": image[None]})
+    assert np.count_nonzero(masks != expected(image)) <= 1
 
 
 def test_the_file_says_what_it_was_told(tmp_path: Path) -> None:

@@ -231,7 +231,8 @@ def _stream(*key: int) -> int:
 
 
 def _input(run: _Run, images: np.ndarray[Any, np.dtype[np.uint8]]) -> Tensor:
-    x = Normalisation(run.recipe.mean, run.recipe.std)(np.ascontiguousarray(images))
+    # A copy, since images may come read-only and mirrored, which torch takes neither of.
+    x = Normalisation(run.recipe.mean, run.recipe.std)(np.array(images, order="C"))
     return x.to(run.group.device, memory_format=torch.channels_last)
 
 

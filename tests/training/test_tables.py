@@ -4,11 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
-from models import list_models, list_poolings
+from models import create_model, list_models, list_poolings, original_pooling
 from training import paper
 from training.__main__ import app
+from training.datasets import LAYOUTS, write_fineshapes
+from training.datasets.write import Plan
 from training.experiments import EXPERIMENTS, recipe_of
 from training.fineshapes import DETAIL_CLASSES, FINE_SHAPES_CLASSES
 from training.report import value
@@ -49,6 +52,59 @@ def test_the_small_experiment_is_published_and_resumed_run_by_run(tmp_path: Path
     assert set(document["results"]["fineshapes/resnet_small"]) == {"max", "ppool"}
     assert set(document["pretraining"]) == {"vgg_small", "resnet_small"}
     assert "gain over max pooling" in (tmp_path / "table-fineshapes.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Drawn scenes as VOC with SBD, as Cityscapes and as ADE20K, under one folder."""
+    root = tmp_path_factory.mktemp("data")
+    for layout in LAYOUTS:
+        write_fineshapes(root, layout, Plan(count=5, height=48, width=64, seed=0))
+    return root
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights in the place of BN-Inception's."""
+    folder = tmp_path_factory.mktemp("weights")
+    torch.manual_seed(0)
+    name = "fcn8s_inceptionv2"
+    model = create_model(name, pooling=original_pooling(name), num_classes=2)
+    torch.save(model.state_dict(), folder / "bn_inception-none.pth")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "columns", "figure"),
+    [
+        ("1", ("--network=vgg_small", "--pooling=max", "--pooling=ppool"), 3, None),
+        ("2", ("--network=fcn8s_inceptionv2", "--seeds=1"), 1, "62.3"),
+        ("3", ("--network=fcn8s_inceptionv2",), 1, "62.99"),
+        ("5", ("--network=fcn8s_inceptionv2",), 1, "68.02"),
+        ("6", ("--network=vgg_small", "--pooling=max", "--pooling=pool3"), 1, None),
+    ],
+)
+def test_a_table_of_the_paper_runs_and_prints_ours_beside_the_papers(
+    name: str, options: tuple[str, ...], columns: int, figure: str | None,
+    data: Path, weights: Path, tmp_path: Path,
+) -> None:  # fmt: skip
+    printed = run(
+        name, "-o", str(tmp_path), "--data", str(data), "--weights", str(weights), *TINY, *options
+    )
+    document = json.loads((tmp_path / f"table-{name}.json").read_text())
+    assert len(document["results"]) == columns
+    for rows in document["results"].values():
+        assert all(record["held_out"]["mean_iou"] is not None for (record,) in rows.values())
+    assert document["notes"][0][:20] in printed
+    assert figure is None or f"| {figure} |" in (tmp_path / f"table-{name}.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["fcn8s_inceptionv2", "vgg16"])
+def test_missing_weights_are_named_with_what_to_download(
+    name: str, data: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=rf"--weights: {name} starts from .*; download it"):
+        run_table("3", Sources(data, tmp_path), Sizes(networks=(name,)), tmp_path, Runtime())
 
 
 def test_every_pooling_of_a_table_starts_from_the_same_classifier(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def main() -> None:
     ):
         start = time.time()
         for clients, seconds in PHASES:
-            print(asyncio.run(load(address, photo, clients, seconds)))
+            print(asyncio.run(load(address, [photo], clients=clients, seconds=seconds)))
         draw(server, start)
     print(f"wrote {PICTURE}")
 

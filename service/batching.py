@@ -116,10 +116,18 @@ class Batcher(Generic[K, T]):
     def __len__(self) -> int:
         return self._waiting
 
-    @property
-    def full(self) -> bool:
-        """Whether :meth:`push` would refuse any image."""
-        return self._waiting >= self._limits.images or self._bytes >= self._limits.bytes
+    def check(self, deadline: float) -> None:
+        """Refuse what :meth:`push` would refuse whatever the image.
+
+        Raises:
+            QueueRefusal: as :meth:`push`.
+        """
+        wait = self.wait_seconds()
+        if self._waiting >= self._limits.images:
+            raise QueueRefusal("queue", wait)
+        if self._bytes >= self._limits.bytes:
+            raise QueueRefusal("bytes", wait)
+        self._refuse_late(wait, deadline)
 
     def wait_seconds(self) -> float:
         """About how long an image that came now would wait for a worker."""
@@ -144,10 +152,10 @@ class Batcher(Generic[K, T]):
         # A lone image larger than the limit must still be served.
         if self._waiting and self._bytes + size > self._limits.bytes:
             raise QueueRefusal("bytes", wait)
+        # Idle, it tries even what seems too slow, or one stall would be remembered for ever.
+        if wait:
+            self._refuse_late(wait + self._costs.seconds(key, 1), deadline)
         now = self._clock()
-        late = now + _MARGIN * (wait + self._costs.seconds(key, 1)) - deadline
-        if wait and late > 0:
-            raise QueueRefusal("deadline", late)
         ticket = Ticket(key, item, size, now, deadline, order=next(self._order))
         bucket = self._insert(ticket)
         if bucket.arrived is not None:
@@ -217,6 +225,11 @@ class Batcher(Generic[K, T]):
             for key, bucket in self._buckets.items()
             if bucket.tickets
         ]
+
+    def _refuse_late(self, seconds: float, deadline: float) -> None:
+        late = self._clock() + _MARGIN * seconds - deadline
+        if late > 0:
+            raise QueueRefusal("deadline", late)
 
     def _seconds(self, key: K, images: int) -> float:
         whole, rest = divmod(images, self._limits.batch_size)

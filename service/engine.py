@@ -6,12 +6,12 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from service.answers import Encoded, Stage
 from service.batching import Batch, Batcher, Limits, QueueRefusal, Ticket
@@ -35,6 +35,8 @@ from service.workers import Launch, Worker, WorkerLost, launch_process
 __all__ = ["Engine", "Journey"]
 
 Phase = Literal["starting", "ready", "draining"]
+
+R = TypeVar("R")
 
 _MAX_RETRY_SECONDS = 30
 # A photo that was in this many crashes may well be their cause.
@@ -182,16 +184,20 @@ class Engine:
         )
 
     @contextmanager
-    def admission(self) -> Iterator[None]:
+    def admission(self, deadline: float) -> Iterator[None]:
         """Hold a place for one request, before anything of it is read.
+
+        Under overload most requests end here, so that refusing them takes little from the others.
+
+        Args:
+            deadline: In seconds of ``time.monotonic``.
 
         Raises:
             Overloaded: if all places are taken, or no image could wait for a worker.
         """
         if self._in_flight >= self.settings.max_requests:
             raise self._overloaded("requests", self.queue_seconds())
-        if self._batcher.full:
-            raise self._overloaded("queue", self.queue_seconds())
+        self._admit(partial(self._batcher.check, deadline))
         self._in_flight += 1
         self._idle.clear()
         self.metrics.in_flight.inc()
@@ -234,11 +240,8 @@ class Engine:
         )
         result: asyncio.Future[Encoded] = asyncio.get_running_loop().create_future()
         item = _Item(task, served, inner[0] * inner[1], journey, result)
-        try:
-            ticket = self._batcher.push(key, item, size=3 * width * height, deadline=deadline)
-        except QueueRefusal as refusal:
-            raise self._overloaded(refusal.reason, refusal.retry_seconds) from None
-        item.ticket = ticket
+        push = partial(self._batcher.push, key, item, size=3 * width * height, deadline=deadline)
+        item.ticket = self._admit(push)
         journey.stage = "queue"
         self.fleet.acquire(served)
         try:
@@ -358,6 +361,12 @@ class Engine:
     def _learned(self, served: Served, shape: tuple[int, int], images: int, seconds: float) -> None:
         key = _Key(served.handle, served.model.name, *shape, alpha=False)
         self._costs.observe(key, images, seconds)
+
+    def _admit(self, ask: Callable[[], R]) -> R:
+        try:
+            return ask()
+        except QueueRefusal as refusal:
+            raise self._overloaded(refusal.reason, refusal.retry_seconds) from None
 
     def _overloaded(self, reason: str, seconds: float) -> Overloaded:
         self.metrics.refused.labels(reason).inc()

@@ -190,7 +190,7 @@ class _Scrape(Collector):
             memory[state.device] = memory.get(state.device, 0) + state.memory_bytes
         used = GaugeMetricFamily(
             "ppool_device_memory_bytes",
-            "Memory the workers of a device hold: resident memory on cpu, the device's on a GPU.",
+            "Resident memory of the workers on this device; on a GPU, that of their host side.",
             labels=("device",),
         )
         for device, size in memory.items():

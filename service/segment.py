@@ -80,7 +80,7 @@ def add_segment(app: FastAPI, engine: Engine) -> None:
             limit = min(limit, query.timeout_ms / 1e3)
         deadline = time.monotonic() + limit
         journeys = [Journey()]
-        with engine.admission():
+        with engine.admission(deadline):
             try:
                 async with asyncio.timeout(limit):
                     uploads = await read_uploads(request, engine.settings)

@@ -72,7 +72,7 @@ def measure(workers: int, rounds: int) -> Path:
                 stages[stage] = min(stages.get(stage, 60.0), float(text) / 1e3)
         for _ in range(rounds):
             before = _cpu_seconds(pid)
-            result = asyncio.run(load(address, photo, clients=8 * workers, seconds=5))
+            result = asyncio.run(load(address, [photo], clients=8 * workers, seconds=5))
             answered = sum(result.statuses.values())
             cpu_seconds.append((_cpu_seconds(pid) - before) / answered)
     elapsed = time.monotonic() - start

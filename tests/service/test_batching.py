@@ -94,7 +94,8 @@ def test_too_many_images_are_refused_and_accepted_again_after_a_batch(clock: Clo
     queue = batcher(clock, images=2, most=2)
     push(queue, "a", "1")
     push(queue, "b", "2")
-    assert queue.full
+    with pytest.raises(QueueRefusal, match="queue"):
+        queue.check(deadline=99)
     assert refusal(queue).reason == "queue"
     queue.take()
     push(queue, "a", "3")
@@ -103,7 +104,8 @@ def test_too_many_images_are_refused_and_accepted_again_after_a_batch(clock: Clo
 def test_too_many_bytes_are_refused_but_never_a_lone_image(clock: Clock) -> None:
     queue = batcher(clock)
     push(queue, "a", "huge", size=5000)
-    assert queue.full
+    with pytest.raises(QueueRefusal, match="bytes"):
+        queue.check(deadline=99)
     assert refusal(queue, size=1).reason == "bytes"
     queue.take()
     push(queue, "a", "1", size=600)
@@ -201,6 +203,9 @@ def test_what_cannot_be_done_in_time_is_refused_with_the_time_to_come_back(
     # 2 s of work before it and 1 s of its own, with half of that to spare.
     late = refusal(queue, deadline=4)
     assert (late.reason, late.retry_seconds) == ("deadline", 0.5)
+    with pytest.raises(QueueRefusal, match="deadline"):
+        queue.check(deadline=2.5)
+    queue.check(deadline=3)
     push(queue, "a", "3", deadline=4.5)
 
 

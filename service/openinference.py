@@ -150,7 +150,7 @@ async def _readiness(engine: Engine, served: Served, _: Request) -> Response:
 
 async def _infer(engine: Engine, served: Served, request: Request) -> Response:
     start, limit = time.monotonic(), engine.settings.request_timeout_seconds
-    with engine.admission():
+    with engine.admission(start + limit):
         try:
             async with asyncio.timeout(limit):
                 inference, binary = _parsed(request, await read_body(request, engine.settings))

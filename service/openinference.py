@@ -13,6 +13,7 @@ import binascii
 import io
 import logging
 import math
+import re
 import struct
 import time
 from collections.abc import Awaitable, Callable
@@ -62,6 +63,13 @@ class _Inference(BaseModel):
     outputs: list[_Output] = []
 
 
+_ERROR = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {"error": {"type": "string"}},
+}
+
+
 def add_open_inference(app: FastAPI, engine: Engine) -> None:
     """Serve the protocol on ``engine``, beside the service's own API."""
 
@@ -71,6 +79,18 @@ def add_open_inference(app: FastAPI, engine: Engine) -> None:
             methods=[method],
             tags=["open inference protocol"],
             response_class=Response,
+            openapi_extra={
+                "parameters": [
+                    {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+                    for name in re.findall(r"{(\w+)}", path)
+                ]
+            },
+            responses={
+                "default": {
+                    "description": "`error` says what to do about it.",
+                    "content": {"application/json": {"schema": _ERROR}},
+                }
+            },
         )
 
     @route("GET", "")

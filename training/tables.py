@@ -118,13 +118,30 @@ def _published(
         "paper": _joined(experiment.paper.get("mean_iou", {})),
         "notes": experiment.notes,
         "pretraining": _pretraining_records(experiment, output),
-        "results": _joined(results),
+        "recipes": _joined({column: _recipes_of(rows) for column, rows in results.items()}),
+        "results": _joined({column: _runs_of(rows) for column, rows in results.items()}),
         **provenance(),
     }
     (output / f"table-{name}.json").write_text(json.dumps(document, indent=2) + "\n")
     text = [grid.markdown() for grid in found] + [f"- {note}" for note in experiment.notes]
     (output / f"table-{name}.md").write_text("\n".join(text) + "\n")
     return found
+
+
+def _recipes_of(rows: Records) -> dict[str, Any]:
+    """The settings of each row, which its runs share but for the seed."""
+    return {row: {**runs[0]["recipe"], "seed": None} for row, runs in rows.items()}
+
+
+def _runs_of(rows: Records) -> dict[str, Any]:
+    """What is each run's own."""
+    kept = ("seconds", "held_out", "alpha_maps", "commit")
+    return {
+        row: [
+            {"recipe": {"seed": run["recipe"]["seed"]}} | {k: run[k] for k in kept} for run in runs
+        ]
+        for row, runs in rows.items()
+    }
 
 
 def _pretraining_records(experiment: Experiment, output: Path) -> dict[str, Any]:

@@ -114,8 +114,8 @@ def test_every_pooling_of_a_table_starts_from_the_same_classifier(tmp_path: Path
     )  # fmt: skip
     run_table("fineshapes", Sources(), sizes, tmp_path, Runtime())
     document = json.loads((tmp_path / "table-fineshapes.json").read_text())
-    runs = [rows[0] for rows in document["results"]["fineshapes/vgg_small"].values()]
-    assert {record["recipe"]["weights"] for record in runs} == {
+    recipes = document["recipes"]["fineshapes/vgg_small"].values()
+    assert {recipe["weights"] for recipe in recipes} == {
         str(tmp_path / "pretraining-vgg_small" / "weights.pt")
     }
     assert document["pretraining"]["vgg_small"]["recipe"]["pooling"] == "max"

@@ -3,7 +3,7 @@ BIN := .venv/bin
 PROJECT := pyproject.toml setup.py $(shell find ppool/native -name '*.h' -o -name '*.cc' -o -name '*.cpp')
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test stress check format bench lock cuda tensorrt clean
+.PHONY: help serve test stress check format bench lock cuda tensorrt wheel clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,8 +43,14 @@ cuda: .venv/serve ## compile the CUDA kernels (needs nvcc; see docs/gpu.md)
 tensorrt: .venv/serve ## compile the TensorRT plugins (TENSORRT_INCLUDE=folder of its headers)
 	$(BIN)/python -m ppool.native.build tensorrt --include '$(TENSORRT_INCLUDE)' $(ARGS)
 
+wheel: .venv/dev ## build dist/: the source archive and, on Linux, a manylinux wheel from it
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/auditwheel repair --wheel-dir dist dist/*-linux_*.whl
+	rm dist/*-linux_*.whl
+
 clean: ## remove everything built
-	rm -rf .venv build *.egg-info ppool/_*.so
+	rm -rf .venv build dist *.egg-info ppool/_*.so
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 
 NATIVE = Path("ppool/native")
 PROJECT = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -19,7 +20,17 @@ else:
     FLAGS = ["-std=c++17", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
     FLAGS += ["-fvisibility=hidden", "-pthread", "-g0", "-Wall", "-Wextra"]
 
+
+class AnyPython(bdist_wheel):
+    """The library calls nothing of Python's, so one wheel does for every version."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        """The platform that setuptools found, and any Python 3."""
+        return "py3", "none", super().get_tag()[2]
+
+
 setup(
+    cmdclass={"bdist_wheel": AnyPython},
     ext_modules=[
         # A plain shared library, found by path and never imported. Without a compiler the
         # install goes on (optional) and the portable path is used.
@@ -37,5 +48,5 @@ setup(
             language="c++",
             optional=True,
         )
-    ]
+    ],
 )

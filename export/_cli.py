@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.filesize import decimal
 from typer.core import TyperGroup
 
+from ppool._version import print_version
+
 __all__ = ["app"]
 
 
@@ -17,7 +19,7 @@ class _CheckpointFirst(TyperGroup):
     """``ppool-export CHECKPOINT`` is ``ppool-export export CHECKPOINT``."""
 
     def parse_args(self, ctx, args):  # type: ignore[no-untyped-def]
-        if args and args[0] not in {*self.commands, *ctx.help_option_names}:
+        if args and args[0] not in {*self.commands, *ctx.help_option_names, "--version"}:
             args = ["export", *args]
         return super().parse_args(ctx, args)
 
@@ -32,6 +34,16 @@ app = typer.Typer(
     "a network exported by others.",
     rich_markup_mode="rich",
 )
+
+
+@app.callback()
+def about(
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=print_version, help="Print the version."),
+    ] = False,
+) -> None:
+    """Nothing is done before a command."""
 
 
 @app.command("export")

@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from ppool import reference
 from ppool._library import custom_ops_library
+from ppool._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from ppool.functional import ppool2d
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from ppool.replace import replace_pooling
 
 __all__ = ["PPool2d", "custom_ops_library", "ppool2d", "reference", "replace_pooling"]
-
-__version__ = version("ppool")
 
 _NEEDS_TORCH = {
     "PPool2d": "ppool.module",

@@ -9,7 +9,6 @@ import signal
 import socket
 import sys
 import threading
-from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
@@ -20,6 +19,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 from rich.table import Table
 
+from ppool._version import __version__, print_version
 from service.app import create_app
 from service.engine import Engine
 from service.fleet import Fleet
@@ -59,6 +59,10 @@ def serve(
     config: Annotated[
         Path | None, typer.Option(envvar="PPOOL_CONFIG", help="Settings file, TOML.")
     ] = None,
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=print_version, help="Print the version."),
+    ] = False,
 ) -> None:
     """Serve segmentation models over HTTP.
 
@@ -199,7 +203,7 @@ def _announce(listener: socket.socket) -> None:
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     _logger.info(
         "ppool %s, listening on http://%s, API at http://%s/docs",
-        version("ppool"),
+        __version__,
         address,
         address,
     )

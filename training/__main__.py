@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 
 from models import Checkpoint, list_poolings
+from ppool._version import print_version
 from training import compare as comparison
 from training.dataset import SegmentationDataset
 from training.datasets import DATASETS, LAYOUTS, Plan, open_dataset, write_fineshapes
@@ -38,6 +39,16 @@ Threads = Annotated[int, typer.Option(help="CPU threads; 0 leaves PyTorch's defa
 
 app.add_typer(figures, name="figure")
 app.command()(table)
+
+
+@app.callback()
+def about(
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=print_version, help="Print the version."),
+    ] = False,
+) -> None:
+    """Nothing is done before a command."""
 
 
 @app.command()

@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from ppool import __version__
 from tests.service.harness import encoded, photo
 from tests.service.traffic import ROOT, served
 
@@ -89,3 +90,15 @@ def test_a_taken_port_says_so(model_file: Path) -> None:
         )
     assert result.returncode == 2
     assert "choose another --port" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["service", "export", "training"])
+def test_every_command_says_its_version(command: str) -> None:
+    printed = subprocess.run(
+        [sys.executable, "-m", command, "--version"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert printed == f"ppool {__version__}\n"

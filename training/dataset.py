@@ -8,10 +8,12 @@ from typing import Protocol
 from ppool.metadata import LabelClass
 from training.fields import Image
 
-__all__ = ["IGNORE", "Sample", "SegmentationDataset"]
+__all__ = ["HELD_OUT_SEED", "IGNORE", "Sample", "SegmentationDataset"]
 
 # The label of pixels that neither training nor evaluation counts (PASCAL VOC's "void").
 IGNORE = 255
+# Held-out drawings take their seeds from here on, so none is ever a training drawing.
+HELD_OUT_SEED = 1 << 40
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 
 from models import Checkpoint
 from training.compare import Records, run_all
-from training.dataset import SegmentationDataset
+from training.dataset import HELD_OUT_SEED, SegmentationDataset
 from training.datasets import open_dataset
 from training.experiments import EXPERIMENTS, PRETRAINING, Column, Experiment, recipe_of
 from training.fineshapes import FineShapes, FineShapesObjects
@@ -24,8 +24,6 @@ from training.train import Runtime, train
 
 __all__ = ["Sizes", "Sources", "run_table"]
 
-# Held-out scenes and objects are drawn from here on, where no training seed comes.
-_HELD_OUT_SEED = 1 << 40
 SCENE = 128
 OBJECT = 64
 
@@ -182,7 +180,7 @@ def _data(
     dataset: str, sources: Sources, sizes: Sizes
 ) -> tuple[SegmentationDataset, SegmentationDataset]:
     if dataset == "fineshapes":
-        counts = ((sizes.scenes, 0), (max(sizes.scenes // 4, 1), _HELD_OUT_SEED))
+        counts = ((sizes.scenes, 0), (max(sizes.scenes // 4, 1), HELD_OUT_SEED))
         training, held_out = (
             InMemory.of(FineShapes(count, seed=seed, height=SCENE, width=SCENE))
             for count, seed in counts
@@ -220,7 +218,7 @@ def _pretrained(network: str, sizes: Sizes, output: Path, runtime: Runtime) -> P
         held_out = max(sizes.objects // 20, 1)
         training, known = (
             InMemory.of_objects(FineShapesObjects(count, seed=seed, size=OBJECT))
-            for count, seed in ((sizes.objects, 0), (held_out, _HELD_OUT_SEED))
+            for count, seed in ((sizes.objects, 0), (held_out, HELD_OUT_SEED))
         )
         train(recipe, training, known, folder, runtime=runtime)
     checkpoint = Checkpoint.load(folder / "checkpoint.pt")

@@ -11,15 +11,17 @@ import numpy as np
 import PIL.Image
 import pytest
 import scipy.io
+from typer.testing import CliRunner
 
 from ppool.metadata import LabelClass
+from training.__main__ import app
 from training.dataset import IGNORE, Sample
 from training.datasets import DATASETS, Plan, open_dataset, write_fineshapes
 from training.datasets.ade20k import ade20k_classes
 from training.datasets.cityscapes import CITYSCAPES_CLASSES, LABEL_IDS
 from training.datasets.pascal_voc import VOC_CLASSES, trainaug
 from training.datasets.write import CITYSCAPES_IDS
-from training.fineshapes import DETAIL_CLASSES, FINE_SHAPES_CLASSES
+from training.fineshapes import DETAIL_CLASSES, FINE_SHAPES_CLASSES, draw_scene
 
 PLAN = Plan(count=11, height=48, width=64, seed=3)
 LAYOUT = {"voc": "voc", "voc-aug": "voc", "cityscapes": "cityscapes", "ade20k": "ade20k"}
@@ -289,6 +291,18 @@ def test_nothing_is_written_over_a_data_set(written: Path, tmp_path: Path) -> No
         write_fineshapes(tmp_path, "coco", PLAN)
     with pytest.raises(ValueError, match="count: expected at least 5"):
         Plan(count=4, height=48, width=48)
+
+
+def test_the_command_writes_scenes_of_the_size_asked_for(tmp_path: Path) -> None:
+    command = ["fineshapes", str(tmp_path), "--layout", "cityscapes", "--count", "5"]
+    done = CliRunner().invoke(app, [*command, "--size", "40x56", "--seed", "3"])
+    assert "wrote 5 scenes in the layout of cityscapes" in done.output
+    found = open_dataset("cityscapes", tmp_path, "train")
+    assert len(found) == 4
+    np.testing.assert_array_equal(found[1].image, draw_scene(4, 40, 56).image)
+    refused = CliRunner().invoke(app, [*command, "--size", "40"])
+    assert isinstance(refused.exception, ValueError)
+    assert "--size: expected height x width such as 128x160, got '40'" in str(refused.exception)
 
 
 def test_only_names_are_read_until_a_sample_is_asked_for(copied: Callable[[str], Path]) -> None:

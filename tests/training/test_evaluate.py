@@ -24,8 +24,9 @@ from models import Checkpoint, create_model
 from ppool.metadata import InputPolicy, LabelClass
 from training.__main__ import app
 from training.boundary import boundary_band
+from training.dataset import Sample
 from training.evaluate import IGNORE, Evaluation, Normalisation, evaluate
-from training.pages import PAGE_CLASSES, Page
+from training.pages import PAGE_CLASSES
 
 Mask = NDArray[np.uint8]
 CLASSES = tuple(LabelClass(i, f"class {i}", "#000000") for i in range(6))
@@ -160,7 +161,7 @@ class Brightest(nn.Module):
 
 def test_a_split_is_scored_in_evaluation_mode_at_its_own_size(rng: np.random.Generator) -> None:
     images = [rng.integers(0, 256, (11, 14, 3), np.uint8) for _ in range(3)]
-    pages = [Page(image, image.argmax(2).astype(np.uint8)) for image in images]
+    pages = [Sample(image, image.argmax(2).astype(np.uint8)) for image in images]
     model = Brightest().train()
     found = evaluate(model, pages, num_classes=3, normalise=AS_IS, multiple=4, band=1)
     assert model.training

@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 import pytest
 
+from training.dataset import Sample
 from training.dice import Dice
 from training.pages import (
     PAGE_CLASSES,
     FontLibrary,
-    Page,
     PageDataset,
     draw_page,
     pictures,
@@ -58,11 +58,11 @@ def fonts() -> FontLibrary:
 
 
 @pytest.fixture(scope="module")
-def pages(fonts: FontLibrary) -> list[Page]:
+def pages(fonts: FontLibrary) -> list[Sample]:
     return [draw_page(seed, fonts) for seed in range(16)]
 
 
-def test_a_page_is_an_rgb_image_and_a_mask_of_known_labels(pages: list[Page]) -> None:
+def test_a_page_is_an_rgb_image_and_a_mask_of_known_labels(pages: list[Sample]) -> None:
     for page in pages:
         assert page.image.dtype == page.mask.dtype == np.uint8
         assert page.image.shape == (*page.mask.shape, 3)
@@ -70,7 +70,7 @@ def test_a_page_is_an_rgb_image_and_a_mask_of_known_labels(pages: list[Page]) ->
         assert page.mask.max() < len(PAGE_CLASSES)
 
 
-def test_all_classes_occur_within_a_few_pages(pages: list[Page]) -> None:
+def test_all_classes_occur_within_a_few_pages(pages: list[Sample]) -> None:
     found = np.unique(np.concatenate([np.unique(page.mask) for page in pages]))
     assert found.tolist() == list(range(len(PAGE_CLASSES)))
 
@@ -81,7 +81,7 @@ def test_class_ids_are_their_positions_and_colors_differ() -> None:
 
 
 def test_the_same_seed_draws_the_same_page_and_another_seed_another(
-    pages: list[Page], fonts: FontLibrary
+    pages: list[Sample], fonts: FontLibrary
 ) -> None:
     again = draw_page(3, fonts)
     np.testing.assert_array_equal(again.image, pages[3].image)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from training.dataset import SegmentationDataset
+from training.dataset import HELD_OUT_SEED, SegmentationDataset
 from training.datasets.ade20k import ade20k
 from training.datasets.cityscapes import cityscapes
 from training.datasets.pascal_voc import voc, voc_aug
@@ -17,8 +17,7 @@ __all__ = ["DATASETS", "LAYOUTS", "Plan", "open_dataset", "write_fineshapes"]
 
 def _fineshapes(split: str) -> SegmentationDataset:
     """The standard FineShapes: 2,000 scenes to train on and 500 to validate, 128 x 128."""
-    # Far apart, so that no scene of one split is ever one of the other's.
-    seeds = {"train": (2000, 0), "val": (500, 1 << 40)}
+    seeds = {"train": (2000, 0), "val": (500, HELD_OUT_SEED)}
     if split not in seeds:
         raise ValueError(f"fineshapes split: expected train or val, got {split!r}")
     count, seed = seeds[split]

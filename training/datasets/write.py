@@ -12,7 +12,7 @@ import PIL.Image
 import scipy.io
 from rich.progress import track
 
-from training.dataset import IGNORE, Sample
+from training.dataset import HELD_OUT_SEED, IGNORE, Sample
 from training.datasets.ade20k import ADE
 from training.datasets.cityscapes import LABEL_IDS
 from training.datasets.files import bit_shift_colors
@@ -33,9 +33,6 @@ from training.fineshapes.classes import (
 )
 
 __all__ = ["CITYSCAPES_IDS", "LAYOUTS", "Plan", "write_fineshapes"]
-
-# Held-out scenes take their seeds from here on, so none is ever a training scene.
-_VAL_SEED = 1 << 40
 
 CITYSCAPES_IDS = {
     BACKGROUND: 10,  # sky
@@ -73,7 +70,7 @@ class Plan:
         held_out = self.count // 5
         return {
             "train": self._scenes(self.count - held_out, self.seed),
-            "val": self._scenes(held_out, self.seed + _VAL_SEED),
+            "val": self._scenes(held_out, self.seed + HELD_OUT_SEED),
         }
 
     def _scenes(self, count: int, seed: int) -> FineShapes:

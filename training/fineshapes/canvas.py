@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from training.dice import Color
 from training.fields import Field, Image
 
-__all__ = ["Canvas", "Point", "Surface"]
+__all__ = ["Box", "Canvas", "Point", "Surface"]
 
 Point = tuple[float, float]
+Box = tuple[float, float, float, float]
 
 # Dots along a pixel's side. Odd, so that the middle dot is the pixel's centre, which labels it.
 DOTS = 3
@@ -66,6 +67,11 @@ class Canvas:
         """Fill a polygon."""
         cv2.fillPoly(self._dots, [_dots(points)], paint)
 
+    def rectangle(self, box: Box, paint: int) -> None:
+        """Fill ``(left, top, right, bottom)``."""
+        left, top, right, bottom = box
+        self.polygon([(left, top), (right, top), (right, bottom), (left, bottom)], paint)
+
     def stroke(self, points: Sequence[Point], width: float, paint: int) -> None:
         """Draw a line through the points, at least one pixel wide so that it stays whole."""
         thickness = max(DOTS, round(width * DOTS))
@@ -86,7 +92,7 @@ class Canvas:
         at = (round(x * DOTS), round(y * DOTS))
         cv2.ellipse(self._dots, at, dots, angle, 0, 360, paint, thickness)
 
-    def behind(self, box: tuple[float, float, float, float]) -> list[Color]:
+    def behind(self, box: Box) -> list[Color]:
         """Mean colours of the surfaces at a few points of ``(left, top, right, bottom)``."""
         left, top, right, bottom = box
         rows = np.linspace(top, bottom, 5) * DOTS

@@ -8,11 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.dice import Color, Dice
-from training.fineshapes.canvas import Canvas, Surface
+from training.fineshapes.canvas import Box, Canvas, Surface
 
-__all__ = ["Box", "Painter"]
-
-Box = tuple[float, float, float, float]
+__all__ = ["Painter"]
 
 
 class Painter:
@@ -22,7 +20,7 @@ class Painter:
         self.dice = dice
         self.canvas = canvas
         self._palette = [dice.color(15, 240) for _ in range(dice.whole(4, 7))]
-        # Half of all things outdoors are some grey.
+        # Greys tell of brightness alone, as much of a street does.
         self._palette += [_grey(dice.whole(15, 240)) for _ in range(dice.whole(2, 4))]
 
     def paint(self, label: int, box: Box | None = None, texture: int = 0) -> int:

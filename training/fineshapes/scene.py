@@ -20,7 +20,7 @@ from training.fineshapes.classes import (
     TWIG,
     WHEEL,
 )
-from training.fineshapes.painter import Box, Painter
+from training.fineshapes.painter import Painter
 from training.fineshapes.textures import textures
 from training.fineshapes.things import THINGS
 
@@ -95,10 +95,10 @@ def draw_object(seed: int, size: int) -> tuple[Image, int]:
     label = dice.whole(0, len(FINE_SHAPES_CLASSES) - 1)
     painter = Painter(dice, Canvas(size, size, textures(dice, size, size)))
     whole = (0.0, 0.0, float(size), float(size))
-    painter.canvas.polygon(_corners(whole), painter.textured(BACKGROUND))
+    painter.canvas.rectangle(whole, painter.textured(BACKGROUND))
     if label == GROUND:
         top = dice.between(0.15, 0.6) * size
-        painter.canvas.polygon(_corners((0, top, size, size)), painter.textured(GROUND, whole))
+        painter.canvas.rectangle((0, top, size, size), painter.textured(GROUND, whole))
     elif label != BACKGROUND:
         tall, wide = dice.between(0.5, 0.95) * size, dice.between(0.5, 0.95) * size
         left, top = dice.between(0, size - wide), dice.between(0, size - tall)
@@ -114,16 +114,11 @@ def _check(seed: int, height: int, width: int) -> None:
         )
 
 
-def _corners(box: Box) -> list[tuple[float, float]]:
-    left, top, right, bottom = box
-    return [(left, top), (right, top), (right, bottom), (left, bottom)]
-
-
 def _stage(painter: Painter, horizon: float) -> None:
     """Sky or wall, and the road or floor in front of it."""
     canvas = painter.canvas
     whole = (0.0, 0.0, float(canvas.width), float(canvas.height))
-    canvas.polygon(_corners(whole), painter.textured(BACKGROUND))
+    canvas.rectangle(whole, painter.textured(BACKGROUND))
     tilt = painter.dice.between(-0.06, 0.06) * canvas.height
     floor = [(0, horizon - tilt), (canvas.width, horizon + tilt)]
     box = (0, horizon, canvas.width, canvas.height)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from training.fineshapes.canvas import Point
+from training.fineshapes.canvas import Box, Point
 from training.fineshapes.classes import (
     BLOCK,
     BODY,
@@ -17,9 +17,9 @@ from training.fineshapes.classes import (
     TWIG,
     WHEEL,
 )
-from training.fineshapes.painter import Box, Painter
+from training.fineshapes.painter import Painter
 
-__all__ = ["THINGS", "block", "body", "cable", "lattice", "pole", "table", "twig", "wheel"]
+__all__ = ["THINGS"]
 
 
 def block(painter: Painter, box: Box) -> None:
@@ -34,7 +34,7 @@ def block(painter: Painter, box: Box) -> None:
         canvas.polygon(corners, painter.textured(BLOCK, box))
         left, right = (left + depth, right) if x == left else (left, right - depth)
     front = painter.textured(BLOCK, box)
-    canvas.polygon([(left, top), (right, top), (right, bottom), (left, bottom)], front)
+    canvas.rectangle((left, top, right, bottom), front)
     if dice.chance(0.8):
         _openings(painter, (left, top, right, bottom))
 
@@ -52,8 +52,8 @@ def _openings(painter: Painter, box: Box) -> None:
         for column in range(across):
             x = left + (column + 0.5) * cell[0]
             y = top + (row + 0.5) * cell[1]
-            corners = _rectangle(x - wide / 2, y - tall / 2, x + wide / 2, y + tall / 2)
-            painter.canvas.polygon(corners, paint)
+            opening = (x - wide / 2, y - tall / 2, x + wide / 2, y + tall / 2)
+            painter.canvas.rectangle(opening, paint)
 
 
 def body(painter: Painter, box: Box) -> None:
@@ -73,15 +73,8 @@ def body(painter: Painter, box: Box) -> None:
         canvas.polygon(panes, glass)
         for share in (0.22, 0.78):
             radius = 0.24 * tall
-            wheel(
-                painter,
-                (
-                    left + share * wide - radius,
-                    bottom - 2 * radius,
-                    left + share * wide + radius,
-                    bottom,
-                ),
-            )
+            x = left + share * wide
+            wheel(painter, (x - radius, bottom - 2 * radius, x + radius, bottom))
         return
     seat = top + dice.between(0.35, 0.6) * tall
     canvas.polygon(_rounded((left, top, right, bottom), 0.2 * tall), paint)
@@ -244,10 +237,6 @@ def twig(painter: Painter, box: Box) -> None:
                     at = _between((x, y), end, share)
                     canvas.ellipse(at, axes, dice.pick(leaves), angle=dice.between(0, 180))
         tips = grown
-
-
-def _rectangle(left: float, top: float, right: float, bottom: float) -> list[Point]:
-    return [(left, top), (right, top), (right, bottom), (left, bottom)]
 
 
 def _rounded(box: Box, radius: float) -> list[Point]:

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from rich.progress import track
 
-from training.dataset import Sample
+from training.dataset import HELD_OUT_SEED, Sample
 from training.fields import Image
 from training.pages.classes import PAGE_CLASSES
 from training.pages.draw import draw_page, installed_fonts
@@ -23,8 +23,6 @@ __all__ = ["GENERATOR_VERSION", "PageDataset", "write_dataset"]
 
 # Raise it whenever the same seed would give another page.
 GENERATOR_VERSION = 1
-# Validation pages take their seeds from here on, so no training page can ever share one.
-_VAL_SEED = 1 << 40
 
 
 def write_dataset(
@@ -46,13 +44,13 @@ def write_dataset(
         ValueError: if a number is out of range, or ``root`` was drawn with another seed or
             generator version.
     """
-    if count < 1 or workers < 1 or not 0 <= val_share <= 1 or not 0 <= seed < _VAL_SEED:
+    if count < 1 or workers < 1 or not 0 <= val_share <= 1 or not 0 <= seed < HELD_OUT_SEED:
         raise ValueError(
             "expected count >= 1, workers >= 1, val_share in 0..1 and 0 <= seed < 2**40, got "
             f"{count!r}, {workers!r}, {val_share!r}, {seed!r}"
         )
     held_out = round(count * val_share)
-    splits = {"train": (seed, count - held_out), "val": (_VAL_SEED + seed, held_out)}
+    splits = {"train": (seed, count - held_out), "val": (HELD_OUT_SEED + seed, held_out)}
     _describe(root, splits)
     missing = [
         (root / split / "images" / f"{index:05d}.png", first + index)

@@ -146,3 +146,16 @@ def test_without_nvcc_the_build_says_how_to_get_it(
 def test_without_headers_the_plugin_build_says_where_they_are(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"include: expected .*NvInferRuntime\.h"):
         build.build_tensorrt(tmp_path, tmp_path)
+
+
+@needs_compiler
+def test_the_check_of_a_gpu_runs_without_one() -> None:
+    command = [sys.executable, "-m", "benchmarks.gpu", "--dry-run"]
+    done = subprocess.run(
+        [*command, "--library", str(emulated_library())],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "against the reference: passed" in done.stdout

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from export._adopt import Adoption, adopt_model
     from export._describe import Normalisation
     from export._export import export_checkpoint, export_model
+    from export._precision import lower_precision, score
     from export._verify import VerificationError
 
 __all__ = [
@@ -18,14 +19,18 @@ __all__ = [
     "adopt_model",
     "export_checkpoint",
     "export_model",
+    "lower_precision",
+    "score",
 ]
 
 # What the extra ppool[export] installs.
-EXTRA = frozenset({"onnx", "onnxruntime", "onnxscript", "rich", "torch", "typer"})
+EXTRA = frozenset({"PIL", "onnx", "onnxruntime", "onnxscript", "rich", "torch", "typer"})
 
 # Imported at first use: the command line starts, and names a missing extra, without PyTorch.
 _HOMES = {
     "Adoption": "export._adopt",
+    "lower_precision": "export._precision",
+    "score": "export._precision",
     "Normalisation": "export._describe",
     "VerificationError": "export._verify",
     "adopt_model": "export._adopt",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 from rich.filesize import decimal
+from rich.table import Table
 from typer.core import TyperGroup
 
 from ppool._version import print_version
@@ -154,6 +155,45 @@ def _size(text: str) -> tuple[int, int]:
     if not (height.isdecimal() and width.isdecimal()):
         raise ValueError(f"--size: expected HEIGHTxWIDTH such as 256x512, got {text!r}")
     return int(height), int(width)
+
+
+@app.command("precision")
+def precision_command(
+    model: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, help="File written by ppool-export.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the new file goes.")],
+    precision: Annotated[
+        Literal["fp16", "int8"], typer.Option(help="fp16, for GPUs, or int8, for CPUs.")
+    ],
+    calibration: Annotated[
+        Path | None, typer.Option(help="Folder of images as the model will see; for int8.")
+    ] = None,
+    validation: Annotated[
+        Path | None,
+        typer.Option(help="Folder with images/ and masks/: compare mean IoU and CPU time."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Compare on so many images.")] = None,
+) -> None:
+    """Convert a MODEL to smaller numbers; pooling keeps its precision."""
+    from export import lower_precision, score
+
+    console = Console()
+    try:
+        with console.status("converting"):
+            lower_precision(model, output, precision, calibration=calibration)
+        console.print(f"{output}: {decimal(output.stat().st_size)}", highlight=False)
+        if validation is None:
+            return
+        grid = Table("file", "size", "mean IoU", "CPU ms, one thread")
+        for file in (model, output):
+            with console.status(f"running {file.name}"):
+                found = score(file, validation, limit=limit)
+            iou = f"{100 * found.mean_iou:.2f} %"
+            grid.add_row(file.name, decimal(found.bytes), iou, f"{found.milliseconds:.1f}")
+        console.print(grid)
+    except (OSError, ValueError) as error:
+        raise typer.Exit(_complain(str(error))) from None
 
 
 @app.command("info")

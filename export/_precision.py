@@ -1,0 +1,187 @@
+"""``lower_precision``: an exported file in float16 for GPUs, or with int8 convolutions for CPUs."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from PIL import Image
+
+from export._assemble import save_whole
+from ppool.metadata import InputPolicy
+from ppool.runtime import ALPHA_SWITCH, LOGITS_SWITCH, Session, make_session
+
+__all__ = ["Precision", "Score", "lower_precision", "score"]
+
+Precision = Literal["fp16", "int8"]
+
+IGNORED = 255
+# Convolutions, and what lies between them, so that bytes need not become floats and back.
+OPERATORS = ["Conv", "Relu", "Add", "Resize"]
+SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a file reaches on labelled images.
+
+    Attributes:
+        bytes: Size of the file.
+        mean_iou: Over the classes that occur, 0 to 1.
+        milliseconds: Median CPU time of one inference, on one thread, of single images.
+    """
+
+    bytes: int
+    mean_iou: float
+    milliseconds: float
+
+
+def lower_precision(
+    source: Path, path: Path, precision: Precision, *, calibration: Path | None = None
+) -> None:
+    """Convert a file of ``ppool-export``.
+
+    ``fp16`` stores everything in half precision; pooling still computes in single precision, and
+    inputs and outputs stay as they are. ``int8`` makes the convolutions 8 bits, by static
+    quantisation with the ranges seen on the calibration images; pooling and everything else stay
+    exact.
+
+    Args:
+        source: The file.
+        path: Where the result goes; it appears there whole or not at all.
+        precision: Which.
+        calibration: A folder of images such as the model will see; for ``int8``.
+
+    Raises:
+        ValueError: if the file is no such file, or there is nothing to calibrate with.
+    """
+    description = make_session(source).metadata
+    if precision == "fp16":
+        from onnxruntime.transformers.float16 import convert_float_to_float16
+
+        # The shapes inside come from the exporter; inference would trip over our operators.
+        model = convert_float_to_float16(
+            onnx.load(source), keep_io_types=True, disable_shape_infer=True
+        )
+        content = model.SerializeToString()
+    else:
+        if calibration is None:
+            raise ValueError("--calibration: expected a folder of images, got none")
+        content = _quantised(source, _files(calibration), description.input)
+    make_session(content)
+    save_whole(content, path)
+
+
+def score(model: Path, validation: Path, *, limit: int | None = None) -> Score:
+    """Mean IoU and speed on ``validation/images`` and ``validation/masks``.
+
+    Masks have the images' names with the suffix ``.png`` and class ids as pixels; 255 is ignored.
+    One integer confusion matrix is taken over all images; classes that never occur are left out.
+
+    Args:
+        model: A file of ``ppool-export``.
+        validation: The folder.
+        limit: Use the first so many images; ``None`` is all.
+
+    Raises:
+        ValueError: if there are no images, or an image has no mask.
+    """
+    session = make_session(model)
+    classes = len(session.metadata.classes)
+    confusion = np.zeros((classes, classes), np.int64)
+    times = []
+    for file in _files(validation / "images")[:limit]:
+        truth_file = validation / "masks" / f"{file.stem}.png"
+        if not truth_file.is_file():
+            raise ValueError(f"{truth_file}: expected the mask of {file.name}, got no such file")
+        padded, (height, width) = _fed(file, session.metadata.input)
+        start = time.thread_time()
+        found = _mask(session, padded)[:height, :width]
+        times.append(time.thread_time() - start)
+        with Image.open(truth_file) as mask:
+            truth = np.asarray(mask.resize((width, height), Image.Resampling.NEAREST))
+        counted = truth != IGNORED
+        if truth[counted].max(initial=0) >= classes:
+            raise ValueError(f"{truth_file}: expected classes below {classes}, got more")
+        pairs = classes * truth[counted].astype(np.int64) + found[counted]
+        confusion += np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+    union = confusion.sum(0) + confusion.sum(1) - np.diag(confusion)
+    iou = np.diag(confusion)[union > 0] / union[union > 0]
+    return Score(model.stat().st_size, round(float(iou.mean()), 4), round(median(times) * 1e3, 2))
+
+
+def _mask(session: Session, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    mask: NDArray[np.uint8] = session.run(["mask"], {"image": image[None]})[0][0]
+    return mask
+
+
+def _files(folder: Path) -> list[Path]:
+    files = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
+    if not files:
+        raise ValueError(f"{folder}: expected a folder of images, got none in it")
+    return files
+
+
+def _fed(file: Path, policy: InputPolicy) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """An image as the network is fed it, and its height and width before padding."""
+    with Image.open(file) as image:
+        height, width = policy.reduced(image.height, image.width)
+        rgb = image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
+    bottom, right = -height % policy.multiple, -width % policy.multiple
+    return np.pad(np.asarray(rgb), ((0, bottom), (0, right), (0, 0)), "edge"), (height, width)
+
+
+def _quantised(source: Path, files: list[Path], policy: InputPolicy) -> bytes:
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self._left = iter(files)
+
+        def get_next(self) -> dict[str, NDArray[Any]] | None:
+            file = next(self._left, None)
+            if file is None:
+                return None
+            feeds = {"image": _fed(file, policy)[0][None]}
+            return feeds | {name: np.array(False) for name in switches}
+
+    given = {entry.name for entry in onnx.load(source, load_external_data=False).graph.input}
+    switches = given & {ALPHA_SWITCH, LOGITS_SWITCH}
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        target = Path(folder) / "int8.onnx"
+        quantize_static(
+            source,
+            target,
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=OPERATORS,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
+        return target.read_bytes()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without advice to run a pre-processing that does not know our operators."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)

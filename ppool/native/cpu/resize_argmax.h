@@ -34,49 +34,77 @@ class ResizeArgMax {
   ResizeArgMax(const ResizeArgMaxJob& job, const Elements<Real>& elements, Pieces& pieces)
       : job_(job),
         elements_(elements),
-        source_(pieces.take<Real>(job.w)),
-        upper_(pieces.take<Real>(job.classes * kStrip)),
-        lower_(pieces.take<Real>(job.classes * kStrip)),
-        low_(pieces.take<int64_t>(kStrip)),
-        high_(pieces.take<int64_t>(kStrip)),
+        source_(pieces.take<Real>(job.w + V::kPicked)),
+        rows_{pieces.take<Real>(job.classes * kStrip), pieces.take<Real>(job.classes * kStrip)},
+        low_(pieces.take<int32_t>(kStrip)),
+        high_(pieces.take<int32_t>(kStrip)),
         share_(pieces.take<Real>(kStrip)) {}
 
   // Rows [begin, end) of all images.
   void run(int64_t begin, int64_t end) {
     for (int64_t first = 0; first < job_.out_w; first += kStrip) {
-      count_ = static_cast<int>(std::min<int64_t>(kStrip, job_.out_w - first));
-      for (int i = 0; i < count_; ++i) {
-        const Between column = Between::of(first + i, job_.w, job_.out_w);
-        low_[i] = column.low;
-        high_[i] = column.high;
-        share_[i] = Real(column.share);
-      }
-      int64_t image = -1, upper = -1, lower = -1;
+      place(first);
+      held_[0] = held_[1] = -1;
       for (int64_t unit = begin; unit < end; ++unit) {
+        const int64_t image = unit / job_.out_h * job_.h;
         const Between rows = Between::of(unit % job_.out_h, job_.h, job_.out_h);
-        if (image != unit / job_.out_h || upper != rows.low || lower != rows.high) {
-          image = unit / job_.out_h;
-          upper = rows.low;
-          lower = rows.high;
-          widen_row(image, upper, upper_);
-          widen_row(image, lower, lower_);
-        }
+        const int upper = slot_of(image + rows.low, 0);
+        const int lower = slot_of(image + rows.high, 1 - upper);
+        upper_ = rows_[upper];
+        lower_ = rows_[lower];
         label_row(Real(rows.share), job_.labels + unit * job_.out_w + first);
       }
     }
   }
 
  private:
+  // Finds the source elements of the strip's columns, counted from the first that it reads for the
+  // load, and for each vector from its own first.
+  void place(int64_t first) {
+    count_ = static_cast<int>(std::min<int64_t>(kStrip, job_.out_w - first));
+    begin_ = Between::of(first, job_.w, job_.out_w).low;
+    end_ = Between::of(first + count_ - 1, job_.w, job_.out_w).high + 1;
+    near_ = true;
+    for (int i = 0; i < kStrip; ++i) {
+      // Lanes past the last column repeat it.
+      const Between column = Between::of(first + std::min(i, count_ - 1), job_.w, job_.out_w);
+      const int vector = i / V::kLanes, leader = vector * V::kLanes;
+      if (i == leader) starts_[vector] = column.low - begin_;
+      low_[i] = static_cast<int32_t>(column.low - begin_ - starts_[vector]);
+      high_[i] = static_cast<int32_t>(column.high - begin_ - starts_[vector]);
+      share_[i] = Real(column.share);
+      near_ = near_ && high_[i] < V::kPicked;
+    }
+  }
+
+  // Where the source row is held, widened; `spare` gives way if it is not yet.
+  int slot_of(int64_t row, int spare) {
+    if (held_[0] == row) return 0;
+    if (held_[1] == row) return 1;
+    held_[spare] = row;
+    widen_row(row / job_.h, row % job_.h, rows_[spare]);
+    return spare;
+  }
+
   // One source row of every class, interpolated at the strip's columns.
   void widen_row(int64_t image, int64_t row, Real* lanes) const {
     for (int64_t k = 0; k < job_.classes; ++k, lanes += kStrip) {
-      elements_.load(job_.logits, ((image * job_.classes + k) * job_.h + row) * job_.w, job_.w,
-                     source_);
-      for (int i = 0; i < count_; ++i) {
-        const Real share = share_[i];
-        lanes[i] = source_[low_[i]] * (1 - share) + source_[high_[i]] * share;
+      const int64_t start = ((image * job_.classes + k) * job_.h + row) * job_.w + begin_;
+      elements_.load(job_.logits, start, end_ - begin_, source_);
+      for (int first = 0; first < count_; first += V::kLanes) {
+        const Real* const from = source_ + starts_[first / V::kLanes];
+        const F low = pick(from, low_ + first), high = pick(from, high_ + first);
+        const F share = V::load(share_ + first);
+        V::store(lanes + first, V::mul_add(high, share, low * (V::set(1) - share)));
       }
     }
+  }
+
+  F pick(const Real* from, const int32_t* index) const {
+    if (near_) return V::pick(from, index);
+    Real lanes[V::kLanes];
+    for (int lane = 0; lane < V::kLanes; ++lane) lanes[lane] = from[index[lane]];
+    return V::load(lanes);
   }
 
   void label_row(Real share, uint8_t* labels) const {
@@ -113,13 +141,18 @@ class ResizeArgMax {
 
   const ResizeArgMaxJob& job_;
   const Elements<Real>& elements_;
-  Real* source_;  // one row as it is
-  Real* upper_;
-  Real* lower_;
-  int64_t* low_;
-  int64_t* high_;
+  Real* source_;  // what the strip reads of one row
+  Real* rows_[2];
+  int32_t* low_;
+  int32_t* high_;
   Real* share_;
+  int64_t held_[2];
+  int64_t starts_[kStrip / V::kLanes];
+  int64_t begin_ = 0, end_ = 0;
+  const Real* upper_ = nullptr;
+  const Real* lower_ = nullptr;
   int count_ = 0;
+  bool near_ = false;  // every vector reads fewer neighbours than V::pick takes
 };
 
 }  // namespace ppool::PPOOL_ISA

@@ -17,6 +17,15 @@ struct Floats {
   static F load(const float* from) { return _mm256_loadu_ps(from); }
   static void store(float* to, F v) { _mm256_storeu_ps(to, v); }
 
+  // from[index[i]], with every index below kPicked.
+  static constexpr int kPicked = 16;
+  static F pick(const float* from, const int32_t* index) {
+    const __m256i at = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(index));
+    const F low = _mm256_permutevar8x32_ps(load(from), at);
+    const F high = _mm256_permutevar8x32_ps(load(from + kLanes), at);
+    return _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(at, 28)));
+  }
+
   // b where either is NaN.
   static F min(F a, F b) { return _mm256_min_ps(a, b); }
   static F max(F a, F b) { return _mm256_max_ps(a, b); }

@@ -17,6 +17,12 @@ struct Floats {
   static F load(const float* from) { return _mm512_loadu_ps(from); }
   static void store(float* to, F v) { _mm512_storeu_ps(to, v); }
 
+  // from[index[i]], with every index below kPicked.
+  static constexpr int kPicked = 32;
+  static F pick(const float* from, const int32_t* index) {
+    return _mm512_permutex2var_ps(load(from), _mm512_loadu_si512(index), load(from + kLanes));
+  }
+
   // b where either is NaN.
   static F min(F a, F b) { return _mm512_min_ps(a, b); }
   static F max(F a, F b) { return _mm512_max_ps(a, b); }

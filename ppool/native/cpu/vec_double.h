@@ -15,6 +15,10 @@ struct Double {
   static F load(const double* from) { return *from; }
   static void store(double* to, F v) { *to = v; }
 
+  // from[*index], with the index below kPicked.
+  static constexpr int kPicked = 2;
+  static F pick(const double* from, const int32_t* index) { return from[*index]; }
+
   // b where either is NaN.
   static F min(F a, F b) { return a < b ? a : b; }
   static F max(F a, F b) { return a > b ? a : b; }

@@ -32,6 +32,14 @@ struct Floats {
   }
   static void store(float* to, F v) { std::memcpy(to, &v, sizeof(v)); }
 
+  // from[index[i]], with every index below kPicked.
+  static constexpr int kPicked = 2 * kLanes;
+  static F pick(const float* from, const int32_t* index) {
+    float lanes[kLanes];
+    for (int i = 0; i < kLanes; ++i) lanes[i] = from[index[i]];
+    return load(lanes);
+  }
+
   // b where either is NaN.
   static F min(F a, F b) { return a < b ? a : b; }
   static F max(F a, F b) { return a > b ? a : b; }

@@ -54,7 +54,8 @@ def _nvcc(architectures: Sequence[int], threads: int) -> list[str]:
     # A static runtime: the library loads, and says that there is no GPU, where CUDA is absent.
     return [
         nvcc, "-std=c++17", "-O3", *codes, f"-gencode=arch=compute_{last},code=compute_{last}",
-        f"--threads={threads}", "--cudart=static", "--shared", "-Werror=all-warnings",
+        f"--threads={threads}", "-Xfatbin=-compress-all", "--cudart=static",
+        "--shared", "-Werror=all-warnings",
         # The host compiler meets the device's unroll pragmas, too.
         f"-Xcompiler={','.join([*_HOST, '-Wno-unknown-pragmas'])}",
     ]  # fmt: skip
@@ -137,7 +138,7 @@ def build_tensorrt(
         )
     plugin, registrar = NATIVE / "tensorrt" / "plugin.cc", NATIVE / "tensorrt" / "registrar.cc"
     # Its headers deprecate parts of themselves.
-    headers = [f"-isystem{include}"]
+    headers = ["-isystem", str(include)]
     if cuda:
         command = [*_nvcc(architectures, threads), *headers]
     else:

@@ -3,10 +3,10 @@ BIN := .venv/bin
 PROJECT := pyproject.toml setup.py $(shell find ppool/native -name '*.h' -o -name '*.cc' -o -name '*.cpp')
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test stress check format bench lock cuda tensorrt wheel clean
+.PHONY: help serve test test-all stress check format bench lock cuda tensorrt wheel clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 serve: .venv/serve ## set up and serve the shipped model (PPOOL_HOST, PPOOL_PORT)
 	$(BIN)/ppool-serve $(ARGS)
@@ -16,6 +16,9 @@ test: .venv/dev ## set up and run the test suite
 
 stress: .venv/dev ## the stress tests of the service at full length (5 minutes)
 	STRESS_SECONDS=60 STRESS_BODIES=10000 $(BIN)/pytest tests/service/test_stress.py $(ARGS)
+
+test-all: .venv/dev ## the same, and export each network with each pooling
+	$(BIN)/pytest -m '' $(ARGS)
 
 check: .venv/dev ## lint, formatting and types
 	$(BIN)/ruff check .

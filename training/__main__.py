@@ -167,8 +167,8 @@ def evaluation(
     )
     console.print(found.table(loaded.classes))
     console.print(
-        f"{len(held_out)} images, {found.milliseconds:.1f} ms an image (median), "
-        f"{torch.get_num_threads()} threads of {provenance()['processor']}"
+        f"{len(held_out)} images, {found.milliseconds:.1f} ms an image (median; "
+        f"PyTorch threads: {torch.get_num_threads()}; {provenance()['processor']})"
     )
 
 

@@ -203,7 +203,7 @@ def test_the_command_prints_every_class_and_the_speed(
     names = [label.name for label in PAGE_CLASSES] + ["mean", "pixel accuracy"]
     assert all(f"│ {name} " in result.output for name in names)
     assert "IoU within 2 px of a boundary" in result.output
-    assert re.search(r"2 images, \d+\.\d ms an image \(median\), \d+ threads? of", result.output)
+    assert re.search(r"2 images, \d+\.\d ms an image \(median; PyTorch threads: ", result.output)
 
 
 @pytest.mark.parametrize(

@@ -172,6 +172,12 @@ class TestLpPooling:
         assert lp_norm(x, p).item() == pytest.approx(4 ** (1 / p))
         assert p_norm(x, p).item() == pytest.approx(1)
 
+    @pytest.mark.parametrize("p", [0.5, 1.0, 3.0])
+    def test_its_gradient_has_another_exponent_than_the_supplement_says(self, p: float) -> None:
+        x = torch.tensor([[0.9, 0.5, 0.2, 0.1]], dtype=torch.float64, requires_grad=True)
+        expected = x ** (p - 1) * (x**p).sum() ** ((1 - p) / p)  # not p / (1 - p)
+        assert torch.allclose(torch.autograd.grad(lp_norm(x, p).sum(), x)[0], expected)
+
     def test_its_gradient_at_order_1_is_not_that_of_average_pooling(self) -> None:
         x = torch.tensor([[0.9, 0.5, 0.2, 0.1]], dtype=torch.float64, requires_grad=True)
         assert torch.autograd.grad(lp_norm(x, 1.0).sum(), x)[0].tolist() == [[1.0] * 4]

@@ -3,7 +3,7 @@ BIN := .venv/bin
 PROJECT := pyproject.toml setup.py $(shell find ppool/native -name '*.h' -o -name '*.cc' -o -name '*.cpp')
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-all stress check format bench lock cuda tensorrt wheel clean
+.PHONY: help serve test test-all stress check format bench lock cuda tensorrt wheel docs clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,8 +52,12 @@ wheel: .venv/dev ## build dist/: the source archive and, on Linux, a manylinux w
 	$(BIN)/auditwheel repair --wheel-dir dist dist/*-linux_*.whl
 	rm dist/*-linux_*.whl
 
+docs: .venv/dev ## build the documentation site in site/, its links checked
+	$(BIN)/python -m docs.reference
+	$(BIN)/zensical build --clean --strict
+
 clean: ## remove everything built
-	rm -rf .venv build dist *.egg-info ppool/_*.so
+	rm -rf .venv build dist site *.egg-info ppool/_*.so
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -31,7 +31,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Turn a checkpoint of ppool-train into one ONNX file: "
-    "[bold]ppool-export CHECKPOINT -o model.onnx[/bold]; [bold]adopt[/bold] does it for "
+    "`ppool-export CHECKPOINT -o model.onnx`; `adopt` does it for "
     "a network exported by others.",
     rich_markup_mode="rich",
 )

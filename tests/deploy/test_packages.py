@@ -54,6 +54,16 @@ def test_the_source_archive_holds_every_tracked_file(tmp_path: Path) -> None:
     assert [name for name in tracked if name not in packed and not name.startswith(".")] == []
 
 
+def test_the_changelog_is_in_its_form() -> None:
+    headings = re.findall("^##+ .*$", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.M)
+    releases = [heading for heading in headings if heading.startswith("## ")]
+    assert releases[0] == "## [Unreleased]"
+    for release in releases[1:]:
+        assert re.fullmatch(r"## \[\d+\.\d+\.\d+\] - \d{4}-\d\d-\d\d", release), release
+    kinds = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+    assert {heading[4:] for heading in headings if heading not in releases} <= kinds
+
+
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The programs of a new environment with nothing but the wheel and what serving needs."""

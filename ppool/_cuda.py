@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from ppool import _library
+from ppool._library import Branch, _addresses, _side_branch, _UnitJob
 from ppool._shape import Window
 
 __all__ = ["DTYPES", "Branch", "Kernels", "Pooling", "cuda_kernels"]
@@ -29,34 +30,9 @@ class Pooling:
     dtype: str
 
 
-@dataclass(frozen=True)
-class Branch:
-    """Constants of the side branch (Eq. 5)."""
-
-    input_scale: float
-    alpha_min: float
-    alpha_max: float
-
-
-class _SideBranch(ctypes.Structure):
-    _fields_ = tuple((name, ctypes.c_float) for name in ("input_scale", "alpha_min", "alpha_max"))
-
-
-def _addresses(*names: str) -> list[tuple[str, type]]:
-    return [(name, ctypes.c_void_p) for name in names]
-
-
 # The structs of native/ppool_jobs.h.
 class _ForwardJob(ctypes.Structure):
     _fields_ = (("pool", _library._Pool2d), *_addresses("x", "alpha", "y"))
-
-
-class _UnitJob(ctypes.Structure):
-    _fields_ = (
-        ("pool", _library._Pool2d),
-        ("branch", _SideBranch),
-        *_addresses("x", "w_region", "prelu_slope", "w_point", "b_point", "y", "alpha"),
-    )
 
 
 class _BackwardJob(ctypes.Structure):
@@ -117,8 +93,7 @@ class Kernels:
                 and alpha [N, C, H_out, W_out] to write; alpha may be 0.
             stream: Where to run.
         """
-        constants = _SideBranch(branch.input_scale, branch.alpha_min, branch.alpha_max)
-        job = _UnitJob(_pool(pooling), constants, *addresses)
+        job = _UnitJob(_pool(pooling), _side_branch(branch), *addresses)
         self._call("unit", job, pooling.dtype, stream)
 
     def backward(self, pooling: Pooling, *addresses: int, stream: int = 0) -> None:

@@ -13,11 +13,14 @@ from ppool._shape import Window
 
 __all__ = [
     "DTYPES",
+    "Branch",
     "LibraryInfo",
     "custom_ops_library",
     "library_info",
     "ppool2d_backward",
     "ppool2d_forward",
+    "ppool2d_unit",
+    "ppool2d_unit_backward",
 ]
 
 LIBRARY_VARIABLE = "PPOOL_LIBRARY"
@@ -53,6 +56,44 @@ class _Pool2d(ctypes.Structure):
         ("dilation", ctypes.c_int64 * 2),
         ("ceil_mode", ctypes.c_int32),
         ("is_signed", ctypes.c_int32),
+    )
+
+
+@dataclass(frozen=True)
+class Branch:
+    """Constants of the side branch (Eq. 5)."""
+
+    input_scale: float
+    alpha_min: float
+    alpha_max: float
+
+
+class _SideBranch(ctypes.Structure):
+    """The struct SideBranch of native/ppool_params.h."""
+
+    _fields_ = tuple((name, ctypes.c_float) for name in ("input_scale", "alpha_min", "alpha_max"))
+
+
+def _addresses(*names: str) -> list[tuple[str, type]]:
+    return [(name, ctypes.c_void_p) for name in names]
+
+
+# The structs of native/ppool_jobs.h.
+class _UnitJob(ctypes.Structure):
+    _fields_ = (
+        ("pool", _Pool2d),
+        ("branch", _SideBranch),
+        *_addresses("x", "w_region", "prelu_slope", "w_point", "b_point", "y", "alpha"),
+    )
+
+
+class _UnitBackwardJob(ctypes.Structure):
+    _fields_ = (
+        ("pool", _Pool2d),
+        ("branch", _SideBranch),
+        ("alpha_gradient_scale", ctypes.c_float),
+        *_addresses("grad", "x", "w_region", "prelu_slope", "w_point", "b_point"),
+        *_addresses("dx", "d_parameters"),
     )
 
 
@@ -101,6 +142,8 @@ def _entries() -> ctypes.CDLL:
     shape, address, int32 = ctypes.POINTER(_Pool2d), ctypes.c_void_p, ctypes.c_int32
     library.ppool2d_forward.argtypes = [shape, int32, *[address] * 3, int32]
     library.ppool2d_backward.argtypes = [shape, int32, *[address] * 5, int32]
+    library.ppool2d_unit.argtypes = [ctypes.POINTER(_UnitJob), *[int32] * 3]
+    library.ppool2d_unit_backward.argtypes = [ctypes.POINTER(_UnitBackwardJob), *[int32] * 3]
     library.ppool_version.restype = ctypes.c_char_p
     library.ppool_instruction_set.restype = ctypes.c_char_p
     return library
@@ -188,3 +231,74 @@ def ppool2d_backward(
     pool, code = _pool2d(shape, window, signed), _dtype_code(dtype)
     entry = _entries().ppool2d_backward
     _check(entry(ctypes.byref(pool), code, grad, x, alpha, dx, dalpha, threads), pool)
+
+
+def ppool2d_unit(
+    *addresses: int,
+    branch: Branch,
+    shape: tuple[int, ...],
+    window: Window,
+    signed: bool,
+    dtype: str,
+    channels_last: bool,
+    threads: int,
+) -> None:
+    """P-pool with the exponents of the side branch (Figure 1), on the CPU.
+
+    Args:
+        *addresses: x, w_region [C, 1, kh, kw], prelu_slope, w_point and b_point [C], then y
+            [N, C, H_out, W_out] to write.
+        branch: Constants of the side branch.
+        shape: (N, C, H, W) of x.
+        window: The pooling window.
+        signed: Whether planes are shifted by their negative minimum, or negatives count as 0.
+        dtype: Element type of every tensor, a key of :data:`DTYPES`.
+        channels_last: Whether x and y are stored [N, H, W, C]; not if ``signed``.
+        threads: The most threads to use.
+
+    Raises:
+        RuntimeError: if there is no native library or it reports an error.
+    """
+    pool = _pool2d(shape, window, signed)
+    job = _UnitJob(pool, _side_branch(branch), *addresses, None)
+    entry = _entries().ppool2d_unit
+    _check(entry(ctypes.byref(job), _dtype_code(dtype), channels_last, threads), pool)
+
+
+def ppool2d_unit_backward(
+    *addresses: int,
+    branch: Branch,
+    alpha_gradient_scale: float,
+    shape: tuple[int, ...],
+    window: Window,
+    signed: bool,
+    dtype: str,
+    channels_last: bool,
+    threads: int,
+) -> None:
+    """Write the gradients of :func:`ppool2d_unit`, its branch detached from x (Eq. 3 to 5).
+
+    Args:
+        *addresses: grad, shaped as y, then x and the four parameters, then to write dx and
+            d_parameters [N, C, kh * kw + 3], for each plane the gradients of w_region,
+            prelu_slope, w_point and b_point, in float64 for float64, else float32.
+        branch: Constants of the side branch.
+        alpha_gradient_scale: Factor on the gradient of alpha.
+        shape: (N, C, H, W) of x.
+        window: The pooling window.
+        signed: Whether planes are shifted by their negative minimum, or negatives count as 0.
+        dtype: Element type of every other tensor, a key of :data:`DTYPES`.
+        channels_last: Whether grad, x and dx are stored [N, H, W, C]; not if ``signed``.
+        threads: The most threads to use.
+
+    Raises:
+        RuntimeError: if there is no native library or it reports an error.
+    """
+    pool = _pool2d(shape, window, signed)
+    job = _UnitBackwardJob(pool, _side_branch(branch), alpha_gradient_scale, *addresses)
+    entry = _entries().ppool2d_unit_backward
+    _check(entry(ctypes.byref(job), _dtype_code(dtype), channels_last, threads), pool)
+
+
+def _side_branch(branch: Branch) -> _SideBranch:
+    return _SideBranch(branch.input_scale, branch.alpha_min, branch.alpha_max)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ppool import _composite, _cuda, _library
+from ppool import _composite, _cuda, _fused, _library
 from ppool._shape import Window
 
 __all__ = ["alpha_map", "ppool2d"]
@@ -117,18 +117,10 @@ def _arguments(window: Window) -> tuple[list[int], list[int], list[int], list[in
     return kernel, stride, list(window.padding), list(window.dilation), window.ceil_mode
 
 
-_NATIVE_DTYPES = {
-    torch.float32: "float32",
-    torch.float64: "float64",
-    torch.float16: "float16",
-    torch.bfloat16: "bfloat16",
-}
-
-
 def _runs_native(x: Tensor) -> bool:
     return (
         x.device.type == "cpu"
-        and x.dtype in _NATIVE_DTYPES
+        and x.dtype in _fused.DTYPES
         and _library.custom_ops_library() is not None
     )
 
@@ -138,7 +130,7 @@ def _native_options(x: Tensor, window: Window, signed: bool) -> dict[str, Any]:
         "shape": tuple(x.shape),
         "window": window,
         "signed": signed,
-        "dtype": _NATIVE_DTYPES[x.dtype],
+        "dtype": _fused.DTYPES[x.dtype],
         "threads": torch.get_num_threads(),
     }
 
@@ -146,13 +138,13 @@ def _native_options(x: Tensor, window: Window, signed: bool) -> dict[str, Any]:
 def _gpu_kernels(x: Tensor) -> _cuda.Kernels | None:
     """The CUDA kernels, if they are built and have a form for this tensor."""
     kernels = _cuda.cuda_kernels()
-    if kernels is None or _NATIVE_DTYPES.get(x.dtype) not in _cuda.DTYPES:
+    if kernels is None or _fused.DTYPES.get(x.dtype) not in _cuda.DTYPES:
         return None
     return kernels if x.device.type == ("cpu" if kernels.emulated else "cuda") else None
 
 
 def _gpu_pooling(x: Tensor, window: Window, signed: bool) -> _cuda.Pooling:
-    return _cuda.Pooling(tuple(x.shape), window, signed, _NATIVE_DTYPES[x.dtype])
+    return _cuda.Pooling(tuple(x.shape), window, signed, _fused.DTYPES[x.dtype])
 
 
 @contextmanager
@@ -274,7 +266,7 @@ def _unit(
         with _stream(x) as stream:
             kernels.unit(
                 _gpu_pooling(x, window, signed),
-                _cuda.Branch(input_scale, alpha_min, alpha_max),
+                _library.Branch(input_scale, alpha_min, alpha_max),
                 *(tensor.data_ptr() for tensor in (*inputs, y)),
                 0,
                 stream=stream,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ppool import _fused, _library
 from ppool._shape import Window
 from ppool.functional import alpha_map, ppool2d
 
@@ -85,21 +86,25 @@ class PPool2d(nn.Module):
         """The alpha map of ``x``, one exponent for each pooled element (Eq. 5)."""
         return alpha_map(
             x.detach() if self.detach_branch else x,
-            self.region.weight,
-            self.activation.weight,
-            self.point_weight,
-            self.point_bias,
+            *self._parameters_of_branch(),
             self.window,
             input_scale=self.input_scale,
             alpha_min=self.alpha_min,
             alpha_max=self.alpha_max,
         )
 
+    def _parameters_of_branch(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.region.weight, self.activation.weight, self.point_weight, self.point_bias
+
     def forward(self, x: Tensor) -> Tensor:
         """Pool ``x``."""
         # Without gradients a GPU does the whole unit in one kernel; a compiled graph is left whole.
         if x.is_cuda and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
             return self._unit(x)
+        if self.detach_branch and _fused.runs(x):
+            branch = _library.Branch(self.input_scale, self.alpha_min, self.alpha_max)
+            settings = _fused.Settings(self.window, self.signed, branch, self.alpha_gradient_scale)
+            return _fused.unit(x, self._parameters_of_branch(), settings)
         alpha = self.alpha(x)
         if self.alpha_gradient_scale != 1.0:
             # The value is alpha itself, to the bit: the difference is zero, its gradient is not.
@@ -114,10 +119,7 @@ class PPool2d(nn.Module):
         w = self.window
         y: Tensor = torch.ops.ppool.unit(
             x,
-            self.region.weight,
-            self.activation.weight,
-            self.point_weight,
-            self.point_bias,
+            *self._parameters_of_branch(),
             w.kernel,
             w.stride,
             w.padding,

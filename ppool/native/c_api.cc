@@ -39,6 +39,13 @@ int run_pooling(const Job& job, int32_t dtype, int32_t threads) noexcept {
   return static_cast<int>(run(plan(job, static_cast<DType>(dtype)), threads));
 }
 
+template <class Job>
+int run_unit(const Job& job, int32_t dtype, bool channels_last, int32_t threads) noexcept {
+  if (!channels_last) return run_pooling(job, dtype, threads);
+  if (!is_valid(job.pool) || job.pool.is_signed) return static_cast<int>(Status::kBadArgument);
+  return static_cast<int>(run(plan_channels_last(job, static_cast<DType>(dtype)), threads));
+}
+
 }  // namespace
 }  // namespace ppool
 
@@ -56,6 +63,19 @@ PPOOL_EXPORT int ppool2d_backward(const ppool::Pool2d* pool, int32_t dtype, cons
                                   int32_t threads) {
   const ppool::BackwardJob job{*pool, grad, x, alpha, dx, dalpha};
   return ppool::run_pooling(job, dtype, threads);
+}
+
+// The unit of Figure 1, with tensors stored [n, h, w, c] where `channels_last`. The job's layout is
+// that of ppool_jobs.h.
+PPOOL_EXPORT int ppool2d_unit(const ppool::UnitJob* job, int32_t dtype, int32_t channels_last,
+                              int32_t threads) {
+  return ppool::run_unit(*job, dtype, channels_last, threads);
+}
+
+// Its gradients (Eq. 3 to 5), the branch detached from x.
+PPOOL_EXPORT int ppool2d_unit_backward(const ppool::UnitBackwardJob* job, int32_t dtype,
+                                       int32_t channels_last, int32_t threads) {
+  return ppool::run_unit(*job, dtype, channels_last, threads);
 }
 
 PPOOL_EXPORT const char* ppool_version() { return PPOOL_VERSION; }

@@ -37,8 +37,9 @@ struct BackwardJob {
   void* dalpha;
 };
 
-// Gradients of the unit, its branch detached from x: grad as y; dx as x, and d_parameters, float32
-// [n, c, kh * kw + 3], for each plane those of w_region, prelu_slope, w_point and b_point.
+// Gradients of the unit, its branch detached from x: grad as y; dx as x, and d_parameters
+// [n, c, kh * kw + 3], for each plane those of w_region, prelu_slope, w_point and b_point, in the
+// type that is computed in: float64 for float64, else float32.
 struct UnitBackwardJob {
   Pool2d pool;
   SideBranch branch;
@@ -50,7 +51,7 @@ struct UnitBackwardJob {
   const void* w_point;
   const void* b_point;
   void* dx;
-  float* d_parameters;
+  void* d_parameters;
 };
 
 // Bilinear resizing of logits [n, classes, h, w] to [out_h, out_w], and the first largest class.

@@ -52,7 +52,9 @@ def test_alpha_map_equals_the_reference(case: Case) -> None:
 def test_module_equals_function_with_its_alpha() -> None:
     pool = trained(PPool2d(3, 3, 2, 1, ceil_mode=True, signed=True))
     x = torch.randn(2, 3, 9, 10)
-    assert torch.equal(pool(x), ppool2d(x, pool.alpha(x), 3, 2, 1, 1, True, signed=True))
+    expected = ppool2d(x, pool.alpha(x), 3, 2, 1, 1, True, signed=True)
+    # One kernel or two operators: the convolution's sum is not rounded in the same order.
+    assert torch.allclose(pool(x), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_registered_unit_equals_the_module() -> None:
@@ -63,7 +65,7 @@ def test_registered_unit_equals_the_module() -> None:
         w.kernel, w.stride, w.padding, w.dilation, w.ceil_mode, pool.signed,
         pool.input_scale, pool.alpha_min, pool.alpha_max,
     )  # fmt: skip
-    assert torch.equal(y, pool(x))
+    assert torch.allclose(y, pool(x), rtol=1e-5, atol=1e-5)
 
 
 def test_starts_as_max_pooling_to_within_its_bound() -> None:

@@ -12,23 +12,51 @@
 
 namespace ppool::PPOOL_ISA {
 
+// The columns of a split row in their order; those that no window reads are 0.
+template <class Real>
+void join(const Grid& grid, const Real* from, Real* __restrict to) {
+  const int64_t stride = grid.pool.stride[1];
+  from += grid.lead;
+  int64_t first = 0;
+  if (stride == 2) {
+    const Real* __restrict even = from;
+    const Real* __restrict odd = from + grid.length;
+    first = std::min(grid.columns(0), grid.columns(1));
+    for (int64_t i = 0; i < first; ++i) {
+      to[2 * i] = even[i];
+      to[2 * i + 1] = odd[i];
+    }
+  }
+  for (int64_t phase = 0; phase < stride; ++phase, from += grid.length) {
+    const int64_t count = grid.columns(phase);
+    for (int64_t i = first, column = phase + first * stride; column < grid.pool.w;
+         ++i, column += stride) {
+      to[column] = i < count ? from[i] : Real(0);
+    }
+  }
+}
+
 // The gradient of the image rows that windows still reach, one sum for each tap column: kept apart,
 // a store is never read back at another offset, which processors do slowly.
 template <class Real>
 class RowGradients {
  public:
-  RowGradients(const Grid& grid, const Elements<Real>& elements, Pieces& pieces)
+  // x and dx are whole tensors.
+  RowGradients(const Grid& grid, const Elements<Real>& elements, const void* x, void* dx,
+               Pieces& pieces)
       : grid_(grid),
         elements_(elements),
+        x_(x),
+        dx_(dx),
         columns_(grid.pool.kernel[1]),
         sums_(pieces.take<Real>(grid.reach * columns_ * grid.pooled_length())),
         outside_(pieces.take<Real>(columns_ * grid.pooled_length())),
         split_(pieces.take<Real>(grid.row_length())),
+        joined_(pieces.take<Real>(grid.pool.w)),
         taps_(pieces.take<Real*>(grid.taps)) {}
 
-  void enter(const void* x, void* dx) {
-    x_ = x;
-    dx_ = dx;
+  void enter(int64_t plane) {
+    start_ = plane * grid_.size();
     done_ = 0;
   }
 
@@ -50,9 +78,9 @@ class RowGradients {
       Real* const sums = sums_of(done_);
       merge(sums);
       std::fill(sums, sums + columns_ * grid_.pooled_length(), Real(0));
-      const int64_t start = done_ * grid_.pool.w;
-      elements_.unsplit(grid_, split_, elements_.at(x_, start), !grid_.pool.is_signed,
-                        elements_.at(dx_, start));
+      const int64_t start = start_ + done_ * grid_.pool.w;
+      join(grid_, split_, joined_);
+      elements_.store_gradient(joined_, grid_.pool.w, x_, !grid_.pool.is_signed, dx_, start);
     }
   }
 
@@ -72,14 +100,15 @@ class RowGradients {
 
   const Grid& grid_;
   const Elements<Real>& elements_;
+  const void* x_;
+  void* dx_;
   int64_t columns_;
   Real* sums_;
   Real* outside_;  // receives what falls outside the image
   Real* split_;
+  Real* joined_;
   Real** taps_;
-  const void* x_ = nullptr;
-  void* dx_ = nullptr;
-  int64_t done_ = 0;
+  int64_t start_ = 0, done_ = 0;
 };
 
 // Job is BackwardJob or UnitBackwardJob; kTaps the number of taps, or 0 for any.
@@ -88,8 +117,6 @@ class Backward {
   using Real = typename V::Real;
   using F = typename V::F;
   static constexpr bool kIsUnit = std::is_same_v<Job, UnitBackwardJob>;
-  static constexpr Real kLeastRatio = Real(kSmallestRatio);
-  static constexpr Real kLeastLog2 = Gradient<Real>::kFlooredLog2;
 
  public:
   Backward(const Grid& grid, const Job& job, const Elements<Real>& elements, Pieces& pieces)
@@ -97,16 +124,13 @@ class Backward {
         job_(job),
         elements_(elements),
         rows_(grid, elements, pieces),
-        gradients_(grid, elements, pieces),
+        gradients_(grid, elements, job.x, job.dx, pieces),
         lone_(grid, pieces),
         grad_(pieces.take<Real>(grid.pooled_length())),
         alpha_(pieces.take<Real>(grid.pooled_length())),
         dalpha_(pieces.take<Real>(grid.pooled_length())),
         columns_inside_(pieces.take<Real>(grid.pooled_length())),
-        values_(pieces.take<Real>(grid.taps * V::kLanes)),
-        weights_(pieces.take<Real>(grid.taps * V::kLanes)),
-        ratios_(pieces.take<Real>(grid.taps * V::kLanes)),
-        logs_(pieces.take<Real>(grid.taps * V::kLanes)) {
+        vectors_(grid.taps, pieces) {
     if constexpr (kIsUnit) {
       region_ = pieces.take<Real>(grid.taps);
       sums_ = pieces.take<Real>((grid.taps + 3) * V::kLanes);
@@ -134,9 +158,9 @@ class Backward {
   void enter(int64_t plane) {
     const void* const x = elements_.at(job_.x, plane * grid_.size());
     rows_.enter(x, job_.pool.is_signed ? elements_.negative_minimum(x, grid_.size()) : Real(0));
-    gradients_.enter(x, elements_.at(job_.dx, plane * grid_.size()));
+    gradients_.enter(plane);
     if constexpr (kIsUnit) {
-      branch_ = ChannelBranch<V>::of(job_, elements_, plane % job_.pool.c, region_);
+      branch_ = read_channel<V>(job_, elements_, plane % job_.pool.c, region_);
       std::fill(sums_, sums_ + (grid_.taps + 3) * V::kLanes, Real(0));
       if (unshifted_) unshifted_->enter(x, 0);
     }
@@ -144,10 +168,10 @@ class Backward {
 
   // The parameters' gradients of one plane.
   void leave(int64_t plane) {
-    float* const to = job_.d_parameters + plane * (grid_.taps + 3);
+    Real* const to = static_cast<Real*>(job_.d_parameters) + plane * (grid_.taps + 3);
     for (int64_t k = 0; k < grid_.taps + 3; ++k) {
       const Real scale = k < grid_.taps ? Real(job_.branch.input_scale) : Real(1);
-      to[k] = static_cast<float>(scale * V::sum(V::load(sums_ + k * V::kLanes)));
+      to[k] = scale * V::sum(V::load(sums_ + k * V::kLanes));
     }
   }
 
@@ -183,8 +207,6 @@ class Backward {
 
   int64_t tap_count() const { return kTaps > 0 ? kTaps : grid_.taps; }
 
-  static F* lanes(Real* memory) { return reinterpret_cast<F*>(memory); }
-
   // The lanes of a vector that are windows of the row.
   unsigned windows(int64_t column) const {
     const int64_t count = std::min<int64_t>(grid_.out_w - column, V::kLanes);
@@ -193,62 +215,22 @@ class Backward {
 
   void differentiate_vector(const Taps& at) {
     const int64_t count = tap_count();
-    F* const values = lanes(values_);
-    F* const weights = lanes(weights_);
-    F* const ratios = lanes(ratios_);
-    F* const logs = lanes(logs_);
-    const F zero = V::set(0), one = V::set(1);
-    F h = zero;
+    F* const values = vectors_.values;
+    F h = V::set(0);
 #pragma GCC unroll 9
     for (int64_t k = 0; k < count; ++k) values[k] = V::load(at.values[k] + at.column);
     const F alpha = exponents(at, values, h);
-
-    F largest = zero;
+    const F average = V::set(1) / (at.rows_inside * V::load(columns_inside_ + at.column));
+    unsigned odd;
+    const F slope = differentiate_windows<V, kTaps>(vectors_, count, alpha, average, odd);
+    const unsigned wanted = windows(at.column);
+    odd &= wanted;
+    const F grad = V::keep(wanted & ~odd, V::load(grad_ + at.column));
 #pragma GCC unroll 9
     for (int64_t k = 0; k < count; ++k) {
-      values[k] = V::max(zero, values[k]);
-      largest = V::max(largest, values[k]);
+      add(at, k, V::keep(wanted & ~odd, vectors_.weights[k] * grad));
     }
-    const F inverse = V::inverse(largest);
-    F sum_w = zero, sum_wr = zero;
-#pragma GCC unroll 9
-    for (int64_t k = 0; k < count; ++k) {
-      ratios[k] = V::ratio(values[k], largest, inverse);
-      logs[k] = V::log2(ratios[k]);
-      weights[k] = V::if_less(zero, values[k], V::exp2(alpha * logs[k]), zero);
-      sum_w = sum_w + weights[k];
-      sum_wr = V::mul_add(weights[k], ratios[k], sum_wr);
-    }
-    const F per_weight = one / sum_w, pooled_ratio = sum_wr * per_weight;
-
-    unsigned wanted = windows(at.column), odd = 0;
-    if (suspects<V>(largest, alpha) != 0) {
-      odd = odd_lanes<V>(values, count, largest, alpha) & wanted;
-      wanted &= ~odd;
-    }
-    const F grad = V::keep(wanted, V::load(grad_ + at.column));
-    const F floored = V::exp2(V::min((alpha - one) * V::set(kLeastLog2), V::set(126)));
-    const F held_share = alpha * pooled_ratio * floored;
-    const F at_least_one = V::if_less(one, alpha, zero, zero - pooled_ratio);
-    const F at_zero = V::if_less(alpha, one, zero, at_least_one);
-    const F average = one / (at.rows_inside * V::load(columns_inside_ + at.column));
-    F terms = zero;
-#pragma GCC unroll 9
-    for (int64_t k = 0; k < count; ++k) {
-      const F difference = ratios[k] - pooled_ratio;
-      const F floored_ratio = V::max(V::set(kLeastRatio), ratios[k]);
-      const F followed =
-          weights[k] * V::mul_add(alpha, difference * V::inverse(floored_ratio), one);
-      const F held = V::mul_add(alpha, weights[k], weights[k]) - held_share;
-      F slope = V::if_less(ratios[k], V::set(kLeastRatio), held, followed);
-      slope = V::if_less(zero, values[k], slope, at_zero) * per_weight;
-      slope = V::if_less(zero, largest, slope, average);
-      terms = V::mul_add(weights[k] * difference, V::max(V::set(kLeastLog2), logs[k]), terms);
-      add(at, k, V::keep(wanted, slope * grad));
-    }
-    const F ln2 = V::set(Real(0.6931471805599453));
-    const F slope = V::if_less(zero, largest, largest * (ln2 * terms * per_weight), zero);
-    V::store(dalpha_ + at.column, V::keep(wanted, slope * grad));
+    V::store(dalpha_ + at.column, V::keep(wanted & ~odd, slope * grad));
     if (odd != 0) differentiate_alone(at, odd);
     if constexpr (kIsUnit) differentiate_branch(at, h);
   }
@@ -288,7 +270,7 @@ class Backward {
       const auto add_one = [&](int64_t k, double slope) {
         at.gradients[k][column] += static_cast<Real>(slope);
       };
-      lone_.read(at.values, at.row, column);
+      lone_.read(at.values, column, at.row, column);
       dalpha_[column] = static_cast<Real>(
           lone_.differentiate(double(alpha_[column]), double(grad_[column]), add_one));
     }
@@ -297,22 +279,16 @@ class Backward {
   // Adds the windows' part in the gradients of the branch's parameters, from that of alpha.
   void differentiate_branch(const Taps& at, F h) {
     const int64_t count = tap_count();
-    const F zero = V::set(0);
     const unsigned wanted = windows(at.column);
-    const F activated = branch_.activated(h);
-    const F unclipped = V::mul_add(activated, V::set(branch_.scale), V::set(branch_.bias));
-    F grad = V::load(dalpha_ + at.column) * V::set(Real(job_.alpha_gradient_scale));
-    grad = V::if_less(unclipped, V::set(branch_.lowest), zero, grad);
-    grad = V::if_less(V::set(branch_.highest), unclipped, zero, grad);
-    const F d_activated = grad * V::set(branch_.scale);
-    const F d_h = V::if_less(zero, h, d_activated, d_activated * V::set(branch_.slope));
+    const F scale = V::set(Real(job_.alpha_gradient_scale));
+    const auto slopes = branch_.differentiate(h, V::load(dalpha_ + at.column) * scale);
 #pragma GCC unroll 9
     for (int64_t k = 0; k < count; ++k) {
-      collect(k, V::keep(wanted, d_h * V::load(at.unshifted[k] + at.column)));
+      collect(k, V::keep(wanted, slopes.h * V::load(at.unshifted[k] + at.column)));
     }
-    collect(count, V::keep(wanted, V::if_less(zero, h, zero, d_activated * h)));
-    collect(count + 1, V::keep(wanted, grad * activated));
-    collect(count + 2, V::keep(wanted, grad));
+    collect(count, V::keep(wanted, slopes.slope));
+    collect(count + 1, V::keep(wanted, slopes.scale));
+    collect(count + 2, V::keep(wanted, slopes.bias));
   }
 
   void collect(int64_t index, F part) {
@@ -330,13 +306,10 @@ class Backward {
   Real* alpha_;
   Real* dalpha_;
   Real* columns_inside_;  // taps of a window that are in the image, by pooled column
-  Real* values_;
-  Real* weights_;
-  Real* ratios_;
-  Real* logs_;
+  TapVectors<V> vectors_;
   Real* region_ = nullptr;
   Real* sums_ = nullptr;  // by parameter, a vector each
-  ChannelBranch<V> branch_ = {};
+  Branch<V> branch_ = {};
   std::optional<Rows<Real>> unshifted_;  // where Eq. 2 shifts what is pooled, but not the branch
 };
 

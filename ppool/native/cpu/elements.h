@@ -37,39 +37,6 @@ void split(const Grid& grid, const void* row, Compute<Storage>* __restrict to) {
   }
 }
 
-// Writes the gradient of an image row from a split one, rounded once. With `clamped`, a negative
-// element of the row counted as 0 and has none.
-template <class Storage>
-void unsplit(const Grid& grid, const Compute<Storage>* from, const void* row, bool clamped,
-             void* to) {
-  using Real = Compute<Storage>;
-  const int64_t stride = grid.pool.stride[1];
-  const Storage* __restrict x = static_cast<const Storage*>(row);
-  Storage* __restrict dx = static_cast<Storage*>(to);
-  const auto put = [=](int64_t column, Real slope) {
-    narrow(clamped & (widen(x[column]) < 0) ? Real(0) : slope, &dx[column]);
-  };
-  from += grid.lead;
-  int64_t first = 0;
-  if (stride == 2) {
-    const Real* __restrict even = from;
-    const Real* __restrict odd = from + grid.length;
-    const int64_t both = std::min(grid.columns(0), grid.columns(1));
-    for (int64_t i = 0; i < both; ++i) {
-      put(2 * i, even[i]);
-      put(2 * i + 1, odd[i]);
-    }
-    first = both;
-  }
-  for (int64_t phase = 0; phase < stride; ++phase, from += grid.length) {
-    const int64_t count = grid.columns(phase);
-    for (int64_t i = first, column = phase + first * stride; column < grid.pool.w;
-         ++i, column += stride) {
-      put(column, i < count ? from[i] : Real(0));
-    }
-  }
-}
-
 // Eq. 2: the plane's minimum where it is negative, else 0; a NaN is passed over.
 template <class Storage>
 Compute<Storage> negative_minimum(const void* tensor, int64_t size) {
@@ -94,28 +61,41 @@ void store(const Compute<Storage>* __restrict from, int64_t count, void* tensor,
   for (int64_t i = 0; i < count; ++i) narrow(from[i], &to[i]);
 }
 
+// Stores the gradient of elements of x, rounded once. With `clamped`, a negative element counted as
+// 0 and has none.
+template <class Storage>
+void store_gradient(const Compute<Storage>* __restrict from, int64_t count, const void* tensor,
+                    bool clamped, void* gradient, int64_t start) {
+  using Real = Compute<Storage>;
+  const Storage* __restrict x = static_cast<const Storage*>(tensor) + start;
+  Storage* __restrict to = static_cast<Storage*>(gradient) + start;
+  for (int64_t i = 0; i < count; ++i) {
+    narrow(clamped & (widen(x[i]) < 0) ? Real(0) : from[i], &to[i]);
+  }
+}
+
 // What a kernel does with its tensors' element type: chosen at run time, a row at a time, so that
 // the arithmetic is compiled once for all types.
 template <class Real>
 struct Elements {
   int64_t bytes;
   void (*split)(const Grid&, const void* row, Real* to);
-  void (*unsplit)(const Grid&, const Real* from, const void* row, bool clamped, void* to);
   Real (*negative_minimum)(const void* plane, int64_t size);
   void (*load)(const void* tensor, int64_t start, int64_t count, Real* to);
   void (*store)(const Real* from, int64_t count, void* tensor, int64_t start);
+  void (*store_gradient)(const Real* from, int64_t count, const void* x, bool clamped,
+                         void* gradient, int64_t start);
 
   template <class Storage>
   static constexpr Elements of() {
-    return {sizeof(Storage), PPOOL_ISA::split<Storage>, PPOOL_ISA::unsplit<Storage>,
-            PPOOL_ISA::negative_minimum<Storage>, PPOOL_ISA::load<Storage>,
-            PPOOL_ISA::store<Storage>};
+    return {sizeof(Storage), PPOOL_ISA::split<Storage>, PPOOL_ISA::negative_minimum<Storage>,
+            PPOOL_ISA::load<Storage>, PPOOL_ISA::store<Storage>,
+            PPOOL_ISA::store_gradient<Storage>};
   }
 
   const void* at(const void* tensor, int64_t index) const {
     return static_cast<const char*>(tensor) + index * bytes;
   }
-  void* at(void* tensor, int64_t index) const { return static_cast<char*>(tensor) + index * bytes; }
 };
 
 }  // namespace ppool::PPOOL_ISA

@@ -84,7 +84,7 @@ class Forward {
     offset_ = job_.pool.is_signed ? elements_.negative_minimum(x_, grid_.size()) : Real(0);
     rows_.enter(x_, offset_);
     if constexpr (kIsUnit) {
-      branch_ = ChannelBranch<V>::of(job_, elements_, plane % job_.pool.c, weights_);
+      branch_ = read_channel<V>(job_, elements_, plane % job_.pool.c, weights_);
       if (unshifted_) unshifted_->enter(x_, 0);
     }
   }
@@ -123,34 +123,8 @@ class Forward {
     for (int64_t k = 0; k < count; ++k) values[k] = V::load(taps[k] + column);
     const F alpha = exponents(values, unshifted, column);
 
-    // Each comparison keeps the larger value, so that all but the largest remain in `values`.
-    const F zero = V::set(0);
-    F largest = V::max(zero, values[0]);
-#pragma GCC unroll 9
-    for (int64_t k = 1; k < count; ++k) {
-      const F value = V::max(zero, values[k]);
-      values[k] = V::min(largest, value);
-      largest = V::max(largest, value);
-    }
-
-    const unsigned suspect = suspects<V>(largest, alpha);
-    const F inverse = V::inverse(largest);
-    F sum_w = V::set(1), sum_wr = V::set(1);
-#pragma GCC unroll 9
-    for (int64_t k = 1; k < count; ++k) {
-      const F ratio = values[k] * inverse;
-      const F weight = V::power(ratio, alpha);
-      sum_w = sum_w + weight;
-      sum_wr = V::mul_add(weight, ratio, sum_wr);
-    }
-    // Ties with the largest have a ratio just above 1, which ends here as the largest itself.
-    const F y = V::min(largest, largest * (sum_wr / sum_w));
-    if (suspect == 0) {
-      V::store(y_ + column, y);
-      return;
-    }
-    V::store(y_ + column, V::if_less(zero, largest, y, zero));
-    const unsigned odd = odd_lanes<V>(values + 1, count - 1, largest, alpha);
+    unsigned odd;
+    V::store(y_ + column, pool_windows<V, kTaps>(values, count, alpha, odd));
     if (odd != 0) pool_alone(taps, row, column, odd);
   }
 
@@ -180,7 +154,7 @@ class Forward {
   void pool_alone(const Real* const* taps, int64_t row, int64_t column, unsigned lanes) {
     for (int lane = 0; lane < V::kLanes && column + lane < grid_.out_w; ++lane) {
       if ((lanes >> lane & 1) == 0) continue;
-      lone_.read(taps, row, column + lane);
+      lone_.read(taps, column + lane, row, column + lane);
       y_[column + lane] = static_cast<Real>(lone_.pool(double(alpha_[column + lane])));
     }
   }
@@ -194,7 +168,7 @@ class Forward {
   Real* y_;
   Real* values_;
   Real* weights_ = nullptr;
-  ChannelBranch<V> branch_ = {};
+  Branch<V> branch_ = {};
   std::optional<Rows<Real>> unshifted_;  // where Eq. 2 shifts what is pooled, but not the branch
   const void* x_ = nullptr;
   Real offset_ = 0;

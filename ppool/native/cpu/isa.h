@@ -15,7 +15,9 @@ namespace ppool {
 using Run = void (*)(const void* job, DType dtype, int64_t begin, int64_t end);
 
 struct Kernels {
-  Run forward, unit, backward, unit_backward, resize_argmax;
+  Run forward, unit, backward, unit_backward;
+  Run channels_last_unit, channels_last_unit_backward;
+  Run resize_argmax;
 };
 
 namespace portable {

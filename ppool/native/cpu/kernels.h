@@ -3,6 +3,7 @@
 #define PPOOL_CPU_KERNELS_H_
 
 #include "backward.h"
+#include "channels_last.h"
 #include "forward.h"
 #include "resize_argmax.h"
 
@@ -54,7 +55,8 @@ template <class V>
 constexpr Kernels kernels_with() {
   return {run_pooling<Forward, V, ForwardJob>, run_pooling<Forward, V, UnitJob>,
           run_pooling<Backward, V, BackwardJob>, run_pooling<Backward, V, UnitBackwardJob>,
-          run_resize_argmax<V>};
+          run_pooling<ChannelsLastForward, V, UnitJob>,
+          run_pooling<ChannelsLastBackward, V, UnitBackwardJob>, run_resize_argmax<V>};
 }
 
 }  // namespace ppool::PPOOL_ISA

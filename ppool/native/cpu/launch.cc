@@ -98,6 +98,17 @@ Task plan(const UnitBackwardJob& job, DType dtype) {
   return task(&Kernels::unit_backward, job, dtype, planes(job.pool), cost);
 }
 
+Task plan_channels_last(const UnitJob& job, DType dtype) {
+  const int64_t rows = job.pool.n * pooled_size(job.pool, 0);
+  const int64_t cost = job.pool.c * row_cost(job.pool);
+  return task(&Kernels::channels_last_unit, job, dtype, rows, cost);
+}
+
+Task plan_channels_last(const UnitBackwardJob& job, DType dtype) {
+  const int64_t cost = job.pool.c * pooled_size(job.pool, 0) * row_cost(job.pool);
+  return task(&Kernels::channels_last_unit_backward, job, dtype, job.pool.n, cost);
+}
+
 Task plan(const ResizeArgMaxJob& job, DType dtype) {
   const int64_t cost = job.classes * job.out_w;
   return task(&Kernels::resize_argmax, job, dtype, job.n * job.out_h, cost);

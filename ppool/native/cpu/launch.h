@@ -27,6 +27,10 @@ Task plan(const BackwardJob& job, DType dtype);
 Task plan(const UnitBackwardJob& job, DType dtype);
 Task plan(const ResizeArgMaxJob& job, DType dtype);
 
+// The same on x, grad, y and dx stored [n, h, w, c]; neither shifts planes (Eq. 2) nor gives alpha.
+Task plan_channels_last(const UnitJob& job, DType dtype);
+Task plan_channels_last(const UnitBackwardJob& job, DType dtype);
+
 // The instruction set the kernels use: "avx512", "avx2" or "portable"; the best that the processor
 // has, or the lesser one that the environment variable PPOOL_ISA names.
 const char* instruction_set();

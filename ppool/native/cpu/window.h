@@ -48,6 +48,114 @@ unsigned odd_lanes(const typename V::F* values, int64_t count, typename V::F lar
   return odd & ((1u << V::kLanes) - 1);
 }
 
+// Eq. 1 for a vector of windows: raw taps in, which are left in no particular order. `odd` receives
+// the lanes whose result is wrong.
+template <class V, int kTaps>
+PPOOL_HOST_DEVICE typename V::F pool_windows(typename V::F* values, int64_t any_count,
+                                             typename V::F alpha, unsigned& odd) {
+  using F = typename V::F;
+  const int64_t count = kTaps > 0 ? kTaps : any_count;
+  const F zero = V::set(0);
+  // Each comparison keeps the larger value, so that all but the largest remain in `values`.
+  F largest = V::max(zero, values[0]);
+#pragma GCC unroll 9
+  for (int64_t k = 1; k < count; ++k) {
+    const F value = V::max(zero, values[k]);
+    values[k] = V::min(largest, value);
+    largest = V::max(largest, value);
+  }
+  const unsigned suspect = suspects<V>(largest, alpha);
+  const F inverse = V::inverse(largest);
+  F sum_w = V::set(1), sum_wr = V::set(1);
+#pragma GCC unroll 9
+  for (int64_t k = 1; k < count; ++k) {
+    const F ratio = values[k] * inverse;
+    const F weight = V::power(ratio, alpha);
+    sum_w = sum_w + weight;
+    sum_wr = V::mul_add(weight, ratio, sum_wr);
+  }
+  // Ties with the largest have a ratio just above 1, which ends here as the largest itself.
+  const F y = V::min(largest, largest * (sum_wr / sum_w));
+  odd = 0;
+  if (suspect == 0) return y;
+  odd = odd_lanes<V>(values + 1, count - 1, largest, alpha);
+  return V::if_less(zero, largest, y, zero);
+}
+
+// Memory for one vector of each tap of its windows.
+template <class V>
+struct TapVectors {
+  typename V::F* values;
+  typename V::F* weights;
+  typename V::F* ratios;
+  typename V::F* logs;
+
+  TapVectors(int64_t taps, Pieces& pieces)
+      : values(take(taps, pieces)),
+        weights(take(taps, pieces)),
+        ratios(take(taps, pieces)),
+        logs(take(taps, pieces)) {}
+
+ private:
+  static typename V::F* take(int64_t taps, Pieces& pieces) {
+    return pieces.take<typename V::F>(taps);
+  }
+};
+
+// Eq. 3 and 4 for a vector of windows: raw taps in, dy/dx of each left in `weights`; returns
+// dy/dalpha. `average` is dy/dx where all taps are zero. `odd` receives the lanes that are wrong.
+template <class V, int kTaps>
+PPOOL_HOST_DEVICE typename V::F differentiate_windows(const TapVectors<V>& taps,
+                                                      int64_t any_count, typename V::F alpha,
+                                                      typename V::F average, unsigned& odd) {
+  using Real = typename V::Real;
+  using F = typename V::F;
+  const int64_t count = kTaps > 0 ? kTaps : any_count;
+  const F zero = V::set(0), one = V::set(1);
+  const F least_ratio = V::set(Real(kSmallestRatio));
+  const F least_log = V::set(Gradient<Real>::kFlooredLog2);
+  F largest = zero;
+#pragma GCC unroll 9
+  for (int64_t k = 0; k < count; ++k) {
+    taps.values[k] = V::max(zero, taps.values[k]);
+    largest = V::max(largest, taps.values[k]);
+  }
+  const F inverse = V::inverse(largest);
+  F sum_w = zero, sum_wr = zero;
+#pragma GCC unroll 9
+  for (int64_t k = 0; k < count; ++k) {
+    const F ratio = V::ratio(taps.values[k], largest, inverse);
+    const F log = V::log2(ratio);
+    const F weight = V::if_less(zero, taps.values[k], V::exp2(alpha * log), zero);
+    sum_w = sum_w + weight;
+    sum_wr = V::mul_add(weight, ratio, sum_wr);
+    taps.ratios[k] = ratio;
+    taps.logs[k] = log;
+    taps.weights[k] = weight;
+  }
+  const F per_weight = one / sum_w, pooled_ratio = sum_wr * per_weight;
+  const F floored = V::exp2(V::min((alpha - one) * least_log, V::set(126)));
+  const F held_share = alpha * pooled_ratio * floored;
+  const F at_least_one = V::if_less(one, alpha, zero, zero - pooled_ratio);
+  const F at_zero = V::if_less(alpha, one, zero, at_least_one);
+  F terms = zero;
+#pragma GCC unroll 9
+  for (int64_t k = 0; k < count; ++k) {
+    const F weight = taps.weights[k], ratio = taps.ratios[k], difference = ratio - pooled_ratio;
+    const F per_ratio = one / V::max(least_ratio, ratio);
+    const F followed = weight * V::mul_add(alpha, difference * per_ratio, one);
+    const F held = V::mul_add(alpha, weight, weight) - held_share;
+    F slope = V::if_less(ratio, least_ratio, held, followed);
+    slope = V::if_less(zero, taps.values[k], slope, at_zero) * per_weight;
+    taps.weights[k] = V::if_less(zero, largest, slope, average);
+    terms = V::mul_add(weight * difference, V::max(least_log, taps.logs[k]), terms);
+  }
+  odd = suspects<V>(largest, alpha);
+  if (odd != 0) odd = odd_lanes<V>(taps.values, count, largest, alpha);
+  const F slope = largest * (V::set(Real(0.6931471805599453)) * terms * per_weight);
+  return V::if_less(zero, largest, slope, zero);
+}
+
 // One window in double: its taps, kOutside where they are outside the image.
 template <class Real>
 class LoneWindow {
@@ -55,10 +163,11 @@ class LoneWindow {
   LoneWindow(const Grid& grid, Pieces& pieces)
       : grid_(grid), values_(pieces.take<double>(grid.taps)) {}
 
-  void read(const Real* const* taps, int64_t row, int64_t column) {
+  // Reads element `lane` of each tap, which belongs to the window of pooled (row, column).
+  void read(const Real* const* taps, int64_t lane, int64_t row, int64_t column) {
     largest_ = 0;
     for (int64_t k = 0; k < grid_.taps; ++k) {
-      const double value = static_cast<double>(taps[k][column]);
+      const double value = static_cast<double>(taps[k][lane]);
       values_[k] = inside(row, column, k) ? (value < 0 ? 0 : value) : double(kOutside);
       largest_ = larger(largest_, values_[k]);
     }

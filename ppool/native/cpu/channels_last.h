@@ -1,0 +1,355 @@
+// The unit and its gradients on tensors stored [n, h, w, c], as PyTorch trains convolutions: a
+// vector is one window of neighbouring channels.
+#ifndef PPOOL_CPU_CHANNELS_LAST_H_
+#define PPOOL_CPU_CHANNELS_LAST_H_
+
+#include "../ppool_jobs.h"
+#include "branch.h"
+#include "window.h"
+
+namespace ppool::PPOOL_ISA {
+
+// The branches of a vector of channels at a time.
+template <class V>
+class Branches {
+  using Real = typename V::Real;
+  using F = typename V::F;
+
+ public:
+  Branches(const Grid& grid, Pieces& pieces)
+      : taps_(grid.taps),
+        length_(round_up(grid.pool.c, 16)),
+        weights_(pieces.take<Real>(taps_ * length_)),
+        slope_(pieces.take<Real>(length_)),
+        scale_(pieces.take<Real>(length_)),
+        bias_(pieces.take<Real>(length_)),
+        one_channel_(pieces.take<Real>(taps_)) {}
+
+  template <class Job>
+  void read(const Job& job, const Elements<Real>& elements) {
+    for (int64_t c = 0; c < job.pool.c; ++c) {
+      read_channel<V>(job, elements, c, one_channel_);
+      for (int64_t k = 0; k < taps_; ++k) weights_[k * length_ + c] = one_channel_[k];
+    }
+    elements.load(job.prelu_slope, 0, job.pool.c, slope_);
+    elements.load(job.w_point, 0, job.pool.c, scale_);
+    elements.load(job.b_point, 0, job.pool.c, bias_);
+    lowest_ = V::set(Real(job.branch.alpha_min));
+    highest_ = V::set(Real(job.branch.alpha_max));
+  }
+
+  Branch<V> at(int64_t channel) const {
+    return {V::load(slope_ + channel), V::load(scale_ + channel), V::load(bias_ + channel), lowest_,
+            highest_};
+  }
+
+  // The convolution's result for a window.
+  PPOOL_HOST_DEVICE F convolve(const F* values, int64_t count, int64_t channel) const {
+    F h = V::set(0);
+#pragma GCC unroll 9
+    for (int64_t k = 0; k < count; ++k) {
+      h = V::mul_add(V::load(weights_ + k * length_ + channel), values[k], h);
+    }
+    return h;
+  }
+
+ private:
+  int64_t taps_, length_;
+  Real* weights_;  // [taps, channels]
+  Real* slope_;
+  Real* scale_;
+  Real* bias_;
+  Real* one_channel_;
+  F lowest_ = {}, highest_ = {};
+};
+
+// Rows of an image that the windows of one pooled row reach, of `Real` [w, c] each.
+template <class Real>
+class PixelRows {
+ public:
+  PixelRows(const Grid& grid, Pieces& pieces)
+      : grid_(grid),
+        length_(grid.pool.w * grid.pool.c + 16),
+        rows_(pieces.take<Real>(length_ * grid.reach)),
+        outside_(pieces.take<Real>(round_up(grid.pool.c, 16))),
+        taps_(pieces.take<Real*>(grid.taps)) {}
+
+  Real* row(int64_t y) const { return rows_ + y % grid_.reach * length_; }
+
+  // Where each tap of a window starts; all that is outside the image is one place.
+  Real* const* at(int64_t row_index, int64_t column) {
+    Real** tap = taps_;
+    for (int64_t i = 0; i < grid_.pool.kernel[0]; ++i) {
+      const int64_t y = grid_.image_row(row_index, i);
+      Real* const from = grid_.has_row(y) ? row(y) : nullptr;
+      for (int64_t j = 0; j < grid_.pool.kernel[1]; ++j) {
+        const int64_t x = grid_.image_column(column, j);
+        const bool inside = from != nullptr && grid_.has_column(x);
+        *tap++ = inside ? from + x * grid_.pool.c : outside_;
+      }
+    }
+    return taps_;
+  }
+
+ private:
+  const Grid& grid_;
+  int64_t length_;
+  Real* rows_;
+  Real* outside_;
+  Real** taps_;
+};
+
+// Keeps the rows of x that windows reach.
+template <class Real>
+class PixelReader {
+ public:
+  PixelReader(const Grid& grid, const Elements<Real>& elements, const void* x, Pieces& pieces)
+      : grid_(grid), elements_(elements), x_(x), rows_(grid, pieces) {}
+
+  void enter(int64_t image) {
+    image_ = image;
+    next_ = 0;
+  }
+
+  // Reads on to the last row of the windows of a pooled row.
+  void read(int64_t row) {
+    const int64_t first = std::max(grid_.image_row(row, 0), next_);
+    const int64_t end = std::min(grid_.image_row(row, 0) + grid_.reach, grid_.pool.h);
+    const int64_t count = grid_.pool.w * grid_.pool.c;
+    for (int64_t y = first; y < end; ++y) {
+      elements_.load(x_, (image_ * grid_.pool.h + y) * count, count, rows_.row(y));
+    }
+    next_ = std::max(end, next_);
+  }
+
+  const Real* const* at(int64_t row, int64_t column) { return rows_.at(row, column); }
+
+ private:
+  const Grid& grid_;
+  const Elements<Real>& elements_;
+  const void* x_;
+  PixelRows<Real> rows_;
+  int64_t image_ = 0, next_ = 0;
+};
+
+template <class V, class Job, int kTaps>
+class ChannelsLastForward {
+  using Real = typename V::Real;
+  using F = typename V::F;
+
+ public:
+  ChannelsLastForward(const Grid& grid, const Job& job, const Elements<Real>& elements,
+                      Pieces& pieces)
+      : grid_(grid),
+        job_(job),
+        elements_(elements),
+        x_(grid, elements, job.x, pieces),
+        branches_(grid, pieces),
+        lone_(grid, pieces),
+        y_(pieces.take<Real>(grid.out_w * grid.pool.c + 16)),
+        alpha_(pieces.take<Real>(V::kLanes)),
+        values_(pieces.take<F>(grid.taps)) {
+    if (y_ != nullptr) branches_.read(job, elements);
+  }
+
+  // Pooled rows [begin, end) of all images.
+  void run(int64_t begin, int64_t end) {
+    int64_t image = -1;
+    for (int64_t index = begin; index < end; ++index) {
+      const int64_t row = index % grid_.out_h;
+      if (index / grid_.out_h != image) x_.enter(image = index / grid_.out_h);
+      x_.read(row);
+      for (int64_t column = 0; column < grid_.out_w; ++column) pool_window(row, column);
+      const int64_t count = grid_.out_w * grid_.pool.c;
+      elements_.store(y_, count, job_.y, index * count);
+    }
+  }
+
+ private:
+  void pool_window(int64_t row, int64_t column) {
+    const int64_t count = kTaps > 0 ? kTaps : grid_.taps;
+    const Real* const* const taps = x_.at(row, column);
+    Real* const y = y_ + column * grid_.pool.c;
+    for (int64_t channel = 0; channel < grid_.pool.c; channel += V::kLanes) {
+      F fixed[kTaps > 0 ? kTaps : 1];
+      F* const values = kTaps > 0 ? fixed : values_;
+#pragma GCC unroll 9
+      for (int64_t k = 0; k < count; ++k) values[k] = V::load(taps[k] + channel);
+      const F h = branches_.convolve(values, count, channel);
+      const F alpha = branches_.at(channel).exponent(h);
+      const F held = V::min(V::set(Range<Real>::kLargest), alpha);
+      unsigned odd;
+      V::store(y + channel, pool_windows<V, kTaps>(values, count, held, odd));
+      if (odd == 0) continue;
+      V::store(alpha_, alpha);
+      for (int lane = 0; lane < V::kLanes && channel + lane < grid_.pool.c; ++lane) {
+        if ((odd >> lane & 1) == 0) continue;
+        lone_.read(taps, channel + lane, row, column);
+        y[channel + lane] = static_cast<Real>(lone_.pool(double(alpha_[lane])));
+      }
+    }
+  }
+
+  const Grid& grid_;
+  const Job& job_;
+  const Elements<Real>& elements_;
+  PixelReader<Real> x_;
+  Branches<V> branches_;
+  LoneWindow<Real> lone_;
+  Real* y_;
+  Real* alpha_;
+  F* values_;
+};
+
+template <class V, class Job, int kTaps>
+class ChannelsLastBackward {
+  using Real = typename V::Real;
+  using F = typename V::F;
+
+ public:
+  ChannelsLastBackward(const Grid& grid, const Job& job, const Elements<Real>& elements,
+                       Pieces& pieces)
+      : grid_(grid),
+        job_(job),
+        elements_(elements),
+        x_(grid, elements, job.x, pieces),
+        dx_(grid, pieces),
+        branches_(grid, pieces),
+        lone_(grid, pieces),
+        vectors_(grid.taps, pieces),
+        grad_(pieces.take<Real>(grid.out_w * grid.pool.c + 16)),
+        alpha_(pieces.take<Real>(V::kLanes)),
+        dalpha_(pieces.take<Real>(V::kLanes)),
+        sums_(pieces.take<Real>((grid.taps + 3) * sum_length())) {
+    if (sums_ != nullptr) branches_.read(job, elements);
+  }
+
+  // Images [begin, end).
+  void run(int64_t begin, int64_t end) {
+    for (int64_t image = begin; image < end; ++image) {
+      x_.enter(image);
+      done_ = 0;
+      std::fill(sums_, sums_ + (grid_.taps + 3) * sum_length(), Real(0));
+      for (int64_t row = 0; row < grid_.out_h; ++row) differentiate_row(image, row);
+      finish(image, grid_.pool.h);
+      leave(image);
+    }
+  }
+
+ private:
+  int64_t sum_length() const { return round_up(grid_.pool.c, 16); }
+
+  // Writes the gradient of every row before `end`.
+  void finish(int64_t image, int64_t end) {
+    const int64_t count = grid_.pool.w * grid_.pool.c;
+    for (const int64_t stop = std::min(end, grid_.pool.h); done_ < stop; ++done_) {
+      Real* const row = dx_.row(done_);
+      const int64_t start = (image * grid_.pool.h + done_) * count;
+      elements_.store_gradient(row, count, job_.x, true, job_.dx, start);
+      std::fill(row, row + count, Real(0));
+    }
+  }
+
+  // The parameters' gradients of one image, [c, taps + 3].
+  void leave(int64_t image) {
+    Real* to = static_cast<Real*>(job_.d_parameters) + image * grid_.pool.c * (grid_.taps + 3);
+    for (int64_t c = 0; c < grid_.pool.c; ++c) {
+      for (int64_t k = 0; k < grid_.taps + 3; ++k) {
+        const Real scale = k < grid_.taps ? Real(job_.branch.input_scale) : Real(1);
+        *to++ = scale * sums_[k * sum_length() + c];
+      }
+    }
+  }
+
+  void differentiate_row(int64_t image, int64_t row) {
+    const int64_t count = grid_.out_w * grid_.pool.c;
+    finish(image, grid_.image_row(row, 0));
+    x_.read(row);
+    elements_.load(job_.grad, (image * grid_.out_h + row) * count, count, grad_);
+    for (int64_t column = 0; column < grid_.out_w; ++column) {
+      const Window at{x_.at(row, column), dx_.at(row, column), row, column};
+      int64_t inside = 0;
+      for (int64_t k = 0; k < grid_.taps; ++k) inside += lone_.inside(row, column, k) ? 1 : 0;
+      const F average = V::set(1 / Real(inside));
+      for (int64_t channel = 0; channel < grid_.pool.c; channel += V::kLanes) {
+        differentiate_vector(at, channel, average);
+      }
+    }
+  }
+
+  struct Window {
+    const Real* const* values;
+    Real* const* gradients;
+    int64_t row, column;
+  };
+
+  void differentiate_vector(const Window& at, int64_t channel, F average) {
+    const int64_t count = kTaps > 0 ? kTaps : grid_.taps;
+    F* const values = vectors_.values;
+#pragma GCC unroll 9
+    for (int64_t k = 0; k < count; ++k) values[k] = V::load(at.values[k] + channel);
+    const Branch<V> branch = branches_.at(channel);
+    const F h = branches_.convolve(values, count, channel);
+    const F alpha = branch.exponent(h);
+    const F held = V::min(V::set(Range<Real>::kLargest), alpha);
+    unsigned odd;
+    const F slope = differentiate_windows<V, kTaps>(vectors_, count, held, average, odd);
+    const int64_t room = std::min<int64_t>(grid_.pool.c - channel, V::kLanes);
+    const unsigned wanted = (1u << (room - 1) << 1) - 1;
+    odd &= wanted;
+    const Real* const grads = grad_ + at.column * grid_.pool.c + channel;
+    const F grad = V::keep(wanted & ~odd, V::load(grads));
+#pragma GCC unroll 9
+    for (int64_t k = 0; k < count; ++k) {
+      add(at.gradients[k] + channel, V::keep(wanted & ~odd, vectors_.weights[k] * grad));
+    }
+    V::store(dalpha_, V::keep(wanted & ~odd, slope * grad));
+    if (odd != 0) {
+      V::store(alpha_, alpha);
+      differentiate_alone(at, channel, grads, odd);
+    }
+    const F scale = V::set(Real(job_.alpha_gradient_scale));
+    const auto slopes = branch.differentiate(h, V::load(dalpha_) * scale);
+    Real* sum = sums_ + channel;
+#pragma GCC unroll 9
+    for (int64_t k = 0; k < count; ++k, sum += sum_length()) {
+      add(sum, V::keep(wanted, slopes.h * V::load(at.values[k] + channel)));
+    }
+    add(sum, V::keep(wanted, slopes.slope));
+    add(sum + sum_length(), V::keep(wanted, slopes.scale));
+    add(sum + 2 * sum_length(), V::keep(wanted, slopes.bias));
+  }
+
+  static void add(Real* to, F part) { V::store(to, V::load(to) + part); }
+
+  // The lanes of a vector that have their bit set, one after the other.
+  void differentiate_alone(const Window& at, int64_t channel, const Real* grads, unsigned lanes) {
+    for (int lane = 0; lane < V::kLanes; ++lane) {
+      if ((lanes >> lane & 1) == 0) continue;
+      const auto add_one = [&](int64_t k, double slope) {
+        at.gradients[k][channel + lane] += static_cast<Real>(slope);
+      };
+      lone_.read(at.values, channel + lane, at.row, at.column);
+      dalpha_[lane] = static_cast<Real>(
+          lone_.differentiate(double(alpha_[lane]), double(grads[lane]), add_one));
+    }
+  }
+
+  const Grid& grid_;
+  const Job& job_;
+  const Elements<Real>& elements_;
+  PixelReader<Real> x_;
+  PixelRows<Real> dx_;  // in the computing type, so that overlapping windows add up unrounded
+  Branches<V> branches_;
+  LoneWindow<Real> lone_;
+  TapVectors<V> vectors_;
+  Real* grad_;
+  Real* alpha_;
+  Real* dalpha_;
+  Real* sums_;  // [taps + 3, channels]
+  int64_t done_ = 0;
+};
+
+}  // namespace ppool::PPOOL_ISA
+
+#endif  // PPOOL_CPU_CHANNELS_LAST_H_

@@ -14,6 +14,7 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ ELSEWHERE = {
     r"(docker|IMAGE=)": "tests/deploy/test_image.py, in CI against the built image",
     r"kubectl (apply|get|logs|describe|rollout)": "needs a cluster; tests/deploy/test_manifests.py",
     r"kustomize edit": "needs a registry; tests/deploy/test_manifests.py renders the overlays",
-    r"git (clone|tag|push)": "needs a remote repository",
+    r"git (tag|push)": "needs a remote repository",
     r"pip install|python3 -m venv": "needs the network; so does tests/deploy/test_packages.py",
     r"ppool-train (pages|compare|run)": "takes hours; tests/training",
     r"ppool-export runs/": "needs a trained network; tests/export",
@@ -101,7 +102,10 @@ class Reader:
             (self.folder / block.title).write_text(block.text)
         elif block.kind == "python":
             code = compile(self.here(block.text), f"line {block.line}", "exec")
-            exec(code, self.names)  # noqa: S102
+            # A reader sees a library's warnings and goes on.
+            with warnings.catch_warnings():
+                warnings.simplefilter("default")
+                exec(code, self.names)  # noqa: S102
         elif block.kind == "console":
             for command, shown in block.commands():
                 if starts := re.match(SERVE, command):

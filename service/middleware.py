@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import logging
 import re
 import time
 import uuid
+from contextlib import suppress
 
 import orjson
 from starlette.datastructures import MutableHeaders
@@ -25,6 +27,8 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 
 # Kubernetes and Prometheus ask these, without a key.
 _OPEN_TO_ALL = {"/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"}
+
+_DISCARD_SECONDS = 2.0
 
 _logger = logging.getLogger("ppool.service")
 
@@ -56,6 +60,7 @@ class Envelope:
         request.state.reason = "ok"
         start = time.monotonic()
         status = 0
+        body = _Body(receive)
 
         async def send_labelled(message: Message) -> None:
             nonlocal status
@@ -66,19 +71,21 @@ class Envelope:
                 if self._engine.phase == "draining":
                     # Sends clients that keep connections open elsewhere before this process stops.
                     headers["Connection"] = "close"
+                if status >= 400:
+                    await body.discard(self._engine.settings.max_body_bytes)
             await send(message)
 
         try:
             if self._allowed(request):
-                await self._app(scope, receive, send_labelled)
+                await self._app(scope, body.receive, send_labelled)
             else:
                 request.state.reason = Unauthorized.reason()
-                await problem(Unauthorized())(scope, receive, send_labelled)
+                await problem(Unauthorized())(scope, body.receive, send_labelled)
         except Exception:
             _logger.exception("request %s failed", identity)
             request.state.reason = InternalError.reason()
             if not status:
-                await problem(InternalError())(scope, receive, send_labelled)
+                await problem(InternalError())(scope, body.receive, send_labelled)
         if status and (scope["path"] == "/segment" or scope["path"].endswith("/infer")):
             self._engine.metrics.requests.labels(str(status), request.state.reason).inc()
             if self._record is not None:
@@ -93,6 +100,30 @@ class Envelope:
         # Every key is compared, and in constant time, so that timing tells nothing.
         matches = [hmac.compare_digest(given.strip().encode(), key) for key in self._keys]
         return scheme.lower() == "bearer" and any(matches)
+
+
+class _Body:
+    """What the client sends, of which a refusal may have left some unread."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._ended = False
+
+    async def receive(self) -> Message:
+        """The next part."""
+        message = await self._receive()
+        self._ended = not message.get("more_body", False)
+        return message
+
+    async def discard(self, limit_bytes: int) -> None:
+        """Read the rest, within limits.
+
+        Closing a connection with bytes unread resets it, and the client would lose its answer.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_DISCARD_SECONDS):
+                while not self._ended and limit_bytes > 0:
+                    limit_bytes -= len((await self.receive()).get("body", b""))
 
 
 def _log(request: Request, status: int, seconds: float) -> None:

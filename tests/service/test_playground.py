@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.service.chromium import CHROMIUM, Page, chromium_page
 from tests.service.harness import Client, encoded, photo
-from tests.service.test_process import ROOT, served
+from tests.service.traffic import ROOT, served
 
 FILES = {path.name: path for path in (ROOT / "service" / "playground").iterdir()}
 SAMPLES = sorted(name for name in FILES if name.endswith(".jpg"))
@@ -79,8 +79,8 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 
 @pytest.fixture(scope="module")
 def address(model_file: Path) -> Iterator[str]:
-    with served(str(model_file), "--port", "0") as (_, address):
-        yield address
+    with served(str(model_file)) as server:
+        yield server.address
 
 
 SEGMENTED = "document.querySelector('#status').textContent.includes('classes found')"

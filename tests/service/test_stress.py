@@ -83,6 +83,13 @@ def test_overload_is_refused_with_retry_after_and_leaves_no_trace(model_file: Pa
         assert server.metric("ppool_requests_in_flight") == 0
 
 
+def test_a_refusal_arrives_though_the_photo_was_never_read(server: Server) -> None:
+    refused = "X-Request-Timeout-Ms: 0"
+    large = LARGE + bytes(4 * MEBIBYTE)
+    answers = [asyncio.run(post(server.port, large, refused)) for _ in range(20)]
+    assert set(statuses(answers)) == {400}
+
+
 def test_killed_workers_lose_no_request_and_readiness_tells(model_file: Path) -> None:
     with served(str(model_file), "--workers", "1") as server:
         (first,) = server.workers()

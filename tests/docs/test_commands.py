@@ -28,7 +28,8 @@ from tests.service.traffic import served
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = Path(sys.executable).parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "training/README.md")]
+PAGES += sorted((ROOT / "docs").rglob("*.md"))
 GENERATED = {ROOT / "docs" / "reference" / f"{n}.md" for n in ("commands", "metrics", "settings")}
 
 # Shown for the reader, or part of a file that other tests read.
@@ -50,7 +51,9 @@ ELSEWHERE = {
     r"kustomize edit": "needs a registry; tests/deploy/test_manifests.py renders the overlays",
     r"git (tag|push)": "needs a remote repository",
     r"pip install|python3 -m venv": "needs the network; so does tests/deploy/test_packages.py",
-    r"ppool-train (pages|compare|run)": "takes hours; tests/training",
+    r"ppool-train (pages|compare|run|table|evaluation)": "needs data or hours; tests/training",
+    r"ppool-train figure": "needs a trained network, or takes a minute; tests/training",
+    r"torchrun": "needs data and hours; tests/training",
     r"ppool-export runs/": "needs a trained network; tests/export",
     r"ppool-export adopt deeplab": "somebody's file; tests/export/test_adopt.py makes one",
     r"pip-licenses": "needs the network; CI runs it",
@@ -158,7 +161,9 @@ def checkout(folder: Path) -> Iterator[Path]:
         os.chdir(before)
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if p not in GENERATED], ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if p not in GENERATED], ids=lambda p: str(p.relative_to(ROOT))
+)
 def test_a_reader_gets_what_the_page_shows(page: Path, tmp_path: Path) -> None:
     found = blocks(page)
     if "torchvision" in "".join(block.text for block in found):

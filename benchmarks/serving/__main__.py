@@ -260,16 +260,16 @@ def main(
         ROOT / "runs" / "serving"
     ),
 ) -> None:
-    """Measure ppool beside its peers and write benchmarks/results/serving.json."""
+    """Measure ppool beside its peers and write benchmarks/results/serving-NETWORK.json."""
     folder.mkdir(parents=True, exist_ok=True)
     set_up(folder)
     servers = [one for one in (*PEERS, PPOOL) if server is None or one.name in server]
-    results = {}
-    for name in network or ["tiny-256", "tiny-512", "vgg16-256"]:
-        results[name] = run(name, servers, folder, rounds, seconds)
-        console.print(table(name, results[name]))
-    command = f"python -m benchmarks.serving --rounds {rounds} --seconds {seconds:g}"
-    console.print(f"wrote {write('serving', command, results)}")
+    for name in network or list(NETWORKS):
+        result = run(name, servers, folder, rounds, seconds)
+        console.print(table(name, result))
+        command = f"python -m benchmarks.serving --network {name} --rounds {rounds}"
+        path = write(f"serving-{name}", f"{command} --seconds {seconds:g}", result)
+        console.print(f"wrote {path}")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -64,9 +65,18 @@ class _Connection:
     async def send(self, request: Request) -> tuple[int, dict[bytes, bytes], bytes]:
         """Status, headers and body of the answer.
 
+        A kept connection may have been closed by the server meanwhile; then, as clients do, once
+        more on a new one.
+
         Raises:
             OSError, asyncio.IncompleteReadError: if the server closed the connection.
         """
+        if self._streams is not None:
+            with suppress(OSError, asyncio.IncompleteReadError):
+                return await self._exchange(request)
+        return await self._exchange(request)
+
+    async def _exchange(self, request: Request) -> tuple[int, dict[bytes, bytes], bytes]:
         if self._streams is None:
             self._streams = await asyncio.open_connection(request.host, request.port, limit=2**22)
         reader, writer = self._streams

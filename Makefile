@@ -3,7 +3,7 @@ BIN := .venv/bin
 PROJECT := pyproject.toml setup.py $(shell find ppool/native -name '*.h' -o -name '*.cc' -o -name '*.cpp')
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-all stress check format bench lock cuda tensorrt wheel docs clean
+.PHONY: help serve test test-all sanitize stress check format bench lock cuda tensorrt wheel docs clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -13,6 +13,18 @@ serve: .venv/serve ## set up and serve the shipped model (PPOOL_HOST, PPOOL_PORT
 
 test: .venv/dev ## set up and run the test suite
 	$(BIN)/pytest $(ARGS)
+
+SANITIZED = build/sanitized/ppool/_native*.so
+sanitize: .venv/dev ## run the native tests under AddressSanitizer and UBSan, every instruction set
+	rm -rf build/sanitized
+	CFLAGS='-fsanitize=address,undefined -fno-sanitize-recover=all' LDFLAGS='-fsanitize=address,undefined' \
+		$(BIN)/python setup.py --quiet build_ext --build-lib build/sanitized --build-temp build/sanitized
+	for isa in avx512 avx2 portable; do \
+		LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so) $$($(CXX) -print-file-name=libstdc++.so.6)" \
+		ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc PPOOL_ISA=$$isa PPOOL_LIBRARY="$$(echo $(SANITIZED))" \
+		$(BIN)/pytest -q -x tests/native/test_native_pooling.py tests/native/test_native_onnxruntime.py \
+			tests/ppool/test_fused.py $(ARGS) || exit 1; \
+	done
 
 stress: .venv/dev ## the stress tests of the service at full length (5 minutes)
 	STRESS_SECONDS=60 STRESS_BODIES=10000 $(BIN)/pytest tests/service/test_stress.py $(ARGS)

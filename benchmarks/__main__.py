@@ -1,4 +1,4 @@
-"""``python -m benchmarks`` (``make bench``): measure the kernels, print and store the table."""
+"""``python -m benchmarks`` (``make bench``): measure on the CPU, store, write the page."""
 
 from __future__ import annotations
 
@@ -6,33 +6,35 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from benchmarks.kernels import kernels
 from benchmarks.measure import write
+from benchmarks.networks import NETWORKS, networks
+from benchmarks.page import write_page
+from benchmarks.training_step import training_step
+from ppool._library import library_info
 
 
 def main(
-    rounds: Annotated[int, typer.Option(help="Timed runs of each contestant.")] = 15,
+    rounds: Annotated[int, typer.Option(min=3, help="Timed runs of each contestant.")] = 15,
+    network: Annotated[
+        list[str] | None, typer.Option(help=f"Networks to run, of {', '.join(NETWORKS)}.")
+    ] = None,
 ) -> None:
-    """Measure the pooling kernels on this machine's CPU."""
-    rows = kernels(rounds)
-    contestants = list(rows[0]["milliseconds"])
-    ratios = ["fused / MaxPool", "function body / fused"]
-    grid = Table("window", "threads", *(f"{name}, ms" for name in contestants), *ratios)
-    for row in rows:
-        cells = []
-        for name in contestants:
-            timing = row["milliseconds"][name]
-            low, high = timing["quartiles"]
-            cells.append(f"{timing['median']:.1f} ({low:.1f}-{high:.1f})")
-        grid.add_row(
-            row["window"], str(row["threads"]), *cells, *(str(row[ratio]) for ratio in ratios)
-        )
+    """Measure kernels, networks and a training step on this machine's CPU."""
     console = Console()
-    console.print(f"{rows[0]['input']}, median (quartiles) of {rounds} interleaved rounds")
-    console.print(grid)
-    console.print(f"wrote {write('kernels', f'python -m benchmarks --rounds {rounds}', rows)}")
+    names = network or ["unet_small", "vgg16"]
+    options = "".join(f" --network {name}" for name in network or [])
+    command = f"python -m benchmarks --rounds {rounds}{options}"
+    info = library_info()
+    more = {"instruction_set": info.instruction_set if info else "no"}
+    console.print("kernels: about three minutes")
+    write("kernels", command, kernels(rounds), **more)
+    console.print(f"networks: {', '.join(names)}")
+    write("networks", command, networks(names, max(rounds // 2, 3)), **more)
+    console.print("training step")
+    write("training-step", command, training_step(rounds), **more)
+    console.print(f"wrote {write_page()}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Any
 
 from training.provenance import provenance
 
-__all__ = ["RESULTS", "Timing", "interleaved", "write"]
+__all__ = ["RESULTS", "Timing", "contest", "interleaved", "spread", "write"]
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -42,6 +42,50 @@ def interleaved(
 
     For work on one thread ``clock=time.thread_time`` leaves out what other processes took.
     """
+    seen = _rounds(contestants, rounds, warmup, clock)
+    return {name: Timing.of(milliseconds) for name, milliseconds in seen.items()}
+
+
+def contest(
+    contestants: Mapping[str, Callable[[], object]],
+    ratios: Sequence[tuple[str, str]],
+    *,
+    rounds: int,
+    warmup: int = 3,
+) -> dict[str, Any]:
+    """Time the contestants as :func:`interleaved` does, and divide their times round by round.
+
+    Returns:
+        ``milliseconds`` of each contestant and ``ratios`` named ``"a / b"``: the median, the
+        quartiles and, least disturbed by other processes, the ratio of the best rounds.
+    """
+    seen = _rounds(contestants, rounds, warmup, time.perf_counter)
+    return {
+        "milliseconds": {name: spread(values) for name, values in seen.items()},
+        "ratios": {
+            f"{a} / {b}": {
+                **spread([x / y for x, y in zip(seen[a], seen[b], strict=True)]),
+                "best": round(min(seen[a]) / min(seen[b]), 3),
+            }
+            for a, b in ratios
+        },
+    }
+
+
+def spread(values: Sequence[float]) -> dict[str, Any]:
+    """Median, quartiles and minimum, to three digits after the point."""
+    low, _, high = quantiles(values, n=4)
+    numbers = {"median": round(median(values), 3), "best": round(min(values), 3)}
+    return {**numbers, "quartiles": [round(low, 3), round(high, 3)]}
+
+
+def _rounds(
+    contestants: Mapping[str, Callable[[], object]],
+    rounds: int,
+    warmup: int,
+    clock: Callable[[], float],
+) -> dict[str, list[float]]:
+    """Milliseconds of every contestant, one number a round."""
     for _ in range(warmup):
         for run in contestants.values():
             run()
@@ -51,13 +95,16 @@ def interleaved(
             start = clock()
             run()
             seen[name].append((clock() - start) * 1e3)
-    return {name: Timing.of(milliseconds) for name, milliseconds in seen.items()}
+    return seen
 
 
-def write(name: str, command: str, results: Any) -> Path:
-    """Store ``results`` as ``benchmarks/results/<name>.json`` with where they come from."""
+def write(name: str, command: str, results: Any, **more: str) -> Path:
+    """Store ``results`` as ``benchmarks/results/<name>.json`` with where they come from.
+
+    ``more`` goes beside commit, versions and processor.
+    """
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    document = {"command": command, **provenance(), "results": results}
+    document = {"command": command, **provenance(), **more, "results": results}
     path.write_text(json.dumps(document, indent=2) + "\n")
     return path

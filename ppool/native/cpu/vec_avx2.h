@@ -57,36 +57,29 @@ struct Floats {
   // v / largest from the inverse of the latter; exactly 1 where they are equal.
   static F ratio(F v, F largest, F inverse) { return if_less(v, largest, v * inverse, set(1)); }
 
-  // log2 of a normal v > 0, as Log2 says; any number below -125 for less.
-  static F log2(F v) {
-    const __m256i bits = _mm256_castps_si256(v);
+  // v = mantissa * 2^exponent with a mantissa in [1, 2), for a normal v > 0; an exponent below -125
+  // for less.
+  static F exponent(F v) {
     const __m256i one = _mm256_castps_si256(set(1));
-    const __m256i exponent = _mm256_srai_epi32(_mm256_sub_epi32(bits, one), 23);
-    const __m256i mantissa = _mm256_and_si256(bits, _mm256_set1_epi32(0x007fffff));
-    const F u = _mm256_castsi256_ps(_mm256_or_si256(mantissa, one)) - set(1);
-    F p = set(Log2::kFactors[0]);
-#pragma GCC unroll 8
-    for (int i = 1; i < Log2::kCount; ++i) p = mul_add(p, u, set(Log2::kFactors[i]));
-    return mul_add(p, u, _mm256_cvtepi32_ps(exponent));
+    const __m256i above_one = _mm256_sub_epi32(_mm256_castps_si256(v), one);
+    return _mm256_cvtepi32_ps(_mm256_srai_epi32(above_one, 23));
+  }
+  static F mantissa(F v) {
+    const F fraction = _mm256_castsi256_ps(_mm256_set1_epi32(0x007fffff));
+    return _mm256_or_ps(_mm256_and_ps(v, fraction), set(1));
   }
 
-  // 2^z for z <= 126, as Exp2 says; 0 for z < -126.
-  static F exp2(F z) {
-    const F whole = _mm256_floor_ps(z);
-    const F f = z - whole;
-    F p = set(Exp2::kFactors[0]);
-#pragma GCC unroll 8
-    for (int i = 1; i < Exp2::kCount; ++i) p = mul_add(p, f, set(Exp2::kFactors[i]));
-    const __m256i shift = _mm256_slli_epi32(_mm256_cvttps_epi32(whole), 23);
-    const __m256i bits = _mm256_castps_si256(mul_add(p, f, set(1)));
-    const F power = _mm256_castsi256_ps(_mm256_add_epi32(bits, shift));
+  // z less the next integer below, and p times 2 to that integer; 0 for z < -126.
+  static F fraction(F z) { return z - _mm256_floor_ps(z); }
+  static F scale(F p, F z) {
+    const __m256i shift = _mm256_slli_epi32(_mm256_cvttps_epi32(_mm256_floor_ps(z)), 23);
+    const F power = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), shift));
     return _mm256_and_ps(_mm256_cmp_ps(z, set(-126), _CMP_GE_OQ), power);
   }
 
-  // r^alpha for 0 <= r <= 1 and alpha > 0, with 0 for a zero.
-  static F power(F r, F alpha) {
-    const F positive = _mm256_cmp_ps(r, set(0), _CMP_GT_OQ);
-    return _mm256_and_ps(positive, exp2(alpha * log2(r)));
+  // power = r^alpha with 0 for a zero.
+  static F unless_zero(F r, F power) {
+    return _mm256_and_ps(_mm256_cmp_ps(r, set(0), _CMP_GT_OQ), power);
   }
 
   static float sum(F v) {

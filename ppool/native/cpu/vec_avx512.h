@@ -55,26 +55,18 @@ struct Floats {
     return _mm512_mask_mul_ps(set(1), _mm512_cmp_ps_mask(v, largest, _CMP_LT_OQ), v, inverse);
   }
 
-  // log2 of v >= 0, as Log2 says; minus infinity at 0.
-  static F log2(F v) {
-    const F u = _mm512_getmant_ps(v, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_zero) - set(1);
-    F p = set(Log2::kFactors[0]);
-#pragma GCC unroll 8
-    for (int i = 1; i < Log2::kCount; ++i) p = mul_add(p, u, set(Log2::kFactors[i]));
-    return mul_add(p, u, _mm512_getexp_ps(v));
-  }
+  // v = mantissa * 2^exponent with a mantissa in [1, 2); minus infinity and 1 at 0.
+  static F exponent(F v) { return _mm512_getexp_ps(v); }
+  static F mantissa(F v) { return _mm512_getmant_ps(v, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_zero); }
 
-  // 2^z for z <= 126, as Exp2 says.
-  static F exp2(F z) {
-    const F f = _mm512_reduce_ps(z, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
-    F p = set(Exp2::kFactors[0]);
-#pragma GCC unroll 8
-    for (int i = 1; i < Exp2::kCount; ++i) p = mul_add(p, f, set(Exp2::kFactors[i]));
-    return _mm512_scalef_ps(mul_add(p, f, set(1)), z);
+  // z less the next integer below, and p times 2 to that integer.
+  static F fraction(F z) {
+    return _mm512_reduce_ps(z, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
   }
+  static F scale(F p, F z) { return _mm512_scalef_ps(p, z); }
 
-  // r^alpha for 0 <= r <= 1 and alpha > 0, with 0 for a zero.
-  static F power(F r, F alpha) { return exp2(alpha * log2(r)); }
+  // power = r^alpha with 0 for a zero: exponent and scale see to that.
+  static F unless_zero(F, F power) { return power; }
 
   static float sum(F v) { return _mm512_reduce_add_ps(v); }
 };

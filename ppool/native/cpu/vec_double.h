@@ -2,8 +2,6 @@
 #ifndef PPOOL_CPU_VEC_DOUBLE_H_
 #define PPOOL_CPU_VEC_DOUBLE_H_
 
-#include <cmath>
-
 namespace ppool::PPOOL_ISA {
 
 struct Double {
@@ -32,9 +30,7 @@ struct Double {
   // 1/v, a little too large: its product with v is never below 1.
   static F inverse(F v) { return (1 + 0x1p-51) / v; }
   static F ratio(F v, F largest, F) { return v / largest; }
-  static F log2(F v) { return std::log2(v); }
-  static F exp2(F z) { return std::exp2(z); }
-  static F power(F r, F alpha) { return std::exp2(alpha * std::log2(r)); }
+  static F unless_zero(F, F power) { return power; }
 
   static double sum(F v) { return v; }
 };

@@ -73,29 +73,19 @@ struct Floats {
   // v / largest from the inverse of the latter; exactly 1 where they are equal.
   static F ratio(F v, F largest, F inverse) { return if_less(v, largest, v * inverse, set(1)); }
 
-  // log2 of a normal v > 0, as Log2 says; any number below -125 for less.
-  static F log2(F v) {
-    constexpr int32_t kOne = 0x3f800000;
-    const I bits = bit_cast<I>(v);
-    const F u = bit_cast<F>((bits & 0x007fffff) | kOne) - 1.0f;
-    F p = set(Log2::kFactors[0]);
-    for (int i = 1; i < Log2::kCount; ++i) p = mul_add(p, u, set(Log2::kFactors[i]));
-    return mul_add(p, u, to_floats((bits - kOne) >> 23));
+  // v = mantissa * 2^exponent with a mantissa in [1, 2), for a normal v > 0; an exponent below -125
+  // for less.
+  static F exponent(F v) { return to_floats((bit_cast<I>(v) - kOne) >> 23); }
+  static F mantissa(F v) { return bit_cast<F>((bit_cast<I>(v) & 0x007fffff) | kOne); }
+
+  // z less the next integer below, and p times 2 to that integer; 0 for z < -126.
+  static F fraction(F z) { return max(z, set(-126)) - to_floats(whole(z)); }
+  static F scale(F p, F z) {
+    return if_less(z, set(-126), set(0), bit_cast<F>(bit_cast<I>(p) + (whole(z) << 23)));
   }
 
-  // 2^z for z <= 126, as Exp2 says; 0 for z < -126.
-  static F exp2(F z) {
-    const F held = max(z, set(-126));
-    const I whole = to_ints(held + 127.0f) - 127;  // rounds towards 0, so of a positive number
-    const F f = held - to_floats(whole);
-    F p = set(Exp2::kFactors[0]);
-    for (int i = 1; i < Exp2::kCount; ++i) p = mul_add(p, f, set(Exp2::kFactors[i]));
-    const F power = bit_cast<F>(bit_cast<I>(mul_add(p, f, set(1))) + (whole << 23));
-    return if_less(z, set(-126), set(0), power);
-  }
-
-  // r^alpha for 0 <= r <= 1 and alpha > 0, with 0 for a zero.
-  static F power(F r, F alpha) { return if_less(set(0), r, exp2(alpha * log2(r)), set(0)); }
+  // power = r^alpha with 0 for a zero.
+  static F unless_zero(F r, F power) { return if_less(set(0), r, power, set(0)); }
 
   static float sum(F v) {
     float lanes[kLanes], total = 0;
@@ -103,6 +93,12 @@ struct Floats {
     for (float lane : lanes) total += lane;
     return total;
   }
+
+ private:
+  static constexpr int32_t kOne = 0x3f800000;  // the bits of 1
+
+  // Conversion rounds towards 0, so it is given a positive number.
+  static I whole(F z) { return to_ints(max(z, set(-126)) + 127.0f) - 127; }
 };
 
 }  // namespace ppool::PPOOL_ISA

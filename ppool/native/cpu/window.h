@@ -4,6 +4,7 @@
 
 #include <limits>
 
+#include "powers.h"
 #include "rows.h"
 
 namespace ppool::PPOOL_ISA {
@@ -67,13 +68,13 @@ PPOOL_HOST_DEVICE typename V::F pool_windows(typename V::F* values, int64_t any_
   const unsigned suspect = suspects<V>(largest, alpha);
   const F inverse = V::inverse(largest);
   F sum_w = V::set(1), sum_wr = V::set(1);
-#pragma GCC unroll 9
-  for (int64_t k = 1; k < count; ++k) {
-    const F ratio = values[k] * inverse;
-    const F weight = V::power(ratio, alpha);
-    sum_w = sum_w + weight;
-    sum_wr = V::mul_add(weight, ratio, sum_wr);
+  constexpr int kGroup = kTaps == 4 ? 3 : 4;
+  int64_t k = 1;
+#pragma GCC unroll 2
+  for (; k + kGroup <= count; k += kGroup) {
+    weigh<V, kGroup>(values + k, inverse, alpha, sum_w, sum_wr);
   }
+  for (; k < count; ++k) weigh<V, 1>(values + k, inverse, alpha, sum_w, sum_wr);
   // Ties with the largest have a ratio just above 1, which ends here as the largest itself.
   const F y = V::min(largest, largest * (sum_wr / sum_w));
   odd = 0;
@@ -102,6 +103,28 @@ struct TapVectors {
   }
 };
 
+// Finds the logarithms of kCount ratios, which are in `logs`, and the taps' weights.
+template <class V, int kCount>
+PPOOL_HOST_DEVICE void weights_of(const TapVectors<V>& taps, int64_t first,
+                                  typename V::F alpha) {
+  typename V::F logs[kCount], powers[kCount];
+#pragma GCC unroll 4
+  for (int n = 0; n < kCount; ++n) logs[n] = taps.logs[first + n];
+  log2_each<V, kCount>(logs);
+#pragma GCC unroll 4
+  for (int n = 0; n < kCount; ++n) {
+    taps.logs[first + n] = logs[n];
+    powers[n] = alpha * logs[n];
+  }
+  exp2_each<V, kCount>(powers);
+#pragma GCC unroll 4
+  for (int n = 0; n < kCount; ++n) {
+    // A denormal beside a large number has a ratio of 0; its weight is then 0, too.
+    const typename V::F ratio = taps.ratios[first + n];
+    taps.weights[first + n] = V::if_less(V::set(0), ratio, powers[n], V::set(0));
+  }
+}
+
 // Eq. 3 and 4 for a vector of windows: raw taps in, dy/dx of each left in `weights`; returns
 // dy/dalpha. `average` is dy/dx where all taps are zero. `odd` receives the lanes that are wrong.
 template <class V, int kTaps>
@@ -122,19 +145,22 @@ PPOOL_HOST_DEVICE typename V::F differentiate_windows(const TapVectors<V>& taps,
   }
   const F inverse = V::inverse(largest);
   F sum_w = zero, sum_wr = zero;
+  for (int64_t k = 0; k < count; ++k) {
+    taps.ratios[k] = taps.logs[k] = V::ratio(taps.values[k], largest, inverse);
+  }
+  constexpr int kGroup = kTaps == 9 ? 3 : 4;
+  int64_t done = 0;
+#pragma GCC unroll 3
+  for (; done + kGroup <= count; done += kGroup) weights_of<V, kGroup>(taps, done, alpha);
+  for (; done < count; ++done) weights_of<V, 1>(taps, done, alpha);
 #pragma GCC unroll 9
   for (int64_t k = 0; k < count; ++k) {
-    const F ratio = V::ratio(taps.values[k], largest, inverse);
-    const F log = V::log2(ratio);
-    const F weight = V::if_less(zero, taps.values[k], V::exp2(alpha * log), zero);
-    sum_w = sum_w + weight;
-    sum_wr = V::mul_add(weight, ratio, sum_wr);
-    taps.ratios[k] = ratio;
-    taps.logs[k] = log;
-    taps.weights[k] = weight;
+    sum_w = sum_w + taps.weights[k];
+    sum_wr = V::mul_add(taps.weights[k], taps.ratios[k], sum_wr);
   }
   const F per_weight = one / sum_w, pooled_ratio = sum_wr * per_weight;
-  const F floored = V::exp2(V::min((alpha - one) * least_log, V::set(126)));
+  F floored = V::min((alpha - one) * least_log, V::set(126));
+  exp2_each<V, 1>(&floored);
   const F held_share = alpha * pooled_ratio * floored;
   const F at_least_one = V::if_less(one, alpha, zero, zero - pooled_ratio);
   const F at_zero = V::if_less(alpha, one, zero, at_least_one);

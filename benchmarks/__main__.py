@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -15,25 +17,36 @@ from benchmarks.training_step import training_step
 from ppool._library import library_info
 
 
+class Part(StrEnum):
+    """What can be measured apart; each has its file of results."""
+
+    KERNELS = "kernels"
+    NETWORKS = "networks"
+    TRAINING_STEP = "training-step"
+
+
 def main(
     rounds: Annotated[int, typer.Option(min=3, help="Timed runs of each contestant.")] = 15,
     network: Annotated[
         list[str] | None, typer.Option(help=f"Networks to run, of {', '.join(NETWORKS)}.")
     ] = None,
+    part: Annotated[list[Part] | None, typer.Option(help="Measure this only.")] = None,
 ) -> None:
     """Measure kernels, networks and a training step on this machine's CPU."""
-    console = Console()
     names = network or ["unet_small", "vgg16"]
+    measure: dict[Part, Callable[[], Any]] = {
+        Part.KERNELS: lambda: kernels(rounds),
+        Part.NETWORKS: lambda: networks(names, max(rounds // 2, 3)),
+        Part.TRAINING_STEP: lambda: training_step(rounds),
+    }
+    console = Console()
     options = "".join(f" --network {name}" for name in network or [])
-    command = f"python -m benchmarks --rounds {rounds}{options}"
     info = library_info()
-    more = {"instruction_set": info.instruction_set if info else "no"}
-    console.print("kernels: about three minutes")
-    write("kernels", command, kernels(rounds), **more)
-    console.print(f"networks: {', '.join(names)}")
-    write("networks", command, networks(names, max(rounds // 2, 3)), **more)
-    console.print("training step")
-    write("training-step", command, training_step(rounds), **more)
+    for name in part or list(Part):
+        console.print(f"measuring: {name}")
+        command = f"python -m benchmarks --rounds {rounds}{options} --part {name}"
+        instruction_set = info.instruction_set if info else "no"
+        write(name, command, measure[name](), instruction_set=instruction_set)
     console.print(f"wrote {write_page()}")
 
 

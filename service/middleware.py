@@ -108,22 +108,24 @@ class _Body:
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self._ended = False
+        self._bytes = 0
 
     async def receive(self) -> Message:
         """The next part."""
         message = await self._receive()
         self._ended = not message.get("more_body", False)
+        self._bytes += len(message.get("body", b""))
         return message
 
     async def discard(self, limit_bytes: int) -> None:
-        """Read the rest, within limits.
+        """Read the rest, until ``limit_bytes`` have been read in all or it takes too long.
 
         Closing a connection with bytes unread resets it, and the client would lose its answer.
         """
         with suppress(TimeoutError):
             async with asyncio.timeout(_DISCARD_SECONDS):
-                while not self._ended and limit_bytes > 0:
-                    limit_bytes -= len((await self.receive()).get("body", b""))
+                while not self._ended and self._bytes <= limit_bytes:
+                    await self.receive()
 
 
 def _log(request: Request, status: int, seconds: float) -> None:

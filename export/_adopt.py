@@ -15,13 +15,13 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-from export._assemble import ancestors, assemble, save_whole
+from export._assemble import ancestors, assemble, on_pixel_grid, save_whole
 from export._describe import Normalisation, with_colours
 from ppool._library import custom_ops_library
 from ppool.metadata import METADATA_KEY, InputPolicy, ModelMetadata
 from ppool.onnx_ops import DOMAIN, OPSET, RESIZE_ATTRIBUTES, register_schemas
 from ppool.reference import resize_argmax_reference
-from ppool.runtime import make_session
+from ppool.runtime import LOGITS, make_session
 
 __all__ = ["Adoption", "adopt_model"]
 
@@ -63,7 +63,9 @@ def adopt_model(source: str | Path, path: str | Path, adoption: Adoption) -> Mod
 
     The result is compared with the original in ONNX Runtime, with native kernels and without,
     before it appears. A network whose batch is fixed to 1 gets a free one where it can run it, and
-    a last bilinear resize of the logits is fused with the argmax where that changes nothing.
+    a last bilinear resize of the logits is fused with the argmax where that changes nothing. Where
+    a logit stands for no whole number of pixels, the file offers no logits, which ``mode=tile`` of
+    the service would need.
 
     Shape:
         The network maps normalised RGB, float32 or float16 [N, 3, H, W], to logits [N, K, h, w].
@@ -101,6 +103,9 @@ def adopt_model(source: str | Path, path: str | Path, adoption: Adoption) -> Mod
             wrapped = _wrap(network, logits, free_batch=free_batch)
             content = assemble(wrapped, description).SerializeToString()
             _compare(content, examples, 2 if free_batch else 1, tolerance)
+            if not _can_be_tiled(content, examples):
+                wrapped = _wrap(network, logits, free_batch=free_batch)
+                content = assemble(wrapped, description, with_logits=False).SerializeToString()
         except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors share no base class
             fault = str(error)
         else:
@@ -352,3 +357,15 @@ def _compare(content: bytes, examples: Sequence[_Example], batch: int, tolerance
                     f"{wrong} of {masks.size} pixels of {list(images.shape)} differ on "
                     f"{session.kernels} kernels"
                 )
+
+
+def _can_be_tiled(content: bytes, examples: Sequence[_Example]) -> bool:
+    """Whether the logits of every example lie on a grid of whole pixels."""
+    session = make_session(content)
+    return all(
+        on_pixel_grid(
+            session.run([LOGITS], {"image": example.images[:1]})[0].shape[2:],
+            example.images.shape[1:3],
+        )
+        for example in examples
+    )

@@ -23,11 +23,19 @@ from ppool.metadata import METADATA_KEY, ModelMetadata, Stage
 from ppool.onnx_ops import DOMAIN, PLUGIN_ATTRIBUTES, RESIZE_ATTRIBUTES, function_bodies
 from ppool.runtime import ALPHA_SWITCH, LOGITS, LOGITS_SWITCH
 
-__all__ = ["ancestors", "assemble", "lint", "offer_logits", "save_whole"]
+__all__ = ["ancestors", "assemble", "lint", "offer_logits", "on_pixel_grid", "save_whole"]
 
 
-def assemble(model: ModelProto, description: ModelMetadata) -> ModelProto:
+def assemble(
+    model: ModelProto, description: ModelMetadata, *, with_logits: bool = True
+) -> ModelProto:
     """Complete ``model``, in place, so that it runs anywhere and explains itself.
+
+    Args:
+        model: The graph, from ``image`` to ``mask``.
+        description: Travels in the file.
+        with_logits: Offer ``logits``, so that masks can be blended of tiles; it takes logits for
+            which :func:`on_pixel_grid` holds.
 
     Raises:
         ValueError: if the result breaks the contract of :func:`lint`.
@@ -41,7 +49,8 @@ def assemble(model: ModelProto, description: ModelMetadata) -> ModelProto:
             # The exporter names every output of the schema; a node must list those of its body.
             del node.output[len(bodies[node.op_type].output) :]
     _put_alpha_behind_switch(model.graph, description.stages)
-    offer_logits(model.graph, len(description.classes))
+    if with_logits:
+        offer_logits(model.graph, len(description.classes))
     model.functions.extend(body for name, body in bodies.items() if name in used)
     model.producer_name, model.producer_version = "ppool", version("ppool")
     helper.set_model_props(model, {METADATA_KEY: description.to_json()})
@@ -95,6 +104,11 @@ def offer_logits(graph: GraphProto, classes: int) -> None:
     graph.node.append(_switch([cast], output, LOGITS_SWITCH, classes))
     graph.output.append(output)
     _add_switch(graph, LOGITS_SWITCH)
+
+
+def on_pixel_grid(logits: Sequence[int], image: Sequence[int]) -> bool:
+    """Whether each logit stands for a whole number of pixels; both are (height, width)."""
+    return not any(side % cells for side, cells in zip(image, logits, strict=True))
 
 
 def _add_switch(graph: GraphProto, name: str) -> None:

@@ -115,6 +115,7 @@ def adopt_command(
     """Wrap a NETWORK exported by others, so that ppool-serve serves it. Needs no PyTorch."""
     from export import Adoption, Normalisation, adopt_model
     from export._info import describe_policy
+    from ppool.runtime import make_session
 
     try:
         adoption = Adoption(
@@ -136,6 +137,12 @@ def adopt_command(
         highlight=False,
         soft_wrap=True,
     )
+    if not make_session(output).offers_logits:
+        Console().print(
+            "ppool-serve will refuse mode=tile for it, because a logit stands for no whole number "
+            "of pixels; another --multiple or --size may help",
+            soft_wrap=True,
+        )
 
 
 def _names(text: str) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from export._assemble import assemble, save_whole
+from export._assemble import assemble, on_pixel_grid, save_whole
 from export._describe import Normalisation, with_colours
 from export._trace import Pipeline, trace
 from export._verify import verify
@@ -129,10 +129,13 @@ def _export(
     multiple = description.input.multiple
     side = multiple * -(-128 // multiple)
     example = torch.zeros(2, side, side + multiple, 3, dtype=torch.uint8)
-    _check_logits(pipeline.logits(example), len(description.classes))
+    logits = pipeline.logits(example)
+    _check_logits(logits, len(description.classes))
     description = replace(description, stages=pipeline.stages(example))
     outputs = ["mask", *(stage.output for stage in description.stages)]
-    content = assemble(trace(pipeline, example, outputs, multiple), description).SerializeToString()
+    graph = trace(pipeline, example, outputs, multiple)
+    tiles = on_pixel_grid(logits.shape[2:], example.shape[1:3])
+    content = assemble(graph, description, with_logits=tiles).SerializeToString()
     if check:
         verify(content, pipeline, multiple)
     save_whole(content, path)

@@ -73,7 +73,7 @@ class Segmenter:
 
     def _segment_tiles(self, task: Task, limits: ImageLimits) -> Encoded | ServiceError:
         if not self.session.offers_logits:
-            return BadRequest("This model cannot do mode=tile: its file offers no logits.")
+            return BadRequest("This model cannot do mode=tile: its file offers no logits to blend.")
         start = time.monotonic()
         try:
             photo = decode(task.data, limits)
@@ -194,6 +194,7 @@ def load_segmenter(
         kernels=session.kernels,
         kernels_reason=session.reason,
         metadata=session.metadata,
+        modes=("resize", "tile") if session.offers_logits else ("resize",),
     )
     return Segmenter(model, session)
 

@@ -26,6 +26,7 @@ class Model:
         kernels: ``native`` or ``portable``.
         kernels_reason: Why portable; empty when native.
         metadata: What the file says of itself.
+        modes: Values of ``mode`` that a request may have.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Model:
     kernels: str
     kernels_reason: str
     metadata: ModelMetadata
+    modes: tuple[str, ...]
 
     @cached_property
     def palette(self) -> bytes:
@@ -50,6 +52,7 @@ class Model:
             "classes": about["classes"],
             "stages": about["stages"],
             "input": about["input"],
+            "modes": self.modes,
             "provider": self.provider,
             "kernels": self.kernels,
             "kernels_reason": self.kernels_reason,

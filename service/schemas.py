@@ -146,6 +146,8 @@ class ModelInfo(_Described):
     """The pooling stages, for alpha=."""
     input: dict[str, Any]
     """max_side and multiple, or the one size, in pixels."""
+    modes: list[Literal["resize", "tile"]]
+    """Values of ``mode`` that it can do."""
     provider: str
     """ONNX Runtime execution provider."""
     kernels: Literal["native", "portable"]

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppool.metadata import InputPolicy
+from service.errors import BadRequest
 
 __all__ = ["segment_tiles"]
 
@@ -37,10 +38,10 @@ def segment_tiles(
     Args:
         image: The photo, RGB, uint8 [H, W, 3].
         policy: Windows are of its one size, else squares of ``max_side``.
-        network: The same stride for every window, a whole number of pixels each way.
+        network: The same stride for every window.
 
     Raises:
-        ValueError: if the logits do not lie on a grid of whole pixels.
+        BadRequest: if the logits do not lie on a grid of whole pixels.
     """
     height, width = image.shape[:2]
     side = -(-policy.max_side // policy.multiple) * policy.multiple
@@ -52,9 +53,8 @@ def segment_tiles(
     first = network(padded[: window[0], : window[1]])
     stride = window[0] // first.shape[1], window[1] // first.shape[2]
     if (stride[0] * first.shape[1], stride[1] * first.shape[2]) != window:
-        raise ValueError(
-            f"network: expected logits on a grid of whole pixels, got {list(first.shape[1:])!r} "
-            f"for a window of {list(window)!r}"
+        raise BadRequest(
+            "This model cannot do mode=tile: its logits do not lie on a grid of whole pixels."
         )
     rows, columns = (
         _starts(length, extent, math.lcm(step, policy.multiple))

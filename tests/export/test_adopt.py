@@ -161,6 +161,23 @@ def test_a_network_that_cannot_batch_is_run_image_by_image(tmp_path: Path) -> No
     np.testing.assert_array_equal(masks, np.concatenate([expected(image) for image in images]))
 
 
+@pytest.mark.parametrize(("pads", "tiles"), [([1, 1, 1, 1], True), ([0, 0, 0, 0], False)])
+def test_only_logits_on_a_grid_of_whole_pixels_are_offered_for_tiles(
+    tmp_path: Path, pads: list[int], tiles: bool
+) -> None:
+    model = network()
+    del model.graph.node[0].attribute[:]
+    model.graph.node[0].attribute.append(helper.make_attribute("pads", pads))
+    arguments = ["adopt", str(saved(model, tmp_path)), "-o", str(tmp_path / "out.onnx")]
+    result = CliRunner().invoke(app, [*arguments, "--output-name", "mask", *ARGUMENTS])
+    assert result.exit_code == 0, result.stderr
+    assert ("will refuse mode=tile" in result.stdout) is not tiles
+    session = make_session(tmp_path / "out.onnx")
+    assert session.offers_logits is tiles
+    image = RNG.integers(0, 256, (1, 64, 64, 3), np.uint8)
+    assert session.run(["mask"], {"image": image})[0].shape == (1, 64, 64)
+
+
 @pytest.mark.parametrize(
     ("model", "changes", "message"),
     [

@@ -295,3 +295,4 @@ def test_a_model_without_logits_says_that_it_cannot_tile(client: Client) -> None
     answer = client.segment(encoded(photo(400, 300)), "?mode=tile")
     assert answer.status_code == 400
     assert "offers no logits" in answer.json()["detail"]
+    assert client.get("/models/tiny").json()["modes"] == ["resize"]

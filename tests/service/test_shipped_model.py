@@ -124,6 +124,7 @@ def test_native_and_portable_kernels_differ_in_at_most_one_pixel_of_100_000() ->
 def test_tiles_of_a_page_agree_with_the_page_in_one_piece(shipped: Client) -> None:
     page = Image.fromarray(data.page()).convert("RGB").resize((1000, 500))
     wide = np.concatenate((np.asarray(page),) * 2, axis=1)
+    assert shipped.get("/models").json()[0]["modes"] == ["resize", "tile"]
     answer = shipped.segment(encoded(wide), "?mode=tile")
     assert answer.status_code == 200
     tiled = np.asarray(Image.open(io.BytesIO(answer.content)))

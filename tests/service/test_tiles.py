@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ppool.metadata import InputPolicy
 from ppool.reference import resize_argmax_reference
+from service.errors import BadRequest
 from service.tiles import segment_tiles
 from tests.service.harness import photo
 
@@ -87,5 +88,5 @@ def test_a_seam_is_crossed_gradually() -> None:
 
 
 def test_logits_off_the_pixel_grid_are_refused() -> None:
-    with pytest.raises(ValueError, match="grid of whole pixels"):
+    with pytest.raises(BadRequest, match="grid of whole pixels"):
         segment_tiles(photo(40, 40), InputPolicy(32, 1), lambda _: np.zeros((2, 5, 5), np.float32))

@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import random
-import re
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 from statistics import linear_regression, quantiles
 from typing import Annotated
-from urllib.parse import urlsplit
 
 import httpx
 import typer
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
+from benchmarks.clients import Request, closed_loop, open_loop
 from benchmarks.measure import write
 
 console = Console()
@@ -34,8 +34,7 @@ _MEMORY_EVERY_SECONDS = 1.0
 class Load:
     """What the clients saw, and what the service reports for the time.
 
-    Latencies are those of the answers with status 200; in an open loop they count from the moment
-    the request was due, so that a generator held up by the service does not flatter it.
+    Latencies are those of the answers with status 200; the status of a broken connection is 0.
     """
 
     seconds: float
@@ -49,86 +48,6 @@ class Load:
     memory_megabytes_per_minute: float
 
 
-class _Client:
-    """Posts photos over connections that are kept; a tenth of the CPU time of a whole HTTP library.
-
-    An overloaded service must wait for its load, never the load for itself.
-    """
-
-    def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        self._address = parts.hostname or "127.0.0.1", parts.port or 80
-        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
-
-    async def post(self, body: bytes, headers: str) -> str:
-        """The status, or the name of what broke the connection."""
-        try:
-            reader, writer = (
-                self._idle.pop() if self._idle else await asyncio.open_connection(*self._address)
-            )
-            writer.write(
-                f"POST /segment HTTP/1.1\r\nHost: {self._address[0]}\r\n"
-                f"Content-Length: {len(body)}\r\n{headers}\r\n".encode()
-                + body
-            )
-            head = (await reader.readuntil(b"\r\n\r\n")).lower()
-            length = re.search(rb"content-length: (\d+)", head)
-            await reader.readexactly(int(length[1]) if length else 0)
-        except (OSError, asyncio.IncompleteReadError) as error:
-            return type(error).__name__
-        if b"connection: close" in head:
-            writer.close()
-        else:
-            self._idle.append((reader, writer))
-        return head[9:12].decode()
-
-    def close(self) -> None:
-        for _, writer in self._idle:
-            writer.close()
-
-
-class _Run:
-    def __init__(self, url: str, photos: Sequence[bytes], timeout_ms: int) -> None:
-        self._client = _Client(url)
-        self._photos = photos
-        self._headers = "Content-Type: image/jpeg\r\n"
-        if timeout_ms:
-            self._headers += f"X-Request-Timeout-Ms: {timeout_ms}\r\n"
-        # The same arrivals and photos in every run.
-        self._random = random.Random(0)  # noqa: S311
-        self.seen: list[tuple[str, float]] = []
-        self.memory: list[tuple[float, float]] = []
-
-    async def closed(self, clients: int, seconds: float) -> None:
-        until = time.monotonic() + seconds
-
-        async def client() -> None:
-            while time.monotonic() < until:
-                await self._send(time.monotonic())
-
-        await asyncio.gather(*(client() for _ in range(clients)))
-
-    async def open(self, rate: float, seconds: float) -> None:
-        due = start = time.monotonic()
-        async with asyncio.TaskGroup() as group:
-            while (due := due + self._random.expovariate(rate)) < start + seconds:
-                await asyncio.sleep(max(due - time.monotonic(), 0))
-                group.create_task(self._send(due))
-
-    async def watch_memory(self, http: httpx.AsyncClient) -> None:
-        while True:
-            names = ("process_resident_memory_bytes", "ppool_device_memory_bytes")
-            self.memory.append((time.monotonic() / 60, await _metrics(http, *names) / 1e6))
-            await asyncio.sleep(_MEMORY_EVERY_SECONDS)
-
-    def close(self) -> None:
-        self._client.close()
-
-    async def _send(self, due: float) -> None:
-        status = await self._client.post(self._random.choice(self._photos), self._headers)
-        self.seen.append((status, time.monotonic() - due))
-
-
 async def _metrics(http: httpx.AsyncClient, *names: str) -> float:
     """The sum of these metrics over all labels."""
     text = (await http.get("/metrics")).text
@@ -138,6 +57,14 @@ async def _metrics(http: httpx.AsyncClient, *names: str) -> float:
         for sample in family.samples
         if sample.name in names
     )
+
+
+async def _watch_memory(http: httpx.AsyncClient, seen: list[tuple[float, float]]) -> None:
+    """Note minutes and megabytes until cancelled."""
+    while True:
+        names = ("process_resident_memory_bytes", "ppool_device_memory_bytes")
+        seen.append((time.monotonic() / 60, await _metrics(http, *names) / 1e6))
+        await asyncio.sleep(_MEMORY_EVERY_SECONDS)
 
 
 async def load(
@@ -150,31 +77,35 @@ async def load(
     seconds: float,
 ) -> Load:
     """Run ``clients`` closed loops, or an open one where ``rate`` is not 0."""
+    headers = {"Content-Type": "image/jpeg"}
+    if timeout_ms:
+        headers["X-Request-Timeout-Ms"] = str(timeout_ms)
+    choices = [Request.post(f"{url.rstrip('/')}/segment", photo, headers) for photo in photos]
+    source = random.Random(0)  # noqa: S311 - the same photos in every run
+    requests = (source.choice(choices) for _ in count())
+    memory: list[tuple[float, float]] = []
     async with httpx.AsyncClient(base_url=url, timeout=60) as http:
         (await http.get("/readyz")).raise_for_status()
-        run = _Run(url, photos, timeout_ms)
         images = await _metrics(http, "ppool_batch_size_sum")
         batches = await _metrics(http, "ppool_batch_size_count")
-        start = time.monotonic()
-        watching = asyncio.create_task(run.watch_memory(http))
-        await (run.open(rate, seconds) if rate else run.closed(clients, seconds))
-        elapsed = time.monotonic() - start
+        watching = asyncio.create_task(_watch_memory(http, memory))
+        seen = await (
+            open_loop(requests, rate, seconds) if rate else closed_loop(requests, clients, seconds)
+        )
         watching.cancel()
-        run.close()
         images = await _metrics(http, "ppool_batch_size_sum") - images
         batches = await _metrics(http, "ppool_batch_size_count") - batches
-    accepted = [latency * 1e3 for status, latency in run.seen if status == "200"]
-    cuts = quantiles(accepted, n=100)
+    cuts = [latency * 1e3 for latency in quantiles(seen.good, n=100)]
     return Load(
-        seconds=round(elapsed, 1),
-        requests_per_second=round(len(run.seen) / elapsed, 1),
-        answered_per_second=round(len(accepted) / elapsed, 1),
+        seconds=round(seen.seconds, 1),
+        requests_per_second=round(len(seen.statuses) / seen.seconds, 1),
+        answered_per_second=round(len(seen.good) / seen.seconds, 1),
         p50_milliseconds=round(cuts[49], 1),
         p99_milliseconds=round(cuts[98], 1),
-        statuses=dict(Counter(status for status, _ in run.seen)),
+        statuses=dict(Counter(map(str, seen.statuses))),
         mean_batch_size=round(images / max(batches, 1), 2),
-        memory_megabytes=round(run.memory[-1][1], 1),
-        memory_megabytes_per_minute=round(_slope(run.memory), 2),
+        memory_megabytes=round(memory[-1][1], 1),
+        memory_megabytes_per_minute=round(_slope(memory), 2),
     )
 
 

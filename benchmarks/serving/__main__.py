@@ -10,6 +10,7 @@ import subprocess
 import sys
 import venv
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Annotated, Any
@@ -21,9 +22,9 @@ from rich.console import Console
 from rich.table import Table
 from skimage import data
 
+from benchmarks.clients import Answers, Request, closed_loop, open_loop
 from benchmarks.measure import write
 from benchmarks.serving import networks
-from benchmarks.serving.client import Answers, Request, closed_loop, open_loop
 from benchmarks.serving.servers import PEERS, PPOOL, ROOT, Network, Running, Server, serving
 
 CLIENTS = (1, 8, 32)
@@ -115,7 +116,7 @@ def watch(
 ) -> dict[str, Any]:
     """One closed-loop measurement."""
     cpu = running.cpu_seconds()
-    seen = asyncio.run(closed_loop(requests, clients, seconds))
+    seen = asyncio.run(closed_loop(cycle(requests), clients, seconds))
     cpu = running.cpu_seconds() - cpu
     return summary(seen) | {"cpu_milliseconds": round(cpu / max(len(seen.good), 1) * 1e3, 2)}
 
@@ -147,7 +148,7 @@ def measure(
     with serving(server, network, folder) as running:
         requests = [server.ask(running.url, photo(*size)) for size in MIXED_SIZES]
         idle = running.memory_megabytes()
-        warm = asyncio.run(closed_loop(requests[:1], 8, 1.0))
+        warm = asyncio.run(closed_loop(cycle(requests[:1]), 8, 1.0))
         found: dict[str, Any] = {
             "start_seconds": round(running.start_seconds, 2),
             "idle_megabytes": round(idle),
@@ -160,7 +161,7 @@ def measure(
             deadline = DEADLINE_OF_LATENCY * found["clients"][1]["p50_milliseconds"]
             due = [server.ask(running.url, photo(*MIXED_SIZES[0]), round(deadline))]
             found["open"] = {
-                load: summary(asyncio.run(open_loop(due, load * capacity, 3 * seconds, 0)))
+                load: summary(asyncio.run(open_loop(cycle(due), load * capacity, 3 * seconds)))
                 for load in LOADS
             } | {"deadline_milliseconds": round(deadline)}
         found["loaded_megabytes"] = round(running.memory_megabytes())

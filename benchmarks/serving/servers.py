@@ -20,7 +20,7 @@ from typing import Protocol
 
 import psutil
 
-from benchmarks.serving.client import Request
+from benchmarks.clients import Request
 
 __all__ = ["PEERS", "PPOOL", "Network", "Running", "Server", "serving"]
 

@@ -10,22 +10,16 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat, takewhile
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
 
+from benchmarks.clients import Answers, closed_loop, open_loop
 from tests.service.harness import encoded, photo, tiny_model
-from tests.service.traffic import (
-    PATIENCE_SECONDS,
-    Answer,
-    Server,
-    closed_loop,
-    open_loop,
-    post,
-    served,
-)
+from tests.service.traffic import PATIENCE_SECONDS, Server, served
 
 SECONDS = float(os.environ.get("STRESS_SECONDS", "2"))
 BODIES = int(os.environ.get("STRESS_BODIES", "300"))
@@ -43,8 +37,15 @@ def until(condition: Callable[[], object]) -> None:
         assert time.monotonic() < end, "waited in vain"
 
 
-def statuses(answers: list[Answer]) -> Counter[int]:
-    return Counter(answer.status for answer in answers)
+def closed(server: Server, body: bytes, clients: int, seconds: float) -> Answers:
+    """What clients see that ask for the same photo again and again."""
+    return asyncio.run(closed_loop(repeat(server.request(body)), clients, seconds))
+
+
+def status(server: Server, body: bytes) -> int:
+    """Of one answer."""
+    (found,) = asyncio.run(closed_loop(iter([server.request(body)]), 1)).statuses
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -56,53 +57,42 @@ def server(model_file: Path) -> Iterator[Server]:
 def test_overload_is_refused_with_retry_after_and_leaves_no_trace(model_file: Path) -> None:
     timeout_seconds = 2.0
     with served(str(model_file), "--workers", "1") as server:
-        before = asyncio.run(closed_loop(server.port, LARGE, 4, 1.0))
-        rate = 4 * len(before) / sum(answer.seconds for answer in before) * 4
+        before = closed(server, LARGE, 4, 1.0)
+        rate = 4 * len(before.statuses) / before.seconds
         memory = server.memory_bytes()
-        answers = asyncio.run(
-            open_loop(
-                server.port,
-                LARGE,
-                rate,
-                max(SECONDS, timeout_seconds),
-                f"X-Request-Timeout-Ms: {timeout_seconds * 1e3:.0f}",
-            )
-        )
-        seen = statuses(answers)
-        assert set(seen) <= {200, 429, 504}
-        assert seen[200] > 0
-        assert seen[429] > 0
+        timeout = {"X-Request-Timeout-Ms": f"{timeout_seconds * 1e3:.0f}"}
+        requests = repeat(server.request(LARGE, **timeout))
+        seen = asyncio.run(open_loop(requests, rate, max(SECONDS, timeout_seconds)))
+        statuses = Counter(seen.statuses)
+        assert set(statuses) <= {200, 429, 504}
+        assert statuses[200] > 0
+        assert statuses[429] > 0
         # Accepted is a promise; only a machine that suddenly slows down can break it.
-        assert seen[504] <= 0.05 * seen[200]
-        for answer in answers:
-            if answer.status == 429:
-                assert 1 <= int(answer.headers["retry-after"]) <= 30
+        assert statuses[504] <= 0.05 * statuses[200]
+        assert all(1 <= int(text or 0) <= 30 for text in seen.retry_after)
         assert server.memory_bytes() - memory < 128 * MEBIBYTE
-        assert asyncio.run(post(server.port, LARGE)).status == 200
+        assert status(server, LARGE) == 200
         assert server.metric("ppool_queue_depth") == 0
         assert server.metric("ppool_requests_in_flight") == 0
 
 
 def test_a_refusal_arrives_though_the_photo_was_never_read(server: Server) -> None:
-    refused = "X-Request-Timeout-Ms: 0"
-    large = LARGE + bytes(4 * MEBIBYTE)
-    answers = [asyncio.run(post(server.port, large, refused)) for _ in range(20)]
-    assert set(statuses(answers)) == {400}
+    request = server.request(LARGE + bytes(4 * MEBIBYTE), **{"X-Request-Timeout-Ms": "0"})
+    seen = asyncio.run(closed_loop(repeat(request, 20), 1))
+    assert set(seen.statuses) == {400}
 
 
 def test_killed_workers_lose_no_request_and_readiness_tells(model_file: Path) -> None:
     with served(str(model_file), "--workers", "1") as server:
         (first,) = server.workers()
         with ThreadPoolExecutor(1) as background:
-            load = background.submit(
-                lambda: asyncio.run(closed_loop(server.port, LARGE, 16, SECONDS))
-            )
+            load = background.submit(closed, server, LARGE, 16, SECONDS)
             until(lambda: server.metric("ppool_queue_depth") > 0)
             os.kill(first, signal.SIGKILL)
             until(lambda: server.get("/readyz").status_code == 503)
             assert server.get("/livez").status_code == 200
             until(lambda: server.get("/readyz").status_code == 200)
-            assert set(statuses(load.result())) == {200}
+            assert set(load.result().statuses) == {200}
         assert server.metric("ppool_worker_restarts_total") == 1
         assert server.workers() != [first]
 
@@ -110,11 +100,11 @@ def test_killed_workers_lose_no_request_and_readiness_tells(model_file: Path) ->
 def test_with_a_worker_left_the_service_stays_ready(server: Server) -> None:
     restarts = server.metric("ppool_worker_restarts_total")
     with ThreadPoolExecutor(1) as background:
-        load = background.submit(lambda: asyncio.run(closed_loop(server.port, LARGE, 8, 1.0)))
+        load = background.submit(closed, server, LARGE, 8, 1.0)
         os.kill(server.workers()[0], signal.SIGKILL)
         until(lambda: server.metric("ppool_worker_up") == 1)
         assert server.get("/readyz").status_code == 200
-        assert set(statuses(load.result())) == {200}
+        assert set(load.result().statuses) == {200}
     until(lambda: server.metric("ppool_worker_up") == 2)
     assert server.metric("ppool_worker_restarts_total") == restarts + 1
 
@@ -149,15 +139,9 @@ def test_a_model_is_swapped_under_load_and_a_bad_file_is_not(tmp_path: Path) -> 
     with served(str(tmp_path / "model.onnx"), "--workers", "2") as server:
         first = digest()
         stop = threading.Event()
-
-        def load() -> list[Answer]:
-            answers: list[Answer] = []
-            while not stop.is_set():
-                answers += asyncio.run(closed_loop(server.port, SMALL, 4, 0.2))
-            return answers
-
+        requests = takewhile(lambda _: not stop.is_set(), repeat(server.request(SMALL)))
         with ThreadPoolExecutor(1) as background:
-            answers = background.submit(load)
+            load = background.submit(asyncio.run, closed_loop(requests, 4))
             put(tiny_model(seed=1))
             until(lambda: digest() != first)
             second = digest()
@@ -165,7 +149,7 @@ def test_a_model_is_swapped_under_load_and_a_bad_file_is_not(tmp_path: Path) -> 
             until(lambda: server.metric('ppool_model_reloads_total{model="tiny",outcome="failed"}'))
             assert digest() == second
             stop.set()
-            assert set(statuses(answers.result())) == {200}
+            assert set(load.result().statuses) == {200}
         assert server.metric('ppool_model_reloads_total{model="tiny",outcome="loaded"}') == 1
         assert len(server.workers()) == 2
 
@@ -184,7 +168,8 @@ def test_models_of_a_folder_come_and_go(tmp_path: Path) -> None:
         assert answer.headers["x-model"] == "other"
         (tmp_path / "a.onnx").unlink()
         until(lambda: names() == {"other"})
-        assert asyncio.run(post(server.port, SMALL)).headers["x-model"] == "other"
+        answer = httpx.post(f"{server.address}/segment", content=SMALL, timeout=20)
+        assert answer.headers["x-model"] == "other"
 
 
 def test_clients_that_hang_up_leave_nothing_behind(server: Server) -> None:
@@ -202,7 +187,7 @@ def test_clients_that_hang_up_leave_nothing_behind(server: Server) -> None:
         )
     )
     assert server.metric("ppool_queue_depth") == 0
-    assert asyncio.run(post(server.port, SMALL)).status == 200
+    assert status(server, SMALL) == 200
 
 
 def test_a_client_that_sends_too_slowly_is_answered_504(model_file: Path) -> None:
@@ -242,19 +227,10 @@ def test_mutated_photos_never_break_the_service(server: Server) -> None:
     corpus = [encoded(photo(90, 60), kind) for kind in kinds]
     corpus += [encoded(photo()[:, :, 0].astype(dtype), kind) for kind, dtype in modes.items()]
     workers = server.workers()
-
-    async def send_all() -> list[Answer]:
-        gate = asyncio.Semaphore(16)
-
-        async def one(body: bytes) -> Answer:
-            async with gate:
-                return await post(server.port, body)
-
-        bodies = [mutated(source.choice(corpus), source) for _ in range(BODIES)]
-        return await asyncio.gather(*(one(body) for body in bodies))
-
+    bodies = (mutated(source.choice(corpus), source) for _ in range(BODIES))
     memory = server.memory_bytes()
-    seen = statuses(asyncio.run(send_all()))
+    seen = Counter(asyncio.run(closed_loop(map(server.request, bodies), 16)).statuses)
+    assert seen.total() == BODIES
     assert set(seen) <= {200, 413, 415, 422}
     assert min(seen[200], seen[422]) > 0
     assert server.workers() == workers

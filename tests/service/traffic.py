@@ -1,17 +1,17 @@
-"""A real server in a process of its own, and a client that is cheap enough to overload it."""
+"""A real server in a process of its own, and how to ask it."""
 
-import asyncio
 import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+
+from benchmarks.clients import Request
 
 ROOT = Path(__file__).parents[2]
 # Longer than any pause of a busy machine; only a hang waits this long.
@@ -28,6 +28,11 @@ class Server:
     @property
     def port(self) -> int:
         return int(self.address.rpartition(":")[2])
+
+    def request(self, photo: bytes, **headers: str) -> Request:
+        """To segment a photo, on a connection of its own."""
+        own = {"Connection": "close"}
+        return Request.post(f"{self.address}/segment", photo, own | headers)
 
     def get(self, path: str) -> httpx.Response:
         return httpx.get(self.address + path, timeout=PATIENCE_SECONDS)
@@ -69,56 +74,3 @@ def served(*arguments: str, **environment: str) -> Iterator[Server]:
             yield Server(process, address)
         finally:
             process.kill()
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What came back; ``status`` 0 if the connection broke."""
-
-    status: int
-    headers: dict[str, str]
-    seconds: float
-
-
-async def post(port: int, body: bytes, *headers: str) -> Answer:
-    """Send one photo on a connection of its own."""
-    start = time.monotonic()
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    try:
-        lines = ("POST /segment HTTP/1.1", "Host: test", f"Content-Length: {len(body)}", *headers)
-        writer.write("\r\n".join((*lines, "Connection: close", "", "")).encode() + body)
-        content = await reader.read()
-    except ConnectionError:
-        content = b""
-    finally:
-        writer.close()
-    head = content.partition(b"\r\n\r\n")[0].decode("latin-1").split("\r\n")
-    pairs = (line.partition(": ") for line in head[1:])
-    status = int(head[0].split()[1]) if head[0] else 0
-    return Answer(status, {k.lower(): v for k, _, v in pairs}, time.monotonic() - start)
-
-
-async def closed_loop(port: int, body: bytes, clients: int, seconds: float) -> list[Answer]:
-    """``clients`` that each send again as soon as they are answered."""
-    answers: list[Answer] = []
-    until = time.monotonic() + seconds
-
-    async def client() -> None:
-        while time.monotonic() < until:
-            answers.append(await post(port, body))
-
-    await asyncio.gather(*(client() for _ in range(clients)))
-    return answers
-
-
-async def open_loop(
-    port: int, body: bytes, rate: float, seconds: float, *headers: str
-) -> list[Answer]:
-    """``rate`` requests a second, whether or not the ones before are answered."""
-    start = time.monotonic()
-
-    async def later(index: int) -> Answer:
-        await asyncio.sleep(max(start + index / rate - time.monotonic(), 0))
-        return await post(port, body, *headers)
-
-    return await asyncio.gather(*(later(index) for index in range(int(rate * seconds))))

@@ -1,11 +1,12 @@
-"""A load generator that costs little: raw HTTP/1.1 on kept connections, closed or open loop."""
+"""Clients that cost little, to load a service with: raw HTTP/1.1, closed or open loop."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -15,7 +16,10 @@ __all__ = ["Answers", "Request", "closed_loop", "open_loop"]
 
 @dataclass(frozen=True)
 class Request:
-    """What to POST, as the bytes on the wire."""
+    """What to POST, as the bytes on the wire.
+
+    With the header ``Connection: close`` it has a connection of its own, and is never sent twice.
+    """
 
     host: str
     port: int
@@ -34,7 +38,15 @@ class Request:
 
 @dataclass
 class Answers:
-    """What the clients saw: for each answer its status, seconds, body and ``Retry-After``."""
+    """What the clients saw.
+
+    Attributes:
+        seconds: How long it took.
+        statuses: Of each answer; 0 is a broken connection.
+        latencies: Of each answer, in seconds.
+        retry_after: Of each answer with status 429, where it has one.
+        last_body: Of an answer with status 200.
+    """
 
     seconds: float = 0.0
     statuses: list[int] = field(default_factory=list)
@@ -43,7 +55,7 @@ class Answers:
     last_body: bytes = b""
 
     def note(self, status: int, latency: float, headers: dict[bytes, bytes], body: bytes) -> None:
-        """One answer; status 0 is a broken connection."""
+        """Add one answer."""
         self.statuses.append(status)
         self.latencies.append(latency)
         if status == 429:
@@ -58,9 +70,7 @@ class Answers:
 
 
 class _Connection:
-    def __init__(self, request: Request) -> None:
-        self._request = request
-        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+    _streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def send(self, request: Request) -> tuple[int, dict[bytes, bytes], bytes]:
         """Status, headers and body of the answer.
@@ -115,41 +125,51 @@ async def _ask(connection: _Connection, request: Request, start: float, seen: An
     seen.note(status, time.perf_counter() - start, headers, body)
 
 
-async def closed_loop(requests: Sequence[Request], clients: int, seconds: float) -> Answers:
-    """``clients`` that each send the next request when the last is answered."""
+async def closed_loop(
+    requests: Iterator[Request], clients: int, seconds: float = math.inf
+) -> Answers:
+    """``clients`` that each send the next request when their last is answered.
+
+    Ends after ``seconds``, or when there are no more requests.
+    """
     seen = Answers()
     begin = time.perf_counter()
 
-    async def client(index: int) -> None:
-        connection = _Connection(requests[0])
+    async def client() -> None:
+        connection = _Connection()
         while (start := time.perf_counter()) < begin + seconds:
-            await _ask(connection, requests[index % len(requests)], start, seen)
-            index += 1
+            request = next(requests, None)
+            if request is None:
+                break
+            await _ask(connection, request, start, seen)
         connection.close()
 
-    await asyncio.gather(*map(client, range(clients)))
+    await asyncio.gather(*(client() for _ in range(clients)))
     seen.seconds = time.perf_counter() - begin
     return seen
 
 
-async def open_loop(requests: Sequence[Request], rate: float, seconds: float, seed: int) -> Answers:
-    """Poisson arrivals at ``rate`` a second, whatever the server does."""
+async def open_loop(
+    requests: Iterator[Request], rate: float, seconds: float, seed: int = 0
+) -> Answers:
+    """Poisson arrivals at ``rate`` a second, whatever the server does.
+
+    ``requests`` must not end before ``seconds``. Latencies count from the moment a request was due,
+    so that clients which the server holds up do not flatter it.
+    """
     rng, seen = random.Random(seed), Answers()  # noqa: S311 - arrival times, not secrets
     idle: list[_Connection] = []
-    begin = time.perf_counter()
+    due = begin = time.perf_counter()
 
     async def arrival(request: Request, due: float) -> None:
-        connection = idle.pop() if idle else _Connection(request)
+        connection = idle.pop() if idle else _Connection()
         await _ask(connection, request, due, seen)
         idle.append(connection)
 
-    due = begin
     async with asyncio.TaskGroup() as group:
-        index = 0
         while (due := due + rng.expovariate(rate)) < begin + seconds:
             await asyncio.sleep(max(due - time.perf_counter(), 0))
-            group.create_task(arrival(requests[index % len(requests)], due))
-            index += 1
+            group.create_task(arrival(next(requests), due))
     for connection in idle:
         connection.close()
     seen.seconds = time.perf_counter() - begin

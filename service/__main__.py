@@ -21,13 +21,14 @@ from rich.table import Table
 
 from ppool._version import __version__, print_version
 from service.app import create_app
+from service.cores import usable_cores
 from service.engine import Engine
 from service.fleet import Fleet
 from service.images import ImageLimits
 from service.logs import configure_logging
 from service.metrics import Metrics
 from service.models import model_files, shipped_model
-from service.settings import Settings, load_settings, usable_cores
+from service.settings import Settings, load_settings
 from service.tracing import exporting_provider
 from service.workers import launch_process
 

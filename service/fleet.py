@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from service.batching import batch_ladder
+from service.cores import usable_cores
 from service.metrics import Metrics
 from service.models import Model, model_files, shipped_model
 from service.protocol import Drop, Load, Probe
-from service.settings import Settings, usable_cores
+from service.settings import Settings
 from service.shapes import padded_shape
 from service.tuning import Cell, Plan, cells_to_try, choose, measure
 from service.workers import Launch, Worker, WorkerFailed

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -30,13 +29,6 @@ def _split(value: object) -> object:
 
 
 Listed = Annotated[tuple[T, ...], NoDecode, BeforeValidator(_split)]
-
-
-def usable_cores() -> int:
-    """CPU cores this process may run on, which in a container can be fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class Settings(BaseSettings):

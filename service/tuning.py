@@ -7,7 +7,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from service.settings import Settings, usable_cores
+from service.cores import usable_cores
+from service.settings import Settings
 
 __all__ = ["Cell", "Plan", "cells_to_try", "choose", "measure"]
 

@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from service.settings import Settings, usable_cores
+from service.cores import usable_cores
+from service.settings import Settings
 from service.tuning import Cell, Plan, cells_to_try, choose, measure
 
 

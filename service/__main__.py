@@ -21,6 +21,7 @@ from rich.table import Table
 
 from ppool._version import __version__, print_version
 from service.app import create_app
+from service.connection import limited
 from service.cores import usable_cores
 from service.engine import Engine
 from service.fleet import Fleet
@@ -224,6 +225,7 @@ def _run(settings: Settings, listener: socket.socket, tracing: TracerProvider | 
     app = create_app(settings, failed=failed, tracing=tracing)
     config = uvicorn.Config(
         app,
+        http=limited(settings.head_timeout_seconds),
         log_config=None,
         log_level="warning",
         access_log=False,

@@ -81,6 +81,9 @@ class Settings(BaseSettings):
     queue_images: int = Field(256, ge=1, description="images waiting for a worker")
     queue_bytes: int = Field(2**30, ge=1, description="bytes they have once decoded")
     request_timeout_seconds: float = Field(30.0, gt=0, description="from first byte to answer")
+    head_timeout_seconds: float = Field(
+        10.0, gt=0, description="from connection to the last header, or it is closed"
+    )
     drain_delay_seconds: float = Field(
         0.0, ge=0, description="serve on after SIGTERM, for balancers to notice"
     )

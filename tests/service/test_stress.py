@@ -199,6 +199,83 @@ def test_a_client_that_sends_too_slowly_is_answered_504(model_file: Path) -> Non
         assert client.recv(12) == b"HTTP/1.1 504"
 
 
+LINE = b"GET /livez HTTP/1.1\r\nHost: x\r\n"
+
+
+@pytest.fixture(scope="module")
+def hasty(model_file: Path) -> Iterator[Server]:
+    """A server that closes connections without a whole request head after 0.3 seconds."""
+    with served(str(model_file), PPOOL_HEAD_TIMEOUT_SECONDS="0.3", PPOOL_WORKERS="1") as server:
+        yield server
+
+
+def dribble(client: socket.socket, drop: bytes) -> bytes:
+    """What comes until the server closes, while ``drop`` is sent every 50 milliseconds."""
+    client.settimeout(0.05)
+    received, end = b"", time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < end:
+        try:
+            if not (content := client.recv(4096)):
+                return received
+            received += content
+        except TimeoutError:
+            client.sendall(drop)
+        except ConnectionError:
+            return received
+    raise AssertionError("never closed")
+
+
+@pytest.mark.parametrize(
+    ("first", "drop", "answers"),
+    [
+        (b"", b"", 0),
+        (LINE, b"X-A: b\r\n", 0),
+        (LINE + b"X-A: ", b"b", 0),
+        (LINE + b"\r\n", LINE[:1], 1),
+        (LINE + b"\r\n", b"\r\n", 1),
+        (LINE + b"Content-Length: 9999\r\n\r\n", b"b", 1),
+    ],
+    ids=["silence", "headers", "a value", "a second request", "empty lines", "an unwanted body"],
+)
+def test_a_connection_with_no_whole_request_head_is_closed_in_time(
+    hasty: Server, first: bytes, drop: bytes, answers: int
+) -> None:
+    with socket.create_connection(("127.0.0.1", hasty.port)) as client:
+        client.sendall(first)
+        assert dribble(client, drop).count(b"HTTP/1.1 200 OK") == answers
+
+
+def test_the_time_for_the_head_is_not_counted_against_body_or_answer(hasty: Server) -> None:
+    head = f"POST /segment HTTP/1.1\r\nHost: x\r\nContent-Length: {len(SMALL)}\r\n\r\n".encode()
+    with socket.create_connection(("127.0.0.1", hasty.port), timeout=0.5) as client:
+        for _ in range(2):
+            client.sendall(head)
+            with pytest.raises(TimeoutError):
+                client.recv(1)
+            client.sendall(SMALL)
+            assert client.recv(12) == b"HTTP/1.1 200"
+            while b"IEND" not in client.recv(4096):
+                pass
+
+
+def test_too_long_a_request_head_is_refused(server: Server) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=0.1) as client:
+        client.sendall(LINE)
+        with pytest.raises(TimeoutError):
+            client.recv(1)
+        client.settimeout(PATIENCE_SECONDS)
+        # No more than it reads: what a server leaves unread can cost the client its answer.
+        client.sendall(b"X-A: " + b"b" * 2**16)
+        assert client.recv(12) == b"HTTP/1.1 431"
+
+
+def test_an_endless_request_head_is_cut_off(server: Server) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_SECONDS) as client:
+        client.sendall(LINE + b"X-A: ")
+        with pytest.raises(ConnectionError):
+            client.sendall(b"b" * 20 * MEBIBYTE)
+
+
 def mutated(body: bytes, source: random.Random) -> bytes:
     """``body`` with bytes changed, cut out, doubled or cut off."""
     content = bytearray(body)

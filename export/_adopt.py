@@ -272,12 +272,10 @@ def _wrap(network: _Network, logits: str, *, free_batch: bool) -> ModelProto:
         ),
     ]
     nodes = [*before, *graph.node, *after]
-    del graph.node[:]
-    graph.node.extend(nodes)
     # ONNX Runtime runs what nobody reads, too: the network's other outputs, a resize now fused.
-    needed = [graph.node[index] for index in sorted(ancestors(graph, "mask"))]
+    needed = ancestors(nodes, "mask")
     del graph.node[:]
-    graph.node.extend(needed)
+    graph.node.extend(nodes[index] for index in sorted(needed))
     wrapped.opset_import.append(helper.make_opsetid(DOMAIN, OPSET))
     wrapped.ir_version = max(wrapped.ir_version, FUNCTIONS_IR)
     return wrapped

@@ -72,7 +72,7 @@ def _put_alpha_behind_switch(graph: GraphProto, stages: Sequence[Stage]) -> None
     if not stages:
         return
     outputs = {entry.name: entry for entry in graph.output}
-    needed = {name: ancestors(graph, name) for name in outputs}
+    needed = {name: ancestors(graph.node, name) for name in outputs}
     for stage in stages:
         others = set().union(*(nodes for name, nodes in needed.items() if name != stage.output))
         own = sorted(needed[stage.output] - others)
@@ -116,11 +116,10 @@ def _add_switch(graph: GraphProto, name: str) -> None:
     graph.initializer.append(numpy_helper.from_array(np.array(True), name))
 
 
-def ancestors(graph: GraphProto, output: str) -> set[int]:
+def ancestors(nodes: Sequence[NodeProto], output: str) -> set[int]:
     """Indices of the nodes, in topological order, that ``output`` depends on."""
     wanted, found = {output}, set()
-    for index in reversed(range(len(graph.node))):
-        node = graph.node[index]
+    for index, node in reversed([*enumerate(nodes)]):
         if wanted.intersection(node.output):
             wanted.update(_reads(node))
             found.add(index)

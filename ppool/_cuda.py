@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import os
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from ppool import _library
-from ppool._library import Branch, _addresses, _side_branch, _UnitJob
-from ppool._shape import Window
+from ppool._library import Branch, Pooling, _addresses, _pool2d, _side_branch, _UnitJob
 
 __all__ = ["DTYPES", "Branch", "Kernels", "Pooling", "cuda_kernels"]
 
@@ -18,16 +16,6 @@ LIBRARY_VARIABLE = "PPOOL_CUDA_LIBRARY"
 
 # The kernels have no float64 form; it is a testing type, and slow on a GPU.
 DTYPES = ("float32", "float16", "bfloat16")
-
-
-@dataclass(frozen=True)
-class Pooling:
-    """What is pooled: x of ``shape`` [N, C, H, W] and element type ``dtype``."""
-
-    shape: tuple[int, ...]
-    window: Window
-    signed: bool
-    dtype: str
 
 
 # The structs of native/ppool_jobs.h.
@@ -81,7 +69,7 @@ class Kernels:
             ValueError: if the kernels have no form for the element type.
             RuntimeError: if CUDA reports an error.
         """
-        self._call("forward", _ForwardJob(_pool(pooling), *addresses), pooling.dtype, stream)
+        self._call("forward", _ForwardJob(_pool2d(pooling), *addresses), pooling.dtype, stream)
 
     def unit(self, pooling: Pooling, branch: Branch, *addresses: int, stream: int = 0) -> None:
         """Pool with the exponents of the side branch (Figure 1); errors as :meth:`forward`.
@@ -93,7 +81,7 @@ class Kernels:
                 and alpha [N, C, H_out, W_out] to write; alpha may be 0.
             stream: Where to run.
         """
-        job = _UnitJob(_pool(pooling), _side_branch(branch), *addresses)
+        job = _UnitJob(_pool2d(pooling), _side_branch(branch), *addresses)
         self._call("unit", job, pooling.dtype, stream)
 
     def backward(self, pooling: Pooling, *addresses: int, stream: int = 0) -> None:
@@ -104,7 +92,7 @@ class Kernels:
             *addresses: grad, x and alpha, then dx and dalpha to write.
             stream: Where to run.
         """
-        self._call("backward", _BackwardJob(_pool(pooling), *addresses), pooling.dtype, stream)
+        self._call("backward", _BackwardJob(_pool2d(pooling), *addresses), pooling.dtype, stream)
 
     def resize_argmax(
         self,
@@ -138,10 +126,6 @@ class Kernels:
         if error:
             reason: bytes = self._entries.ppool_cuda_error(error)
             raise RuntimeError(f"CUDA pooling failed: {reason.decode()} (cudaError {error})")
-
-
-def _pool(pooling: Pooling) -> _library._Pool2d:
-    return _library._pool2d(pooling.shape, pooling.window, pooling.signed)
 
 
 @cache

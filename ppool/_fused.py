@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from ppool import _library
 from ppool._shape import Window
 
-__all__ = ["Settings", "runs", "unit"]
+__all__ = ["DTYPES", "Settings", "pooling", "runs", "unit"]
 
 DTYPES = {
     torch.float32: "float32",
@@ -30,6 +30,11 @@ class Settings:
     signed: bool
     branch: _library.Branch
     alpha_gradient_scale: float
+
+
+def pooling(x: Tensor, window: Window, signed: bool) -> _library.Pooling:
+    """The problem of pooling ``x`` [N, C, H, W], as the native kernels take it."""
+    return _library.Pooling(tuple(x.shape), window, signed, DTYPES[x.dtype])
 
 
 def runs(x: Tensor) -> bool:
@@ -67,7 +72,13 @@ class _Unit(torch.autograd.Function):
         size = settings.window.output_size(x.shape[2], x.shape[3])
         y = torch.empty((*x.shape[:2], *size), dtype=x.dtype, memory_format=layout)
         addresses = (tensor.data_ptr() for tensor in (x, *parameters, y))
-        _library.ppool2d_unit(*addresses, **_options(x, layout, settings))
+        _library.ppool2d_unit(
+            pooling(x, settings.window, settings.signed),
+            settings.branch,
+            *addresses,
+            channels_last=layout == torch.channels_last,
+            threads=torch.get_num_threads(),
+        )
         ctx.save_for_backward(x, *parameters)
         ctx.settings, ctx.layout = settings, layout
         ctx.originals = [(tensor.shape, tensor.dtype) for tensor in tensors]
@@ -85,9 +96,12 @@ class _Unit(torch.autograd.Function):
         parts = torch.empty((*x.shape[:2], taps + 3), dtype=wide)
         addresses = (tensor.data_ptr() for tensor in (grad, x, *parameters, dx, parts))
         _library.ppool2d_unit_backward(
+            pooling(x, settings.window, settings.signed),
+            settings.branch,
             *addresses,
             alpha_gradient_scale=settings.alpha_gradient_scale,
-            **_options(x, ctx.layout, settings),
+            channels_last=ctx.layout == torch.channels_last,
+            threads=torch.get_num_threads(),
         )
         sums = torch.split(parts.sum(0), [taps, 1, 1, 1], dim=1)
         d_parameters = [
@@ -101,15 +115,3 @@ def _layout(x: Tensor, settings: Settings) -> torch.memory_format:
     """How to store the tensors: as x lies, where there are kernels for it."""
     last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
     return torch.channels_last if last and not settings.signed else torch.contiguous_format
-
-
-def _options(x: Tensor, layout: torch.memory_format, settings: Settings) -> dict[str, Any]:
-    return {
-        "branch": settings.branch,
-        "shape": tuple(x.shape),
-        "window": settings.window,
-        "signed": settings.signed,
-        "dtype": DTYPES[x.dtype],
-        "channels_last": layout == torch.channels_last,
-        "threads": torch.get_num_threads(),
-    }

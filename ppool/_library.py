@@ -15,6 +15,7 @@ __all__ = [
     "DTYPES",
     "Branch",
     "LibraryInfo",
+    "Pooling",
     "custom_ops_library",
     "library_info",
     "ppool2d_backward",
@@ -57,6 +58,23 @@ class _Pool2d(ctypes.Structure):
         ("ceil_mode", ctypes.c_int32),
         ("is_signed", ctypes.c_int32),
     )
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """What is pooled, and how.
+
+    Attributes:
+        shape: (N, C, H, W) of x.
+        window: The pooling window.
+        signed: Whether planes are shifted by their negative minimum, or negatives count as 0.
+        dtype: Element type of every tensor, a key of :data:`DTYPES`.
+    """
+
+    shape: tuple[int, ...]
+    window: Window
+    signed: bool
+    dtype: str
 
 
 @dataclass(frozen=True)
@@ -158,147 +176,90 @@ def library_info() -> LibraryInfo | None:
     return LibraryInfo(version.decode(), instruction_set.decode())
 
 
-def _pool2d(shape: tuple[int, ...], window: Window, signed: bool) -> _Pool2d:
-    pair = ctypes.c_int64 * 2
+def _pool2d(pooling: Pooling) -> _Pool2d:
+    window, pair = pooling.window, ctypes.c_int64 * 2
     pairs = (window.kernel, window.stride, window.padding, window.dilation)
-    return _Pool2d(*shape, *(pair(*value) for value in pairs), window.ceil_mode, signed)
+    return _Pool2d(
+        *pooling.shape, *(pair(*value) for value in pairs), window.ceil_mode, pooling.signed
+    )
 
 
-def _dtype_code(dtype: str) -> int:
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype: expected one of {sorted(DTYPES)}, got {dtype!r}")
-    return DTYPES[dtype]
+def _side_branch(branch: Branch) -> _SideBranch:
+    return _SideBranch(branch.input_scale, branch.alpha_min, branch.alpha_max)
 
 
-def _check(status: int, pool: _Pool2d) -> None:
+def _call(name: str, pooling: Pooling, problem: ctypes.Structure, *rest: int) -> None:
+    if pooling.dtype not in DTYPES:
+        raise ValueError(f"dtype: expected one of {sorted(DTYPES)}, got {pooling.dtype!r}")
+    entry = getattr(_entries(), name)
+    status: int = entry(ctypes.byref(problem), DTYPES[pooling.dtype], *rest)
     if status:
-        fields = {name: getattr(pool, name) for name, *_ in pool._fields_}
         reason = STATUS.get(status, f"status {status}")
-        values = {k: v if isinstance(v, int) else tuple(v) for k, v in fields.items()}
-        raise RuntimeError(f"native pooling failed: {reason} in {values!r}")
+        raise RuntimeError(f"native pooling failed: {reason} in {pooling!r}")
 
 
-def ppool2d_forward(
-    x: int,
-    alpha: int,
-    y: int,
-    *,
-    shape: tuple[int, ...],
-    window: Window,
-    signed: bool,
-    dtype: str,
-    threads: int,
-) -> None:
-    """P-pool ``x`` with the exponents ``alpha`` into ``y`` (Eq. 1 and 2).
+def ppool2d_forward(pooling: Pooling, *addresses: int, threads: int) -> None:
+    """Pool with given exponents (Eq. 1 and 2), on the CPU.
 
     Args:
-        x: address of a dense tensor [N, C, H, W].
-        alpha: address of a dense tensor [N, C, H_out, W_out].
-        y: address to write, shaped as ``alpha``.
-        shape: (N, C, H, W).
-        window: the pooling window.
-        signed: whether planes are shifted by their negative minimum, or negatives count as 0.
-        dtype: element type of every tensor, a key of :data:`DTYPES`.
-        threads: the most threads to use.
-
-    Raises:
-        RuntimeError: if there is no native library or it reports an error.
-    """
-    pool, code = _pool2d(shape, window, signed), _dtype_code(dtype)
-    _check(_entries().ppool2d_forward(ctypes.byref(pool), code, x, alpha, y, threads), pool)
-
-
-def ppool2d_backward(
-    grad: int,
-    x: int,
-    alpha: int,
-    dx: int,
-    dalpha: int,
-    *,
-    shape: tuple[int, ...],
-    window: Window,
-    signed: bool,
-    dtype: str,
-    threads: int,
-) -> None:
-    """Write the gradients of :func:`ppool2d_forward` to ``dx`` and ``dalpha`` (Eq. 3 and 4).
-
-    ``grad`` and ``dalpha`` are shaped as ``alpha``, ``dx`` as ``x``; the rest is as there.
-
-    Raises:
-        RuntimeError: if there is no native library or it reports an error.
-    """
-    pool, code = _pool2d(shape, window, signed), _dtype_code(dtype)
-    entry = _entries().ppool2d_backward
-    _check(entry(ctypes.byref(pool), code, grad, x, alpha, dx, dalpha, threads), pool)
-
-
-def ppool2d_unit(
-    *addresses: int,
-    branch: Branch,
-    shape: tuple[int, ...],
-    window: Window,
-    signed: bool,
-    dtype: str,
-    channels_last: bool,
-    threads: int,
-) -> None:
-    """P-pool with the exponents of the side branch (Figure 1), on the CPU.
-
-    Args:
-        *addresses: x, w_region [C, 1, kh, kw], prelu_slope, w_point and b_point [C], then y
-            [N, C, H_out, W_out] to write.
-        branch: Constants of the side branch.
-        shape: (N, C, H, W) of x.
-        window: The pooling window.
-        signed: Whether planes are shifted by their negative minimum, or negatives count as 0.
-        dtype: Element type of every tensor, a key of :data:`DTYPES`.
-        channels_last: Whether x and y are stored [N, H, W, C]; not if ``signed``.
+        pooling: The problem.
+        *addresses: x and alpha [N, C, H_out, W_out], then y, shaped as alpha, to write.
         threads: The most threads to use.
 
     Raises:
+        ValueError: if the element type is unknown.
         RuntimeError: if there is no native library or it reports an error.
     """
-    pool = _pool2d(shape, window, signed)
-    job = _UnitJob(pool, _side_branch(branch), *addresses, None)
-    entry = _entries().ppool2d_unit
-    _check(entry(ctypes.byref(job), _dtype_code(dtype), channels_last, threads), pool)
+    _call("ppool2d_forward", pooling, _pool2d(pooling), *addresses, threads)
+
+
+def ppool2d_backward(pooling: Pooling, *addresses: int, threads: int) -> None:
+    """Write the gradients of Eq. 3 and 4; errors as :func:`ppool2d_forward`.
+
+    Args:
+        pooling: The problem.
+        *addresses: grad, x and alpha, then dx and dalpha to write.
+        threads: The most threads to use.
+    """
+    _call("ppool2d_backward", pooling, _pool2d(pooling), *addresses, threads)
+
+
+def ppool2d_unit(
+    pooling: Pooling, branch: Branch, *addresses: int, channels_last: bool, threads: int
+) -> None:
+    """Pool with the exponents of the side branch (Figure 1); errors as :func:`ppool2d_forward`.
+
+    Args:
+        pooling: The problem.
+        branch: Constants of the side branch.
+        *addresses: x, w_region [C, 1, kh, kw], prelu_slope, w_point and b_point [C], then y
+            [N, C, H_out, W_out] to write.
+        channels_last: Whether x and y are stored [N, H, W, C]; not if ``signed``.
+        threads: The most threads to use.
+    """
+    job = _UnitJob(_pool2d(pooling), _side_branch(branch), *addresses, None)
+    _call("ppool2d_unit", pooling, job, channels_last, threads)
 
 
 def ppool2d_unit_backward(
-    *addresses: int,
+    pooling: Pooling,
     branch: Branch,
+    *addresses: int,
     alpha_gradient_scale: float,
-    shape: tuple[int, ...],
-    window: Window,
-    signed: bool,
-    dtype: str,
     channels_last: bool,
     threads: int,
 ) -> None:
     """Write the gradients of :func:`ppool2d_unit`, its branch detached from x (Eq. 3 to 5).
 
     Args:
+        pooling: The problem.
+        branch: Constants of the side branch.
         *addresses: grad, shaped as y, then x and the four parameters, then to write dx and
             d_parameters [N, C, kh * kw + 3], for each plane the gradients of w_region,
             prelu_slope, w_point and b_point, in float64 for float64, else float32.
-        branch: Constants of the side branch.
         alpha_gradient_scale: Factor on the gradient of alpha.
-        shape: (N, C, H, W) of x.
-        window: The pooling window.
-        signed: Whether planes are shifted by their negative minimum, or negatives count as 0.
-        dtype: Element type of every other tensor, a key of :data:`DTYPES`.
         channels_last: Whether grad, x and dx are stored [N, H, W, C]; not if ``signed``.
         threads: The most threads to use.
-
-    Raises:
-        RuntimeError: if there is no native library or it reports an error.
     """
-    pool = _pool2d(shape, window, signed)
-    job = _UnitBackwardJob(pool, _side_branch(branch), alpha_gradient_scale, *addresses)
-    entry = _entries().ppool2d_unit_backward
-    _check(entry(ctypes.byref(job), _dtype_code(dtype), channels_last, threads), pool)
-
-
-def _side_branch(branch: Branch) -> _SideBranch:
-    return _SideBranch(branch.input_scale, branch.alpha_min, branch.alpha_max)
+    job = _UnitBackwardJob(_pool2d(pooling), _side_branch(branch), alpha_gradient_scale, *addresses)
+    _call("ppool2d_unit_backward", pooling, job, channels_last, threads)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -125,26 +124,12 @@ def _runs_native(x: Tensor) -> bool:
     )
 
 
-def _native_options(x: Tensor, window: Window, signed: bool) -> dict[str, Any]:
-    return {
-        "shape": tuple(x.shape),
-        "window": window,
-        "signed": signed,
-        "dtype": _fused.DTYPES[x.dtype],
-        "threads": torch.get_num_threads(),
-    }
-
-
 def _gpu_kernels(x: Tensor) -> _cuda.Kernels | None:
     """The CUDA kernels, if they are built and have a form for this tensor."""
     kernels = _cuda.cuda_kernels()
     if kernels is None or _fused.DTYPES.get(x.dtype) not in _cuda.DTYPES:
         return None
     return kernels if x.device.type == ("cpu" if kernels.emulated else "cuda") else None
-
-
-def _gpu_pooling(x: Tensor, window: Window, signed: bool) -> _cuda.Pooling:
-    return _cuda.Pooling(tuple(x.shape), window, signed, _fused.DTYPES[x.dtype])
 
 
 @contextmanager
@@ -169,19 +154,18 @@ def _ppool2d(
     signed: bool,
 ) -> Tensor:
     window = Window.of(kernel_size, stride, padding, dilation, ceil_mode)
-    if kernels := _gpu_kernels(x):
-        x, alpha = x.contiguous(), alpha.contiguous()
-        y = torch.empty_like(alpha)
-        addresses = (tensor.data_ptr() for tensor in (x, alpha, y))
-        with _stream(x) as stream:
-            kernels.forward(_gpu_pooling(x, window, signed), *addresses, stream=stream)
-        return y
-    if not _runs_native(x):
+    kernels = _gpu_kernels(x)
+    if kernels is None and not _runs_native(x):
         return _composite.forward(x, alpha, window, signed).contiguous()
     x, alpha = x.contiguous(), alpha.contiguous()
     y = torch.empty_like(alpha)
+    pooling = _fused.pooling(x, window, signed)
     addresses = (tensor.data_ptr() for tensor in (x, alpha, y))
-    _library.ppool2d_forward(*addresses, **_native_options(x, window, signed))
+    if kernels is None:
+        _library.ppool2d_forward(pooling, *addresses, threads=torch.get_num_threads())
+        return y
+    with _stream(x) as stream:
+        kernels.forward(pooling, *addresses, stream=stream)
     return y
 
 
@@ -198,20 +182,19 @@ def _ppool2d_backward(
     signed: bool,
 ) -> tuple[Tensor, Tensor]:
     window = Window.of(kernel_size, stride, padding, dilation, ceil_mode)
-    if kernels := _gpu_kernels(x):
-        grad, x, alpha = grad.contiguous(), x.contiguous(), alpha.contiguous()
-        dx, dalpha = torch.empty_like(x), torch.empty_like(alpha)
-        addresses = (tensor.data_ptr() for tensor in (grad, x, alpha, dx, dalpha))
-        with _stream(x) as stream:
-            kernels.backward(_gpu_pooling(x, window, signed), *addresses, stream=stream)
-        return dx, dalpha
-    if not _runs_native(x):
+    kernels = _gpu_kernels(x)
+    if kernels is None and not _runs_native(x):
         dx, dalpha = _composite.backward(grad, x, alpha, window, signed)
         return dx.contiguous(), dalpha.contiguous()
     grad, x, alpha = grad.contiguous(), x.contiguous(), alpha.contiguous()
     dx, dalpha = torch.empty_like(x), torch.empty_like(alpha)
+    pooling = _fused.pooling(x, window, signed)
     addresses = (tensor.data_ptr() for tensor in (grad, x, alpha, dx, dalpha))
-    _library.ppool2d_backward(*addresses, **_native_options(x, window, signed))
+    if kernels is None:
+        _library.ppool2d_backward(pooling, *addresses, threads=torch.get_num_threads())
+        return dx, dalpha
+    with _stream(x) as stream:
+        kernels.backward(pooling, *addresses, stream=stream)
     return dx, dalpha
 
 
@@ -265,7 +248,7 @@ def _unit(
         y = x.new_empty((*x.shape[:2], *window.output_size(x.shape[2], x.shape[3])))
         with _stream(x) as stream:
             kernels.unit(
-                _gpu_pooling(x, window, signed),
+                _fused.pooling(x, window, signed),
                 _library.Branch(input_scale, alpha_min, alpha_max),
                 *(tensor.data_ptr() for tensor in (*inputs, y)),
                 0,

@@ -32,16 +32,9 @@ def forward(
     x: Array, alpha: Array, window: Window, *, signed: bool = False, threads: int = 1
 ) -> Array:
     y = np.full_like(alpha, -7)
-    _library.ppool2d_forward(
-        x.ctypes.data,
-        alpha.ctypes.data,
-        y.ctypes.data,
-        shape=x.shape,
-        window=window,
-        signed=signed,
-        dtype=x.dtype.name,
-        threads=threads,
-    )
+    pooling = _library.Pooling(x.shape, window, signed, x.dtype.name)
+    addresses = (tensor.ctypes.data for tensor in (x, alpha, y))
+    _library.ppool2d_forward(pooling, *addresses, threads=threads)
     return y
 
 
@@ -49,18 +42,9 @@ def backward(
     grad: Array, x: Array, alpha: Array, window: Window, *, signed: bool = False, threads: int = 1
 ) -> tuple[Array, Array]:
     dx, dalpha = np.full_like(x, -7), np.full_like(alpha, -7)
-    _library.ppool2d_backward(
-        grad.ctypes.data,
-        x.ctypes.data,
-        alpha.ctypes.data,
-        dx.ctypes.data,
-        dalpha.ctypes.data,
-        shape=x.shape,
-        window=window,
-        signed=signed,
-        dtype=x.dtype.name,
-        threads=threads,
-    )
+    pooling = _library.Pooling(x.shape, window, signed, x.dtype.name)
+    addresses = (tensor.ctypes.data for tensor in (grad, x, alpha, dx, dalpha))
+    _library.ppool2d_backward(pooling, *addresses, threads=threads)
     return dx, dalpha
 
 

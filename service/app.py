@@ -19,9 +19,9 @@ from starlette.staticfiles import StaticFiles
 
 from service import STARTED, openapi, pages
 from service.engine import Engine
-from service.errors import PROBLEM_JSON, BadRequest, ServiceError
+from service.errors import BadRequest, ServiceError
 from service.metrics import Metrics
-from service.middleware import Envelope, problem
+from service.middleware import Envelope, answer_error, error_response
 from service.openinference import add_open_inference
 from service.schemas import Health, ModelInfo
 from service.segment import add_segment
@@ -159,8 +159,7 @@ def _add_pages(app: FastAPI) -> None:
 def _add_error_forms(app: FastAPI) -> None:
     @app.exception_handler(ServiceError)
     async def known(request: Request, error: ServiceError) -> Response:
-        request.state.reason = error.reason()
-        return problem(error)
+        return answer_error(request, error)
 
     @app.exception_handler(RequestValidationError)
     async def bad_query(request: Request, error: RequestValidationError) -> Response:
@@ -168,7 +167,7 @@ def _add_error_forms(app: FastAPI) -> None:
             f"{fault['loc'][-1]}: {fault['msg']}, got {fault['input']!r}"
             for fault in error.errors()
         ]
-        return await known(request, BadRequest(f"Correct the query: {'; '.join(faults)}."))
+        return answer_error(request, BadRequest(f"Correct the query: {'; '.join(faults)}."))
 
     @app.exception_handler(HTTPException)
     async def not_served(request: Request, error: HTTPException) -> Response:
@@ -180,4 +179,4 @@ def _add_error_forms(app: FastAPI) -> None:
             "status": error.status_code,
             "detail": f"{request.method} {request.url.path} is not served; the API is at /docs.",
         }
-        return Response(orjson.dumps(document), error.status_code, error.headers, PROBLEM_JSON)
+        return error_response(request.url.path, document, error.headers)

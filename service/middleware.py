@@ -8,7 +8,9 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Mapping
 from contextlib import suppress
+from typing import Any
 
 import orjson
 from starlette.datastructures import MutableHeaders
@@ -21,7 +23,7 @@ from service.errors import PROBLEM_JSON, InternalError, ServiceError, Unauthoriz
 from service.logs import request_id
 from service.tracing import Record
 
-__all__ = ["Envelope", "problem"]
+__all__ = ["Envelope", "answer_error", "error_response"]
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 
@@ -33,9 +35,23 @@ _DISCARD_SECONDS = 2.0
 _logger = logging.getLogger("ppool.service")
 
 
-def problem(error: ServiceError) -> Response:
-    """The answer to a failed request."""
-    return Response(orjson.dumps(error.document()), error.status, error.headers, PROBLEM_JSON)
+def error_response(
+    path: str, document: Mapping[str, Any], headers: Mapping[str, str] | None
+) -> Response:
+    """The answer to a failed request, from its problem document.
+
+    On ``/v2`` it has the form of the Open Inference Protocol.
+    """
+    if path == "/v2" or path.startswith("/v2/"):
+        content = orjson.dumps({"error": document["detail"]})
+        return Response(content, document["status"], headers, "application/json")
+    return Response(orjson.dumps(document), document["status"], headers, PROBLEM_JSON)
+
+
+def answer_error(request: Request, error: ServiceError) -> Response:
+    """The answer to a request that ended with ``error``, which is noted for log and metrics."""
+    request.state.reason = error.reason()
+    return error_response(request.scope["path"], error.document(), error.headers)
 
 
 class Envelope:
@@ -79,13 +95,12 @@ class Envelope:
             if self._allowed(request):
                 await self._app(scope, body.receive, send_labelled)
             else:
-                request.state.reason = Unauthorized.reason()
-                await problem(Unauthorized())(scope, body.receive, send_labelled)
+                await answer_error(request, Unauthorized())(scope, body.receive, send_labelled)
         except Exception:
             _logger.exception("request %s failed", identity)
-            request.state.reason = InternalError.reason()
+            answer = answer_error(request, InternalError())
             if not status:
-                await problem(InternalError())(scope, body.receive, send_labelled)
+                await answer(scope, body.receive, send_labelled)
         if status and (scope["path"] == "/segment" or scope["path"].endswith("/infer")):
             self._engine.metrics.requests.labels(str(status), request.state.reason).inc()
             if self._record is not None:

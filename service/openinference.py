@@ -11,7 +11,6 @@ import asyncio
 import base64
 import binascii
 import io
-import logging
 import math
 import re
 import struct
@@ -29,7 +28,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from service.answers import TENSORS, Alpha, Answer, Encoded
 from service.engine import Engine, Journey
-from service.errors import BadRequest, DeadlinePassed, InternalError, ServiceError, TooLarge
+from service.errors import BadRequest, DeadlinePassed, TooLarge
 from service.fleet import Served
 from service.segment import observe, segment_all, while_connected
 from service.uploads import Upload, read_body
@@ -39,8 +38,6 @@ __all__ = ["add_open_inference"]
 HEADER_LENGTH = "Inference-Header-Content-Length"
 INPUT, VERSION = "image", "1"
 _DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
-
-_logger = logging.getLogger("ppool.service")
 
 
 class _Input(BaseModel):
@@ -114,35 +111,25 @@ def add_open_inference(app: FastAPI, engine: Engine) -> None:
         @route("GET", place)
         async def model(request: Request) -> Response:
             """Inputs and outputs of a model."""
-            return await _in_form(request, _metadata)
+            return await _of_model(request, _metadata)
 
         @route("GET", f"{place}/ready")
         async def model_ready(request: Request) -> Response:
             """Whether a model takes requests."""
-            return await _in_form(request, _readiness)
+            return await _of_model(request, _readiness)
 
         @route("POST", f"{place}/infer")
         async def infer(request: Request) -> Response:
             """Segment the photos of a tensor."""
-            return await _in_form(request, _infer)
+            return await _of_model(request, _infer)
 
-    async def _in_form(
+    async def _of_model(
         request: Request, work: Callable[[Engine, Served, Request], Awaitable[Response]]
     ) -> Response:
-        """What ``work`` answers; failures in the form of this protocol."""
-        try:
-            served = engine.served(request.path_params["name"])
-            if request.path_params.get("version", VERSION) != VERSION:
-                raise BadRequest(f"Every model has the one version {VERSION!r}.")
-            return await work(engine, served, request)
-        except ServiceError as error:
-            failure = error
-        except Exception:
-            _logger.exception("open inference request failed")
-            failure = InternalError()
-        request.state.reason = failure.reason()
-        body = orjson.dumps({"error": failure.detail})
-        return Response(body, failure.status, failure.headers, "application/json")
+        served = engine.served(request.path_params["name"])
+        if request.path_params.get("version", VERSION) != VERSION:
+            raise BadRequest(f"Every model has the one version {VERSION!r}.")
+        return await work(engine, served, request)
 
 
 async def _metadata(_: Engine, served: Served, __: Request) -> Response:

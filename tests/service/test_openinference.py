@@ -5,6 +5,7 @@ import importlib.util
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,38 @@ def test_unknown_models_and_versions_and_lengths(client: Client) -> None:
     assert client.get("/v2/models/tiny/versions/2").status_code == 400
     answer = infer(client, {"inputs": [tensor()]}, **{LENGTH: "99999999"})
     assert "expected at most" in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/v2/nothing", 404), ("GET", INFER, 405), ("POST", "/v2", 405)],
+)
+def test_what_is_not_served_is_said_in_the_protocols_form(
+    client: Client, method: str, path: str, status: int
+) -> None:
+    answer = client.request(method, path)
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/json")
+    assert answer.json() == {"error": f"{method} {path} is not served; the API is at /docs."}
+    other = client.request(method, "/v2nothing")
+    assert other.headers["content-type"] == "application/problem+json"
+
+
+def test_a_missing_key_is_said_in_the_protocols_form(serving: Callable[..., Any]) -> None:
+    with serving(api_keys="key") as client:
+        answer = client.get("/v2/models/tiny")
+    assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+    assert list(answer.json()) == ["error"]
+
+
+def test_what_breaks_unforeseen_is_said_in_the_protocols_form_without_its_cause(
+    serving: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving() as client:
+        monkeypatch.setattr(client.app.state.engine, "served", lambda _: {}["cause"])
+        answer = infer(client, {"inputs": [tensor()]})
+    assert answer.status_code == 500
+    assert list(answer.json()) == ["error"]
+    assert "cause" not in answer.text
 
 
 ROUND_TRIP = """

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -18,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from export._assemble import save_whole
+from export._int8 import quantised
 from ppool.metadata import InputPolicy
 from ppool.runtime import ALPHA_SWITCH, LOGITS_SWITCH, Session, make_session
 
@@ -26,8 +24,6 @@ __all__ = ["Precision", "Score", "lower_precision", "score"]
 Precision = Literal["fp16", "int8"]
 
 IGNORED = 255
-# Convolutions, and what lies between them, so that bytes need not become floats and back.
-OPERATORS = ["Conv", "Relu", "Add", "Resize"]
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 
@@ -77,7 +73,7 @@ def lower_precision(
     else:
         if calibration is None:
             raise ValueError("--calibration: expected a folder of images, got none")
-        content = _quantised(source, _files(calibration), description.input)
+        content = quantised(source, _calibration_feeds(source, calibration, description.input))
     make_session(content)
     save_whole(content, path)
 
@@ -141,47 +137,11 @@ def _fed(file: Path, policy: InputPolicy) -> tuple[NDArray[np.uint8], tuple[int,
     return np.pad(np.asarray(rgb), ((0, bottom), (0, right), (0, 0)), "edge"), (height, width)
 
 
-def _quantised(source: Path, files: list[Path], policy: InputPolicy) -> bytes:
-    from onnxruntime.quantization import (
-        CalibrationDataReader,
-        QuantFormat,
-        QuantType,
-        quantize_static,
-    )
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self._left = iter(files)
-
-        def get_next(self) -> dict[str, NDArray[Any]] | None:
-            file = next(self._left, None)
-            if file is None:
-                return None
-            feeds = {"image": _fed(file, policy)[0][None]}
-            return feeds | {name: np.array(False) for name in switches}
-
-    given = {entry.name for entry in onnx.load(source, load_external_data=False).graph.input}
-    switches = given & {ALPHA_SWITCH, LOGITS_SWITCH}
-    with tempfile.TemporaryDirectory() as folder, _quiet():
-        target = Path(folder) / "int8.onnx"
-        quantize_static(
-            source,
-            target,
-            Reader(),
-            quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=OPERATORS,
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-        )
-        return target.read_bytes()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without advice to run a pre-processing that does not know our operators."""
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)
+def _calibration_feeds(
+    model: Path, folder: Path, policy: InputPolicy
+) -> Iterator[dict[str, NDArray[Any]]]:
+    """Each image with everything optional switched off."""
+    given = {entry.name for entry in onnx.load(model, load_external_data=False).graph.input}
+    switches = {name: np.array(False) for name in given & {ALPHA_SWITCH, LOGITS_SWITCH}}
+    for file in _files(folder):
+        yield {"image": _fed(file, policy)[0][None], **switches}

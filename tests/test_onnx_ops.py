@@ -250,6 +250,19 @@ def test_resize_argmax_equals_the_reference(run: Run, logits: Array, size: tuple
         assert abs(values[0] - values[1]) < 1e-5
 
 
+@given(
+    logits=st_numpy.arrays(
+        np.float32,
+        st.tuples(st.integers(1, 2), st.integers(1, 5), st.integers(1, 4), st.integers(1, 150)),
+        elements=st.floats(-4, 4, width=16),
+    )
+)
+@quick
+def test_labels_as_large_as_the_logits_are_the_first_largest(run: Run, logits: Array) -> None:
+    found = run("ResizeArgMax", {"logits": logits, "size": np.array(logits.shape[2:])})
+    np.testing.assert_array_equal(found, logits.argmax(axis=1))
+
+
 def resize_one(plane: Array, size: tuple[int, int], row: int, column: int) -> float:
     """Half-pixel bilinear value of one pixel, in float64."""
     taps = []

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from export import lower_precision, score
+from export import Adoption, Normalisation, adopt_model, lower_precision, score
 from export._cli import app
-from ppool.runtime import make_session
+from ppool.reference import resize_argmax_reference
+from ppool.runtime import LOGITS, make_session
 from service.models import shipped_model
+
+PHOTO = Path(__file__).parents[2] / "service" / "playground" / "notes.jpg"
 
 
 @pytest.fixture(scope="module")
@@ -25,19 +30,26 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def data(model: Path) -> Path:
-    """Photos of odd sizes, labelled by the model itself, but for an ignored corner."""
-    folder, rng = model.parent / "data", np.random.default_rng(0)
+    """Pieces of a photo, of odd sizes, labelled by the model itself, but for an ignored corner."""
+    folder = model.parent / "data"
     for kind in ("images", "masks"):
         (folder / kind).mkdir(parents=True)
-    for index in range(3):
-        coarse = Image.fromarray(rng.integers(0, 256, (6, 6, 3), np.uint8))
-        pixels = np.asarray(coarse.resize((90, 70), Image.Resampling.BICUBIC))
-        Image.fromarray(pixels).save(folder / "images" / f"{index}.png")
-        padded = np.pad(pixels, ((0, 10), (0, 6), (0, 0)), "edge")
+    with Image.open(PHOTO) as photo:
+        pieces = [photo.crop((left, 200, left + 90, 270)) for left in (100, 300, 500)]
+    for index, piece in enumerate(pieces):
+        piece.save(folder / "images" / f"{index}.png")
+        padded = np.pad(np.asarray(piece), ((0, 10), (0, 6), (0, 0)), "edge")
         mask = make_session(model).run(["mask"], {"image": padded[None]})[0][0, :70, :90].copy()
         mask[:5, :5] = 255
         Image.fromarray(mask).save(folder / "masks" / f"{index}.png")
     return folder
+
+
+@pytest.fixture(scope="module")
+def int8(model: Path, data: Path) -> Path:
+    path = model.parent / "int8.onnx"
+    lower_precision(model, path, "int8", calibration=data / "images")
+    return path
 
 
 def test_a_model_agrees_with_its_own_labels(model: Path, data: Path) -> None:
@@ -59,17 +71,78 @@ def test_smaller_numbers_give_nearly_the_same_mask(
     assert make_session(path).metadata == make_session(model).metadata
 
 
-def test_pooling_is_left_as_it_is_by_int8(model: Path, data: Path, tmp_path: Path) -> None:
-    path = tmp_path / "int8.onnx"
-    lower_precision(model, path, "int8", calibration=data / "images")
-    graph = onnx.load(path).graph
-    made = {output: node.op_type for node in graph.node for output in node.output}
+def test_pooling_is_left_as_it_is_by_int8(int8: Path) -> None:
+    graph = onnx.load(int8).graph
     kept = {tensor.name for tensor in graph.initializer}
-    for node in graph.node:
-        if node.op_type == "PPoolUnit":
-            assert all(name in kept for name in node.input[1:])
-    assert "QLinearConv" not in made.values()
-    assert list(made.values()).count("QuantizeLinear") > 0
+    units = [node for node in graph.node if node.op_type == "PPoolUnit"]
+    assert len(units) == 4
+    assert all(name in kept for node in units for name in node.input[1:])
+
+
+def test_every_convolution_but_that_of_the_image_runs_in_int8(int8: Path, tmp_path: Path) -> None:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    onnxruntime.InferenceSession(int8, options, providers=["CPUExecutionProvider"])
+    run = Counter(node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node)
+    assert (run["Conv"] + run["FusedConv"], run["QLinearConv"]) == (1, 16)
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_an_int8_model_shuffles_labels_to_where_its_logits_are(int8: Path, native: bool) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (2, 32, 48, 3), np.uint8)
+    mask, logits = make_session(int8, use_native=native).run(["mask", LOGITS], {"image": image})
+    assert len(np.unique(mask)) > 2
+    np.testing.assert_array_equal(mask, logits.argmax(axis=1))
+
+
+def test_an_int8_model_gives_the_exponents_of_its_stages(model: Path, int8: Path) -> None:
+    with Image.open(PHOTO) as photo:
+        image = np.asarray(photo.crop((100, 200, 196, 296)))[None]
+    stages = [stage.output for stage in make_session(model).metadata.stages]
+    found, expected = (make_session(path).run(stages, {"image": image}) for path in (int8, model))
+    for exponents, exact in zip(found, expected, strict=True):
+        assert exponents.shape == exact.shape
+        assert np.abs(exponents - exact).mean() < 0.1 * np.ptp(exact)
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_a_network_of_others_with_a_pixel_shuffle_keeps_its_labels_in_int8(
+    scale: int, data: Path, tmp_path: Path
+) -> None:
+    adopted, path = tmp_path / "adopted.onnx", tmp_path / "int8.onnx"
+    adoption = Adoption(("a", "b", "c"), Normalisation((0.5,) * 3, (0.25,) * 3), multiple=4)
+    onnx.save(shuffling_network(stride=2 * scale), tmp_path / "network.onnx")
+    adopt_model(tmp_path / "network.onnx", adopted, adoption)
+    lower_precision(adopted, path, "int8", calibration=data / "images")
+    image = np.random.default_rng(1).integers(0, 256, (1, 24, 36, 3), np.uint8)
+    mask, logits = make_session(path).run(["mask", LOGITS], {"image": image})
+    assert logits.shape == (1, 3, 24 // scale, 36 // scale)
+    np.testing.assert_array_equal(mask, resize_argmax_reference(logits, mask.shape[1:]))
+    (exact,) = make_session(adopted).run(["mask"], {"image": image})
+    assert np.mean(mask == exact) > 0.95
+
+
+def shuffling_network(stride: int) -> onnx.ModelProto:
+    """Two convolutions and a pixel shuffle from [n, 3, h, w] to three classes."""
+    rng = np.random.default_rng(5)
+    shapes = {"first": (16, 3, 3, 3), "second": (12, 16, 1, 1)}
+    weights = [
+        onnx.numpy_helper.from_array(rng.standard_normal(shape).astype(np.float32), name)
+        for name, shape in shapes.items()
+    ]
+    make, value = onnx.helper.make_node, onnx.helper.make_tensor_value_info
+    nodes = [
+        make("Conv", ["image", "first"], ["features"], strides=[stride] * 2, pads=[1] * 4),
+        make("Relu", ["features"], ["positive"]),
+        make("Conv", ["positive", "second"], ["spread"]),
+        make("DepthToSpace", ["spread"], ["logits"], blocksize=2, mode="CRD"),
+    ]
+    image = value("image", onnx.TensorProto.FLOAT, ["n", 3, "h", "w"])
+    logits = value("logits", onnx.TensorProto.FLOAT, [None] * 4)
+    graph = onnx.helper.make_graph(nodes, "net", [image], [logits], weights)
+    opsets = [onnx.helper.make_opsetid("", 17)]
+    return onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8)
 
 
 def test_int8_without_images_to_calibrate_with_is_refused(model: Path, tmp_path: Path) -> None:

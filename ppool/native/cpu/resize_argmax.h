@@ -42,22 +42,44 @@ class ResizeArgMax {
 
   // Rows [begin, end) of all images.
   void run(int64_t begin, int64_t end) {
+    if (job_.h == job_.out_h && job_.w == job_.out_w) return run_unresized(begin, end);
     for (int64_t first = 0; first < job_.out_w; first += kStrip) {
       place(first);
       held_[0] = held_[1] = -1;
       for (int64_t unit = begin; unit < end; ++unit) {
         const int64_t image = unit / job_.out_h * job_.h;
         const Between rows = Between::of(unit % job_.out_h, job_.h, job_.out_h);
-        const int upper = slot_of(image + rows.low, 0);
-        const int lower = slot_of(image + rows.high, 1 - upper);
-        upper_ = rows_[upper];
-        lower_ = rows_[lower];
-        label_row(Real(rows.share), job_.labels + unit * job_.out_w + first);
+        const int slot = slot_of(image + rows.low, 0);
+        const Real* const upper = rows_[slot];
+        const Real* const lower = rows_[slot_of(image + rows.high, 1 - slot)];
+        const Real share(rows.share);
+        const auto value = [&](int64_t at) {
+          const F upper_share = V::load(upper + at) * V::set(1 - share);
+          return V::mul_add(V::load(lower + at), V::set(share), upper_share);
+        };
+        label_row(value, job_.labels + unit * job_.out_w + first);
       }
     }
   }
 
  private:
+  // Labels as large as the logits, which then need not be interpolated. Row by row, because memory
+  // is what such a run waits for.
+  void run_unresized(int64_t begin, int64_t end) {
+    const auto value = [this](int64_t at) { return V::load(rows_[0] + at); };
+    for (int64_t unit = begin; unit < end; ++unit) {
+      const int64_t image = unit / job_.h, row = unit % job_.h;
+      for (int64_t first = 0; first < job_.w; first += kStrip) {
+        count_ = static_cast<int>(std::min<int64_t>(kStrip, job_.w - first));
+        for (int64_t k = 0; k < job_.classes; ++k) {
+          const int64_t start = ((image * job_.classes + k) * job_.h + row) * job_.w + first;
+          elements_.load(job_.logits, start, count_, rows_[0] + k * kStrip);
+        }
+        label_row(value, job_.labels + unit * job_.w + first);
+      }
+    }
+  }
+
   // Finds the source elements of the strip's columns, counted from the first that it reads for the
   // load, and for each vector from its own first.
   void place(int64_t first) {
@@ -107,20 +129,22 @@ class ResizeArgMax {
     return V::load(lanes);
   }
 
-  void label_row(Real share, uint8_t* labels) const {
+  // `value` gives a vector of logits by its place among the widened ones, [classes, kStrip].
+  template <class Value>
+  void label_row(const Value& value, uint8_t* labels) const {
     constexpr int kStep = kVectors * V::kLanes;
     for (int first = 0; first < count_; first += kStep) {
       F best[kVectors], label[kVectors];
 #pragma GCC unroll 4
       for (int i = 0; i < kVectors; ++i) {
-        best[i] = value(0, first + i * V::kLanes, share);
+        best[i] = value(first + i * V::kLanes);
         label[i] = V::set(0);
       }
       for (int64_t k = 1; k < job_.classes; ++k) {
         const F mark = V::set(static_cast<Real>(k));
 #pragma GCC unroll 4
         for (int i = 0; i < kVectors; ++i) {
-          const F next = value(k, first + i * V::kLanes, share);
+          const F next = value(k * kStrip + first + i * V::kLanes);
           label[i] = V::if_less(best[i], next, mark, label[i]);  // the first class keeps a tie
           best[i] = V::max(next, best[i]);  // which passes a NaN over
         }
@@ -133,12 +157,6 @@ class ResizeArgMax {
     }
   }
 
-  F value(int64_t k, int column, Real share) const {
-    const F upper = V::load(upper_ + k * kStrip + column);
-    const F lower = V::load(lower_ + k * kStrip + column);
-    return V::mul_add(lower, V::set(share), upper * V::set(1 - share));
-  }
-
   const ResizeArgMaxJob& job_;
   const Elements<Real>& elements_;
   Real* source_;  // what the strip reads of one row
@@ -149,8 +167,6 @@ class ResizeArgMax {
   int64_t held_[2];
   int64_t starts_[kStrip / V::kLanes];
   int64_t begin_ = 0, end_ = 0;
-  const Real* upper_ = nullptr;
-  const Real* lower_ = nullptr;
   int count_ = 0;
   bool near_ = false;  // every vector reads fewer neighbours than V::pick takes
 };

@@ -207,12 +207,6 @@ class Backward {
 
   int64_t tap_count() const { return kTaps > 0 ? kTaps : grid_.taps; }
 
-  // The lanes of a vector that are windows of the row.
-  unsigned windows(int64_t column) const {
-    const int64_t count = std::min<int64_t>(grid_.out_w - column, V::kLanes);
-    return count < V::kLanes ? (1u << count) - 1 : (1u << (V::kLanes - 1) << 1) - 1;
-  }
-
   void differentiate_vector(const Taps& at) {
     const int64_t count = tap_count();
     F* const values = vectors_.values;
@@ -223,7 +217,7 @@ class Backward {
     const F average = V::set(1) / (at.rows_inside * V::load(columns_inside_ + at.column));
     unsigned odd;
     const F slope = differentiate_windows<V, kTaps>(vectors_, count, alpha, average, odd);
-    const unsigned wanted = windows(at.column);
+    const unsigned wanted = lanes_of<V>(grid_.out_w - at.column);
     odd &= wanted;
     const F grad = V::keep(wanted & ~odd, V::load(grad_ + at.column));
 #pragma GCC unroll 9
@@ -267,19 +261,15 @@ class Backward {
     for (int lane = 0; lane < V::kLanes; ++lane) {
       if ((lanes >> lane & 1) == 0) continue;
       const int64_t column = at.column + lane;
-      const auto add_one = [&](int64_t k, double slope) {
-        at.gradients[k][column] += static_cast<Real>(slope);
-      };
       lone_.read(at.values, column, at.row, column);
-      dalpha_[column] = static_cast<Real>(
-          lone_.differentiate(double(alpha_[column]), double(grad_[column]), add_one));
+      dalpha_[column] = lone_.differentiate(alpha_[column], grad_[column], at.gradients, column);
     }
   }
 
   // Adds the windows' part in the gradients of the branch's parameters, from that of alpha.
   void differentiate_branch(const Taps& at, F h) {
     const int64_t count = tap_count();
-    const unsigned wanted = windows(at.column);
+    const unsigned wanted = lanes_of<V>(grid_.out_w - at.column);
     const F scale = V::set(Real(job_.alpha_gradient_scale));
     const auto slopes = branch_.differentiate(h, V::load(dalpha_ + at.column) * scale);
 #pragma GCC unroll 9

@@ -185,7 +185,7 @@ class ChannelsLastForward {
       for (int lane = 0; lane < V::kLanes && channel + lane < grid_.pool.c; ++lane) {
         if ((odd >> lane & 1) == 0) continue;
         lone_.read(taps, channel + lane, row, column);
-        y[channel + lane] = static_cast<Real>(lone_.pool(double(alpha_[lane])));
+        y[channel + lane] = lone_.pool(alpha_[lane]);
       }
     }
   }
@@ -294,8 +294,7 @@ class ChannelsLastBackward {
     const F held = V::min(V::set(Range<Real>::kLargest), alpha);
     unsigned odd;
     const F slope = differentiate_windows<V, kTaps>(vectors_, count, held, average, odd);
-    const int64_t room = std::min<int64_t>(grid_.pool.c - channel, V::kLanes);
-    const unsigned wanted = (1u << (room - 1) << 1) - 1;
+    const unsigned wanted = lanes_of<V>(grid_.pool.c - channel);
     odd &= wanted;
     const Real* const grads = grad_ + at.column * grid_.pool.c + channel;
     const F grad = V::keep(wanted & ~odd, V::load(grads));
@@ -326,12 +325,9 @@ class ChannelsLastBackward {
   void differentiate_alone(const Window& at, int64_t channel, const Real* grads, unsigned lanes) {
     for (int lane = 0; lane < V::kLanes; ++lane) {
       if ((lanes >> lane & 1) == 0) continue;
-      const auto add_one = [&](int64_t k, double slope) {
-        at.gradients[k][channel + lane] += static_cast<Real>(slope);
-      };
-      lone_.read(at.values, channel + lane, at.row, at.column);
-      dalpha_[lane] = static_cast<Real>(
-          lone_.differentiate(double(alpha_[lane]), double(grads[lane]), add_one));
+      const int64_t c = channel + lane;
+      lone_.read(at.values, c, at.row, at.column);
+      dalpha_[lane] = lone_.differentiate(alpha_[lane], grads[lane], at.gradients, c);
     }
   }
 

@@ -155,7 +155,7 @@ class Forward {
     for (int lane = 0; lane < V::kLanes && column + lane < grid_.out_w; ++lane) {
       if ((lanes >> lane & 1) == 0) continue;
       lone_.read(taps, column + lane, row, column + lane);
-      y_[column + lane] = static_cast<Real>(lone_.pool(double(alpha_[column + lane])));
+      y_[column + lane] = lone_.pool(alpha_[column + lane]);
     }
   }
 

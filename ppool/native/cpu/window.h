@@ -83,6 +83,12 @@ PPOOL_HOST_DEVICE typename V::F pool_windows(typename V::F* values, int64_t any_
   return V::if_less(zero, largest, y, zero);
 }
 
+// The lanes, a bit each, of a vector of which only `count` elements exist.
+template <class V>
+unsigned lanes_of(int64_t count) {
+  return (1u << (std::min<int64_t>(count, V::kLanes) - 1) << 1) - 1;
+}
+
 // Memory for one vector of each tap of its windows.
 template <class V>
 struct TapVectors {
@@ -204,19 +210,21 @@ class LoneWindow {
            grid_.has_column(grid_.image_column(column, tap % grid_.pool.kernel[1]));
   }
 
-  double pool(double alpha) const {
+  Real pool(Real exponent) const {
+    const double alpha = static_cast<double>(exponent);
     double sum_w = 0, sum_wr = 0;
     for (int64_t k = 0; k < grid_.taps; ++k) {
       const Tap<double> tap = tap_of<TwoRoundings>(values_[k], largest_, alpha);
       sum_w += tap.weight;
       sum_wr += tap.weight * tap.ratio;
     }
-    return pooled(largest_, alpha, sum_w, sum_wr);
+    return static_cast<Real>(pooled(largest_, alpha, sum_w, sum_wr));
   }
 
-  // Adds dy/dx of each tap inside the image, times `grad`, by add(tap, slope); returns dy/dalpha.
-  template <class Add>
-  double differentiate(double alpha, double grad, const Add& add) const {
+  // Adds dy/dx of each tap inside the image, times `grad`, to element `lane` of its `gradients`;
+  // returns dy/dalpha, times `grad`.
+  Real differentiate(Real exponent, Real grad, Real* const* gradients, int64_t lane) const {
+    const double alpha = static_cast<double>(exponent);
     double sum_w = 0, sum_wr = 0, inside = 0, infinite = 0, terms = 0;
     for (int64_t k = 0; k < grid_.taps; ++k) {
       const Tap<double> tap = tap_of<TwoRoundings>(values_[k], largest_, alpha);
@@ -229,10 +237,11 @@ class LoneWindow {
     for (int64_t k = 0; k < grid_.taps; ++k) {
       if (values_[k] == double(kOutside)) continue;
       const Tap<double> tap = tap_of<TwoRoundings>(values_[k], largest_, alpha);
-      add(k, grad * gradient.dx(values_[k], tap, inside, infinite));
+      const double slope = gradient.dx(values_[k], tap, inside, infinite);
+      gradients[k][lane] += static_cast<Real>(grad * slope);
       terms += gradient.dalpha_term(values_[k], tap);
     }
-    return grad * gradient.dalpha(terms);
+    return static_cast<Real>(grad * gradient.dalpha(terms));
   }
 
  private:

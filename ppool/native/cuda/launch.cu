@@ -2,8 +2,6 @@
 // same kernels on the host (grid.h).
 #include "launch.h"
 
-#include <type_traits>
-
 #include "backward.h"
 #include "forward.h"
 #include "resize_argmax.h"
@@ -15,28 +13,13 @@ using Square2 = Square<2, 2, 0>;
 using Square3By2 = Square<3, 2, 1>;
 using Square3By1 = Square<3, 1, 1>;
 
-template <class Storage, class Window>
-bool whole_runs(const void* address, int64_t width) {
-  const int64_t bytes = Patch<Storage, Window>::kOut * sizeof(Storage);
-  return rows_aligned(static_cast<const Storage*>(address), width, bytes);
-}
-
-// Alpha policies for a window that is known, or that is any (void).
-template <class Storage, class Window>
-GivenAlpha<Storage> alpha_for(const Problem& problem, const ForwardJob& job) {
-  bool whole = false;
-  if constexpr (!std::is_void_v<Window>) {
-    whole = whole_runs<Storage, Window>(job.alpha, problem.out_w);
-  }
+template <class Storage>
+GivenAlpha<Storage> alpha_for(const ForwardJob& job, bool whole) {
   return {static_cast<const Storage*>(job.alpha), whole};
 }
 
-template <class Storage, class Window>
-BranchAlpha<Storage> alpha_for(const Problem& problem, const UnitJob& job) {
-  bool whole = false;
-  if constexpr (!std::is_void_v<Window>) {
-    whole = whole_runs<Storage, Window>(job.alpha, problem.out_w);
-  }
+template <class Storage>
+BranchAlpha<Storage> alpha_for(const UnitJob& job, bool whole) {
   return {job.branch,
           static_cast<const Storage*>(job.w_region),
           static_cast<const Storage*>(job.prelu_slope),
@@ -47,29 +30,24 @@ BranchAlpha<Storage> alpha_for(const Problem& problem, const UnitJob& job) {
 }
 
 template <class Storage, class Window, class Job>
-int forward_square(const Problem& problem, const Job& job, void* stream) {
-  const auto alpha = alpha_for<Storage, Window>(problem, job);
-  using Alpha = std::remove_const_t<decltype(alpha)>;
-  return launch(ForwardSquare<Storage, Window, Alpha>(problem, job.x, job.y, alpha), stream);
+int start_square(const Problem& problem, const Job& job, void* stream) {
+  const int64_t bytes = Patch<Storage, Window>::kOut * sizeof(Storage);
+  const auto* exponents = static_cast<const Storage*>(job.alpha);
+  auto alpha = alpha_for<Storage>(job, rows_aligned(exponents, problem.out_w, bytes));
+  using Body = ForwardSquare<Storage, Window, decltype(alpha)>;
+  return launch(Body(problem, job.x, job.y, alpha), stream);
 }
 
 // ForwardJob and UnitJob.
 template <class Storage, class Job>
-int forward(const Job& job, void* stream) {
+int start(const Job& job, void* stream) {
   const Problem problem(job.pool);
-  if (Square2::is(job.pool)) return forward_square<Storage, Square2>(problem, job, stream);
-  if (Square3By2::is(job.pool)) return forward_square<Storage, Square3By2>(problem, job, stream);
-  if (Square3By1::is(job.pool)) return forward_square<Storage, Square3By1>(problem, job, stream);
-  const auto alpha = alpha_for<Storage, void>(problem, job);
-  using Alpha = std::remove_const_t<decltype(alpha)>;
-  return launch(ForwardAny<Storage, Alpha>(problem, job.x, job.y, alpha), stream);
+  if (Square2::is(job.pool)) return start_square<Storage, Square2>(problem, job, stream);
+  if (Square3By2::is(job.pool)) return start_square<Storage, Square3By2>(problem, job, stream);
+  if (Square3By1::is(job.pool)) return start_square<Storage, Square3By1>(problem, job, stream);
+  auto alpha = alpha_for<Storage>(job, false);
+  return launch(ForwardAny<Storage, decltype(alpha)>(problem, job.x, job.y, alpha), stream);
 }
-
-template <class Storage>
-int start(const ForwardJob& job, void* stream) { return forward<Storage>(job, stream); }
-
-template <class Storage>
-int start(const UnitJob& job, void* stream) { return forward<Storage>(job, stream); }
 
 template <class Storage>
 int start(const BackwardJob& job, void* stream) {

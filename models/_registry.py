@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from torch import nn
@@ -13,23 +13,22 @@ from models.deeplabv3_xception import DeepLabv3Xception
 from models.fcn8s_inceptionv2 import FCN8sInceptionv2
 from models.resnet50 import ResNet50
 from models.small import ResNetSmall, VGGSmall
-from models.unet_small import unet_small
+from models.unet_small import UNetSmall
 from models.vgg16 import VGG16
 from models.weights import load_weights
-from ppool import PPool2d
 
 __all__ = ["create_model", "list_models", "original_pooling"]
 
-_PRETRAINED: dict[str, type[PretrainedNetwork]] = {
+_MODELS: dict[str, type[PretrainedNetwork | UNetSmall]] = {
     "deeplab_largefov": DeepLabLargeFOV,
     "deeplabv3_xception": DeepLabv3Xception,
     "fcn8s_inceptionv2": FCN8sInceptionv2,
     "resnet50": ResNet50,
     "resnet_small": ResNetSmall,
+    "unet_small": UNetSmall,
     "vgg16": VGG16,
     "vgg_small": VGGSmall,
 }
-_MODELS: dict[str, Callable[..., nn.Module]] = {**_PRETRAINED, "unet_small": unet_small}
 
 
 def list_models() -> list[str]:
@@ -48,10 +47,7 @@ def original_pooling(name: str) -> dict[str, str]:
         ValueError: if the name is unknown.
     """
     _check(name)
-    if name in _PRETRAINED:
-        return dict(_PRETRAINED[name].original_pooling)
-    layers = _MODELS[name](pooling="ppool", num_classes=1).named_modules()
-    return {path: "max" for path, layer in layers if isinstance(layer, PPool2d)}
+    return dict(_MODELS[name].original_pooling)
 
 
 def create_model(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -11,7 +12,7 @@ from models._layers import upsample
 from models._pooling import Poolings
 from ppool._shape import Window
 
-__all__ = ["UNetSmall", "unet_small"]
+__all__ = ["UNetSmall"]
 
 # Trained from scratch there is no max-pooled network to preserve, so alpha starts where it can
 # still move: dy/dalpha falls as 1 / alpha ** 2. Batch norm keeps the branch's input near 1, so it
@@ -41,16 +42,12 @@ class UNetSmall(nn.Module):
         [N, 3, H, W] to [N, num_classes, H, W], for H and W multiples of 16.
     """
 
-    def __init__(
-        self,
-        *,
-        pooling: str | Mapping[str, str],
-        num_classes: int,
-        widths: tuple[int, int, int, int, int] = (16, 32, 48, 64, 96),
-    ) -> None:
+    original_pooling: ClassVar = dict.fromkeys(("pool1", "pool2", "pool3", "pool4"), "max")
+
+    def __init__(self, *, pooling: str | Mapping[str, str], num_classes: int) -> None:
         super().__init__()
-        pools = Poolings(pooling, {}, FROM_SCRATCH)
-        w1, w2, w3, w4, w5 = widths
+        pools = Poolings(pooling, self.original_pooling, FROM_SCRATCH)
+        w1, w2, w3, w4, w5 = 16, 32, 48, 64, 96
         self.stem = _conv(3, w1)
         self.pool1 = pools("pool1", w1, HALVE)
         self.encoder1 = _conv(w1, w2)
@@ -92,8 +89,3 @@ def _start_alike(head: nn.Conv2d, group: int) -> None:
     for parameter in head.parameters():
         first = parameter.detach()[::group]
         parameter.data.copy_(first.repeat_interleave(group, dim=0))
-
-
-def unet_small(*, pooling: str | Mapping[str, str], num_classes: int) -> UNetSmall:
-    """Build :class:`UNetSmall`; see :func:`models.create_model`."""
-    return UNetSmall(pooling=pooling, num_classes=num_classes)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Generic, Literal, TypeVar
 
@@ -109,6 +109,7 @@ class Batcher(Generic[K, T]):
         self.lanes = lanes
         self._buckets: dict[K, _Bucket[K, T]] = {}
         self._running: dict[Batch[K, T], float] = {}
+        self._ahead: dict[Batch[K, T], float] = {}
         self._order = count()
         self._waiting = 0
         self._bytes = 0
@@ -135,6 +136,7 @@ class Batcher(Generic[K, T]):
             return 0.0
         now = self._clock()
         ahead = sum(max(end - now, 0.0) for end in self._running.values())
+        ahead += sum(self._ahead.values())
         ahead += sum(
             self._seconds(key, len(bucket.tickets)) for key, bucket in self._buckets.items()
         )
@@ -171,11 +173,14 @@ class Batcher(Generic[K, T]):
             bucket.tickets.remove(ticket)
             self._left(ticket)
 
-    def take(self) -> Batch[K, T] | None:
+    def take(self, *, ahead: bool = False) -> Batch[K, T] | None:
         """The next batch, or ``None`` when nothing is to be run now.
 
         With only expired tickets left, ``tickets`` is empty. Everything taken is to be given to
         :meth:`done` when it has run.
+
+        Args:
+            ahead: It is to run when its lane has finished another; :meth:`begin` says when.
         """
         expired = self._drop_expired()
         now = self._clock()
@@ -194,20 +199,29 @@ class Batcher(Generic[K, T]):
         for ticket in tickets:
             self._left(ticket)
         batch = Batch(tickets, expired)
-        self._running[batch] = now + self._costs.seconds(key, size)
+        self._ahead[batch] = self._costs.seconds(key, size)
+        if not ahead:
+            self.begin(batch)
         return batch
+
+    def begin(self, batch: Batch[K, T]) -> None:
+        """Note that ``batch``, taken ahead, runs from now on."""
+        self._running[batch] = self._clock() + self._ahead.pop(batch)
+
+    def ends(self, batch: Batch[K, T]) -> float | None:
+        """When, by the clock, ``batch`` should be done; ``None`` if it does not run yet."""
+        return self._running.get(batch)
 
     def done(self, batch: Batch[K, T], seconds: float | None) -> None:
         """Note that ``batch`` has run in ``seconds``; ``None``: it failed, learn nothing."""
-        del self._running[batch]
+        if self._running.pop(batch, None) is None:
+            del self._ahead[batch]
         if seconds is not None and batch.tickets:
             self._costs.observe(batch.tickets[0].key, len(batch.tickets), seconds)
 
-    def retry(self, ticket: Ticket[K, T]) -> Ticket[K, T]:
-        """Let a ticket whose batch was lost wait again, alone: it may be what killed the batch."""
-        again = Ticket(
-            ticket.key, ticket.item, ticket.size, ticket.queued, ticket.deadline, True, ticket.order
-        )
+    def retry(self, ticket: Ticket[K, T], *, lone: bool) -> Ticket[K, T]:
+        """Let a ticket whose batch was lost wait again; ``lone`` if it may be what killed it."""
+        again = replace(ticket, lone=lone)
         self._insert(again)
         return again
 

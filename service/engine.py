@@ -1,86 +1,36 @@
-"""From a request to its masks: admission, the queue, and the workers that empty it."""
+"""What the routes speak to: admission, the models, and the phases of the service."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
-import time
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal
 
-from service.answers import Encoded, Stage
-from service.batching import Batch, Batcher, Limits, QueueRefusal, Ticket
-from service.costs import Costs
-from service.errors import (
-    DeadlinePassed,
-    InternalError,
-    NotReady,
-    Overloaded,
-    ServiceError,
-    UnknownModel,
-)
+from service.answers import Encoded
+from service.batching import QueueRefusal
+from service.dispatch import Dispatcher, Item, Journey, Key
+from service.errors import NotReady, Overloaded, UnknownModel
 from service.fleet import Fleet, Served
 from service.images import ImageLimits, probe
 from service.metrics import BucketState, Build, Metrics, WorkerState
-from service.protocol import Run, Task
+from service.protocol import Task
 from service.settings import Settings
 from service.shapes import padded_shape, tiled_shape
-from service.workers import Launch, Worker, WorkerLost, launch_process
+from service.workers import Launch, launch_process
 
-__all__ = ["Engine", "Journey"]
+__all__ = ["Engine"]
 
 Phase = Literal["starting", "ready", "draining"]
 
-R = TypeVar("R")
-
 _MAX_RETRY_SECONDS = 30
-# A photo that was in this many crashes may well be their cause.
-_MAX_ATTEMPTS = 3
 # Reading the header of a larger file goes to a thread: a hostile one can take a while.
 _PROBE_INLINE_BYTES = 128 * 1024
 
 _VERSION = version("ppool")
-
-_logger = logging.getLogger("ppool.service")
-
-
-@dataclass
-class Journey:
-    """How far one image has come."""
-
-    stage: Stage = "receive"
-
-
-class _Key(NamedTuple):
-    """What the images of one batch have in common."""
-
-    handle: int
-    model: str
-    height: int
-    width: int
-    alpha: bool
-    tile: bool = False
-
-
-@dataclass(eq=False)
-class _Item:
-    """One image: what to do, for whom, and how often that was tried."""
-
-    task: Task
-    served: Served
-    content: int
-    journey: Journey
-    result: asyncio.Future[Encoded]
-    attempts: int = 0
-    ticket: Ticket[_Key, _Item] | None = field(default=None, repr=False)
-
-
-_Batch = Batch[_Key, _Item]
 
 
 class Engine:
@@ -98,13 +48,11 @@ class Engine:
         self.limits = ImageLimits(
             settings.max_pixels, settings.max_side_pixels, settings.max_frames
         )
-        self._costs: Costs[_Key] = Costs(_cost_size)
         self.fleet = Fleet(settings, launch, self._workers_changed, self._learned, metrics)
-        self._batcher = self._new_batcher()
+        self._dispatcher = Dispatcher(self.fleet, settings, self.limits, metrics)
         self._in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()
-        self._release: asyncio.TimerHandle | None = None
         self._polling: asyncio.Task[None] | None = None
         metrics.watch(self)
 
@@ -120,7 +68,7 @@ class Engine:
             ValueError: if a model cannot be served; the message says why.
         """
         await self.fleet.start()
-        self._batcher = self._new_batcher()
+        self._dispatcher.renew()
         if self.settings.reload_seconds:
             self._polling = asyncio.create_task(self._poll())
         if self.phase == "starting":
@@ -197,7 +145,7 @@ class Engine:
         """
         if self._in_flight >= self.settings.max_requests:
             raise self._overloaded("requests", self.queue_seconds())
-        self._admit(partial(self._batcher.check, deadline))
+        self._admit(partial(self._dispatcher.check, deadline))
         self._in_flight += 1
         self._idle.clear()
         self.metrics.in_flight.inc()
@@ -231,7 +179,7 @@ class Engine:
         tile = task.answer.tile
         inner = (height, width) if tile else policy.reduced(height, width)
         padded = tiled_shape if tile else padded_shape
-        key = _Key(
+        key = Key(
             served.handle,
             served.model.name,
             *padded(*inner, policy),
@@ -239,16 +187,15 @@ class Engine:
             tile=tile,
         )
         result: asyncio.Future[Encoded] = asyncio.get_running_loop().create_future()
-        item = _Item(task, served, inner[0] * inner[1], journey, result)
-        push = partial(self._batcher.push, key, item, size=3 * width * height, deadline=deadline)
-        item.ticket = self._admit(push)
+        item = Item(task, served, inner[0] * inner[1], journey, result)
+        self._admit(partial(self._dispatcher.push, key, item, 3 * width * height, deadline))
         journey.stage = "queue"
         self.fleet.acquire(served)
         try:
-            self._dispatch()
+            self._dispatcher.dispatch()
             return await result
         finally:
-            self._batcher.cancel(item.ticket)
+            self._dispatcher.cancel(item)
             self.fleet.release(served)
 
     def ready(self) -> bool:
@@ -257,12 +204,11 @@ class Engine:
 
     def queue_seconds(self) -> float:
         """How long an image that came now would wait, as estimated."""
-        return self._batcher.wait_seconds()
+        return self._dispatcher.queue_seconds()
 
     def buckets(self) -> Iterable[BucketState]:
         """What waits, for the metrics."""
-        for key, depth, age in self._batcher.waiting():
-            yield BucketState(key.model, f"{key.width}x{key.height}", depth, age)
+        return self._dispatcher.buckets()
 
     def workers(self) -> Iterable[WorkerState]:
         """Who works, for the metrics."""
@@ -276,95 +222,15 @@ class Engine:
         for name, served in self.fleet.models.items():
             yield Build(_VERSION, name, served.model.kernels, served.model.provider)
 
-    def _dispatch(self) -> None:
-        """Give every free worker a batch."""
-        while (worker := self.fleet.free()) and (batch := self._batcher.take()):
-            for ticket in batch.expired:
-                _fail(ticket.item, DeadlinePassed("queue"))
-            if batch.tickets:
-                self._give(worker, batch)
-        if self._release is not None:
-            self._release.cancel()
-            self._release = None
-        # Where no worker is free, the next one to become so looks again.
-        if self.fleet.free() and (moment := self._batcher.release_at()) is not None:
-            self._release = asyncio.get_running_loop().call_later(
-                moment - time.monotonic(), self._dispatch
-            )
-
-    def _give(self, worker: Worker, batch: _Batch) -> None:
-        now = time.monotonic()
-        for ticket in batch.tickets:
-            ticket.item.journey.stage = "infer"
-        tasks = tuple(ticket.item.task for ticket in batch.tickets)
-        worker.busy += 1
-        reply = worker.send(Run(batch.tickets[0].key.handle, tasks, self.limits))
-        reply.add_done_callback(partial(self._answered, worker, batch, now))
-
-    def _answered(
-        self, worker: Worker, batch: _Batch, start: float, reply: asyncio.Future[Any]
-    ) -> None:
-        worker.busy -= 1
-        error = reply.exception()
-        if error is None:
-            self._batcher.done(batch, time.monotonic() - start)
-            self._deliver(batch, start, reply.result())
-        else:
-            self._batcher.done(batch, None)
-            if not isinstance(error, WorkerLost):
-                _logger.error("inference failed: %s", error)
-            for ticket in batch.tickets:
-                if isinstance(error, WorkerLost) and not ticket.item.result.done():
-                    self._retry(ticket)
-                else:
-                    _fail(ticket.item, InternalError())
-        self._dispatch()
-
-    def _retry(self, ticket: Ticket[_Key, _Item]) -> None:
-        item = ticket.item
-        item.attempts += 1
-        if item.attempts == _MAX_ATTEMPTS:
-            _logger.error("%d workers died of the same photo", item.attempts)
-            _fail(item, InternalError())
-        elif item.served.handle not in self.fleet.handles():
-            # Its model was swapped meanwhile, so a new worker would not know it.
-            _fail(item, NotReady("The model was replaced meanwhile. Send the image again."))
-        else:
-            item.journey.stage = "queue"
-            item.ticket = self._batcher.retry(ticket)
-
-    def _deliver(self, batch: _Batch, start: float, results: list[Encoded | ServiceError]) -> None:
-        key = batch.tickets[0].key
-        images = len(batch.tickets)
-        content = sum(ticket.item.content for ticket in batch.tickets)
-        self.metrics.batch_size.labels(key.model).observe(images)
-        self.metrics.batch_fill.labels(key.model).observe(images / self.fleet.plan.batch)
-        self.metrics.pad_waste.labels(key.model).observe(
-            1 - content / (images * key.height * key.width)
-        )
-        for ticket, result in zip(batch.tickets, results, strict=True):
-            if isinstance(result, ServiceError):
-                _fail(ticket.item, result)
-            elif not ticket.item.result.done():
-                result.seconds["queue"] = start - ticket.queued
-                ticket.item.result.set_result(result)
-
-    def _new_batcher(self) -> Batcher[_Key, _Item]:
-        settings = self.settings
-        limits = Limits(settings.queue_images, settings.queue_bytes, self.fleet.plan.batch)
-        return Batcher(limits, self._costs, time.monotonic, max(self.fleet.lanes, 1))
-
     def _workers_changed(self) -> None:
-        self._batcher.lanes = max(self.fleet.lanes, 1)
-        self._dispatch()
+        self._dispatcher.workers_changed()
 
     def _learned(self, served: Served, shape: tuple[int, int], images: int, seconds: float) -> None:
-        key = _Key(served.handle, served.model.name, *shape, alpha=False)
-        self._costs.observe(key, images, seconds)
+        self._dispatcher.learn(served, shape, images, seconds)
 
-    def _admit(self, ask: Callable[[], R]) -> R:
+    def _admit(self, ask: Callable[[], None]) -> None:
         try:
-            return ask()
+            ask()
         except QueueRefusal as refusal:
             raise self._overloaded(refusal.reason, refusal.retry_seconds) from None
 
@@ -376,12 +242,3 @@ class Engine:
         while True:
             await asyncio.sleep(self.settings.reload_seconds)
             await self.fleet.reload()
-
-
-def _cost_size(key: _Key) -> tuple[Hashable, float]:
-    return (key.handle, key.alpha, key.tile), float(key.height * key.width)
-
-
-def _fail(item: _Item, error: ServiceError) -> None:
-    if not item.result.done():
-        item.result.set_exception(error)

@@ -27,7 +27,8 @@ from PIL import Image
 from pydantic import BaseModel, Field, ValidationError
 
 from service.answers import TENSORS, Alpha, Answer, Encoded
-from service.engine import Engine, Journey
+from service.dispatch import Journey
+from service.engine import Engine
 from service.errors import BadRequest, DeadlinePassed, TooLarge
 from service.fleet import Served
 from service.segment import observe, segment_all, while_connected

@@ -13,7 +13,8 @@ from pydantic import BaseModel, Field, ValidationError
 
 from service import openapi
 from service.answers import ZIP, Answer, Encoded, Stage, assemble, offers
-from service.engine import Engine, Journey
+from service.dispatch import Journey
+from service.engine import Engine
 from service.errors import BadRequest, ClientGone, DeadlinePassed, NotAcceptable, ServiceError
 from service.fleet import Served
 from service.negotiation import choose

@@ -11,6 +11,7 @@ import anyio.from_thread
 import anyio.lowlevel
 import pytest
 
+from service import dispatch
 from service.app import create_app
 from service.inference import Segmenter, load_segmenter
 from service.settings import Settings
@@ -37,8 +38,9 @@ def gate(segmenter: Segmenter) -> Iterator[Gate]:
 
 
 @pytest.fixture
-def gated(segmenter: Segmenter, gate: Gate) -> Segmenter:
-    """The model behind the gate."""
+def gated(segmenter: Segmenter, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> Segmenter:
+    """The model behind the gate, where nothing is soon done and so nothing is sent ahead."""
+    monkeypatch.setattr(dispatch, "_NEARLY_SECONDS", 0.0)
     return dataclasses.replace(segmenter, session=gate)
 
 

@@ -152,7 +152,12 @@ def test_cancelling_what_was_taken_changes_nothing(clock: Clock) -> None:
     assert items(queue.take()) == ["2"]
 
 
-def test_a_retried_image_runs_alone_and_in_its_turn(clock: Clock) -> None:
+@pytest.mark.parametrize(
+    ("lone", "batches"), [(True, [["1"], ["2"], ["3", "4"]]), (False, [["1", "2", "3", "4"]])]
+)
+def test_a_retried_image_runs_in_its_turn_and_alone_if_it_is_suspect(
+    clock: Clock, lone: bool, batches: list[list[str]]
+) -> None:
     queue = batcher(clock)
     for item in "12":
         push(queue, "a", item)
@@ -161,8 +166,8 @@ def test_a_retried_image_runs_alone_and_in_its_turn(clock: Clock) -> None:
     push(queue, "a", "3")
     push(queue, "a", "4")
     for ticket in lost.tickets:
-        queue.retry(ticket)
-    assert [items(queue.take()) for _ in range(3)] == [["1"], ["2"], ["3", "4"]]
+        queue.retry(ticket, lone=lone)
+    assert [items(queue.take()) for _ in batches] == batches
 
 
 @pytest.mark.parametrize(("lanes", "wait"), [(1, 3.5), (2, 1.75)])
@@ -180,6 +185,27 @@ def test_the_wait_is_what_runs_and_waits_over_the_lanes(
     assert queue.wait_seconds() == wait
     queue.done(running, None)
     assert queue.wait_seconds() == 3 / lanes
+
+
+def test_a_batch_taken_ahead_costs_its_whole_time_until_it_begins(
+    clock: Clock, costs: Costs[str]
+) -> None:
+    costs.observe("a", 1, 1.0)
+    queue = batcher(clock, costs, most=1)
+    for item in "12":
+        push(queue, "a", item)
+    running, ahead = queue.take(), queue.take(ahead=True)
+    assert running is not None
+    assert ahead is not None
+    assert (queue.ends(running), queue.ends(ahead)) == (1.0, None)
+    clock.now = 0.75
+    assert queue.wait_seconds() == 1.25
+    queue.done(running, None)
+    queue.begin(ahead)
+    clock.now = 1.0
+    assert (queue.ends(ahead), queue.wait_seconds()) == (1.75, 0.75)
+    queue.done(ahead, None)
+    assert queue.wait_seconds() == 0
 
 
 def test_with_a_free_lane_and_nothing_waiting_there_is_no_wait(

@@ -1,0 +1,125 @@
+"""Who gets the next batch, with workers that answer when the test says so."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from service.answers import PNG, Answer, Encoded
+from service.dispatch import Dispatcher, Item, Journey, Key
+from service.errors import InternalError
+from service.fleet import Fleet, Served
+from service.images import ImageLimits
+from service.metrics import Metrics
+from service.protocol import Run, Task
+from service.settings import Settings
+from service.tuning import Plan
+from service.workers import WorkerLost, launch_process
+
+
+@dataclass(eq=False)
+class Desk:
+    """A dispatcher whose workers note what they are sent."""
+
+    seconds: float = 0.01
+    workers: int = 1
+    batch: int = 1
+    sent: list[tuple[str, asyncio.Future[Any]]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        settings = Settings(workers=self.workers, max_batch_size=self.batch, devices=["cpu"])
+        self.fleet = Fleet(settings, launch_process, lambda: None, lambda *_: None, Metrics())
+        assert self.fleet.plan == Plan(self.workers, 1, self.batch)
+        for worker in self.fleet.workers:
+            worker.up = True
+            worker.send = self._send  # type: ignore[method-assign]
+        self.fleet.handles = lambda: [0]  # type: ignore[method-assign]
+        self.dispatcher = Dispatcher(self.fleet, settings, ImageLimits(1, 1, 1), Metrics())
+        model: Any = SimpleNamespace(name="a")
+        self.served = Served(model, handle=0)
+        self.dispatcher.learn(self.served, (8, 8), 1, self.seconds)
+
+    def _send(self, message: object) -> asyncio.Future[Any]:
+        assert isinstance(message, Run)
+        reply = asyncio.get_running_loop().create_future()
+        self.sent.append(("".join(task.name for task in message.tasks), reply))
+        return reply
+
+    def push(self, name: str) -> Item:
+        """Queue a photo and dispatch."""
+        task = Task(name, b"", Answer(PNG, "none", False, False))
+        result: asyncio.Future[Encoded] = asyncio.get_running_loop().create_future()
+        item = Item(task, self.served, 64, Journey(), result)
+        self.dispatcher.push(
+            Key(0, "a", 8, 8, alpha=False), item, 1, asyncio.get_running_loop().time() + 60
+        )
+        self.dispatcher.dispatch()
+        return item
+
+    def names(self) -> list[str]:
+        """What was sent so far."""
+        return [name for name, _ in self.sent]
+
+    async def answer(self, index: int) -> None:
+        """Let a worker answer."""
+        name, reply = self.sent[index]
+        reply.set_result([Encoded(letter, {}) for letter in name])
+        await asyncio.sleep(0)
+
+
+def test_a_worker_soon_done_is_given_one_batch_ahead() -> None:
+    async def story() -> None:
+        desk = Desk()
+        items = [desk.push(name) for name in "123"]
+        assert desk.names() == ["1", "2"]
+        assert [item.journey.stage for item in items[:2]] == ["infer", "queue"]
+        await desk.answer(0)
+        assert items[0].result.done()
+        assert items[1].journey.stage == "infer"
+        assert desk.names() == ["1", "2", "3"]
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("desk", [{"seconds": 1.0}, {"batch": 2}])
+def test_nothing_goes_ahead_of_long_work_or_where_batches_pay(desk: dict[str, Any]) -> None:
+    async def story() -> None:
+        slow = Desk(**desk)
+        for name in "123":
+            slow.push(name)
+        assert slow.names() == ["1"]
+
+    asyncio.run(story())
+
+
+def test_a_free_worker_is_preferred_to_one_soon_done() -> None:
+    async def story() -> None:
+        desk = Desk(workers=2)
+        for name in "12":
+            desk.push(name)
+        assert [worker.busy for worker in desk.fleet.workers] == [1, 1]
+        for name in "345":
+            desk.push(name)
+        assert [worker.busy for worker in desk.fleet.workers] == [2, 2]
+        assert desk.names() == ["1", "2", "3", "4"]
+
+    asyncio.run(story())
+
+
+def test_what_a_dead_worker_had_not_begun_is_not_held_against_it() -> None:
+    async def story() -> None:
+        desk = Desk()
+        suspect, innocent = desk.push("1"), desk.push("2")
+        for death in range(3):
+            assert desk.names()[2 * death :] == ["1", "2"]
+            for _, reply in desk.sent[2 * death :]:
+                reply.set_exception(WorkerLost("cpu-0"))
+            await asyncio.sleep(0)
+        assert isinstance(suspect.result.exception(), InternalError)
+        assert (innocent.attempts, innocent.result.done()) == (0, False)
+
+    asyncio.run(story())

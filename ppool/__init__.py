@@ -1,6 +1,6 @@
 """Polynomial pooling: the operator in every runtime.
 
-``import ppool`` needs NumPy alone; the PyTorch names import torch when they are first used.
+The reference needs NumPy and the PyTorch names torch; each is imported when it is first used.
 """
 
 from __future__ import annotations
@@ -8,11 +8,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ppool import reference
 from ppool._library import custom_ops_library
 from ppool._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from ppool import reference
     from ppool.functional import ppool2d
     from ppool.module import PPool2d
     from ppool.replace import replace_pooling
@@ -27,6 +27,8 @@ _NEEDS_TORCH = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "reference":
+        return import_module("ppool.reference")
     if name not in _NEEDS_TORCH:
         raise AttributeError(f"module 'ppool' has no attribute {name!r}")
     try:

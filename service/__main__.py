@@ -3,38 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
-import math
-import signal
 import socket
 import sys
-import threading
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-import uvicorn
-from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress
-from rich.table import Table
 
 from ppool._version import __version__, print_version
-from service.app import create_app
-from service.connection import limited
 from service.cores import usable_cores
-from service.engine import Engine
-from service.fleet import Fleet
-from service.images import ImageLimits
+from service.launch import launch_early, launch_process
 from service.logs import configure_logging
-from service.metrics import Metrics
 from service.models import model_files, shipped_model
 from service.settings import Settings, load_settings
-from service.tracing import exporting_provider
-from service.workers import launch_process
 
 if TYPE_CHECKING:
-    from opentelemetry.trace import TracerProvider
+    from service.fleet import Fleet
 
 __all__ = ["main"]
 
@@ -83,13 +69,20 @@ def serve(
         )
         configure_logging(settings.log_format)
         model_files(settings.model)
-        tracing = exporting_provider()
         listener = _listen(settings.host, settings.port)
+        _announce(listener)
+        launch = launch_early(settings)
+        # Only here: workers start while this process imports the web framework, which makes a lot
+        # of objects that stay. Looking for garbage among them takes a tenth of a second.
+        gc.disable()
+        from service.server import run
+
+        gc.freeze()
+        gc.enable()
+        run(settings, listener, launch)
     except ValueError as error:
         _complain(str(error))
         raise SystemExit(2) from error
-    _announce(listener)
-    _run(settings, listener, tracing)
 
 
 @_cli.command()
@@ -104,6 +97,9 @@ def tune(
 
     What the settings fix stays fixed.
     """
+    from rich.console import Console
+    from rich.table import Table
+
     try:
         settings = load_settings(config, model=[model] if model else None, tune_seconds=0)
         fleet = asyncio.run(_tuned(settings, seconds))
@@ -141,8 +137,11 @@ def segment_command(
 
     The exit status is 1 if any photo failed.
     """
+    from rich.progress import MofNCompleteColumn, Progress
+
     # Only here: the server itself needs no ONNX Runtime, its workers do.
     from service.folder import Folder, segment_folder
+    from service.images import ImageLimits
     from service.inference import load_segmenter
 
     try:
@@ -181,6 +180,9 @@ def main() -> None:
 
 
 async def _tuned(settings: Settings, seconds: float) -> Fleet:
+    from service.fleet import Fleet
+    from service.metrics import Metrics
+
     fleet = Fleet(settings, launch_process, lambda: None, lambda *_: None, Metrics())
     try:
         await fleet.start()
@@ -213,63 +215,6 @@ def _announce(listener: socket.socket) -> None:
 
 def _complain(reason: str) -> None:
     print(f"ppool-serve: {reason}", file=sys.stderr)
-
-
-def _run(settings: Settings, listener: socket.socket, tracing: TracerProvider | None) -> None:
-    failures: list[str] = []
-
-    def failed(reason: str) -> None:
-        failures.append(reason)
-        server.should_exit = True
-
-    app = create_app(settings, failed=failed, tracing=tracing)
-    config = uvicorn.Config(
-        app,
-        http=limited(settings.head_timeout_seconds),
-        log_config=None,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=math.ceil(settings.request_timeout_seconds) + 1,
-    )
-    server = _Server(config, app.state.engine, settings.drain_delay_seconds)
-    # uvicorn raises the signal again once it has stopped; by then it has been obeyed.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
-    server.run(sockets=[listener])
-    if failures:
-        _complain(failures[0])
-        raise SystemExit(2)
-
-
-class _Server(uvicorn.Server):
-    """A server that on a signal says it is draining, serves on for a while, then stops."""
-
-    def __init__(self, config: uvicorn.Config, engine: Engine, drain_delay_seconds: float) -> None:
-        super().__init__(config)
-        self._engine = engine
-        self._drain_delay_seconds = drain_delay_seconds
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, and reload models on SIGHUP."""
-        await super().startup(sockets)
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGHUP, self._reload)
-
-    def _reload(self) -> None:
-        self._reloading = asyncio.ensure_future(self._engine.fleet.reload())
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Drain; a second signal stops at once."""
-        _logger.info("%s: draining", signal.Signals(sig).name)
-        impatient = self._engine.phase == "draining"
-        self._engine.phase = "draining"
-        if impatient or not self._drain_delay_seconds:
-            super().handle_exit(sig, frame)
-            return
-        stop = threading.Timer(self._drain_delay_seconds, super().handle_exit, (sig, frame))
-        stop.daemon = True
-        stop.start()
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from starlette.staticfiles import StaticFiles
 from service import STARTED, openapi, pages
 from service.engine import Engine
 from service.errors import BadRequest, ServiceError
+from service.launch import Launch, launch_process
 from service.metrics import Metrics
 from service.middleware import Envelope, answer_error, error_response
 from service.openinference import add_open_inference
@@ -27,7 +28,6 @@ from service.schemas import Health, ModelInfo
 from service.segment import add_segment
 from service.settings import Settings
 from service.tracing import recorder
-from service.workers import Launch, launch_process
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider

@@ -16,11 +16,11 @@ from service.dispatch import Dispatcher, Item, Journey, Key
 from service.errors import NotReady, Overloaded, UnknownModel
 from service.fleet import Fleet, Served
 from service.images import ImageLimits, probe
+from service.launch import Launch, launch_process
 from service.metrics import BucketState, Build, Metrics, WorkerState
 from service.protocol import Task
 from service.settings import Settings
 from service.shapes import padded_shape, tiled_shape
-from service.workers import Launch, launch_process
 
 __all__ = ["Engine"]
 

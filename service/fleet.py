@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from service.batching import batch_ladder
-from service.cores import usable_cores
+from service.launch import Launch, crew
 from service.metrics import Metrics
 from service.models import Model, model_files, shipped_model
 from service.protocol import Drop, Load, Probe
 from service.settings import Settings
 from service.shapes import padded_shape
 from service.tuning import Cell, Plan, cells_to_try, choose, measure
-from service.workers import Launch, Worker, WorkerFailed
+from service.workers import Worker, WorkerFailed
 
 __all__ = ["Fleet", "Served"]
 
@@ -74,18 +74,17 @@ class Fleet:
         self._changed = changed
         self._learned = learned
         self._metrics = metrics
-        gpu = settings.devices[0] != "cpu"
+        members = crew(settings)
         self.plan = Plan(
-            settings.workers or (1 if gpu else usable_cores()),
+            len(members) // len(settings.devices),
             settings.threads or 1,
             settings.max_batch_size or 1,
         )
         self.cells: list[Cell] = []
         self.models: dict[str, Served] = {}
         self.workers = [
-            Worker(f"{device}-{index}", device, settings.lanes or (3 if gpu else 1), launch)
-            for device in settings.devices
-            for index in range(self.plan.workers)
+            Worker(f"{device}-{index % self.plan.workers}", device, lanes, launch)
+            for index, (device, lanes) in enumerate(members)
         ]
         self._handles = count()
         self._sources: dict[int, _Source] = {}

@@ -5,19 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+from service.launch import Launch, Process
 from service.protocol import HEADER, Failure, frame, parse
 
-__all__ = ["Launch", "Worker", "WorkerFailed", "WorkerLost", "launch_process"]
+__all__ = ["Worker", "WorkerFailed", "WorkerLost"]
 
 # Between restarts, doubling; a worker that lived this long starts over at the beginning.
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS, _STEADY_SECONDS = 0.1, 30.0, 60.0
@@ -35,42 +33,6 @@ class WorkerFailed(Exception):  # noqa: N818 - what happened
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.text)
         self.expected = failure.expected
-
-
-class Process(Protocol):
-    """What a launched worker is to its supervisor."""
-
-    @property
-    def pid(self) -> int:
-        """Process id."""
-
-    def kill(self) -> None:
-        """End it at once."""
-
-    def wait(self) -> int:
-        """Block until it has ended."""
-
-
-Launch = Callable[[socket.socket, int, str], Process]
-
-
-def launch_process(connection: socket.socket, lanes: int, device: str) -> Process:
-    """Start ``python -m service.worker`` on its end of a socket pair.
-
-    Not ``multiprocessing``: that would import the server's main module, web framework and all,
-    into every worker.
-    """
-    environment = dict(os.environ)
-    kind, _, index = device.partition(":")
-    if kind == "cuda":
-        environment["CUDA_VISIBLE_DEVICES"] = index or "0"
-    descriptor = connection.fileno()
-    return subprocess.Popen(  # noqa: S603 - this program
-        [sys.executable, "-m", "service.worker", str(descriptor), str(lanes), device],
-        pass_fds=[descriptor],
-        stdin=subprocess.DEVNULL,
-        env=environment,
-    )
 
 
 class Worker:
@@ -166,10 +128,9 @@ class Worker:
     async def _live(
         self, prepare: Callable[[Worker], Awaitable[None]], changed: Callable[[], None]
     ) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = process = self._launch(theirs, self.lanes, self.device)
-        reader, self._writer = await asyncio.open_connection(sock=ours)
+        process, connection = self._launch(self.lanes, self.device)
+        self._process = process
+        reader, self._writer = await asyncio.open_connection(sock=connection)
         receiving = asyncio.create_task(self._receive(reader))
         try:
             await prepare(self)

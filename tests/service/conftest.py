@@ -50,8 +50,9 @@ def serving(segmenter: Segmenter, model_file: Path) -> Callable[..., Any]:
     def serve(
         served: Segmenter = segmenter, tracing: Any = None, **settings: Any
     ) -> Iterator[Client]:
-        def launch(connection: socket.socket, lanes: int, _: str) -> ThreadWorker:
-            return ThreadWorker(connection, lanes, lambda _: served)
+        def launch(lanes: int, _: str) -> tuple[ThreadWorker, socket.socket]:
+            ours, theirs = socket.socketpair()
+            return ThreadWorker(theirs, lanes, lambda _: served), ours
 
         defaults = {"model": [model_file], "workers": 2, "threads": 1, "max_batch_size": 1}
         app = create_app(Settings(**{**defaults, **settings}), launch=launch, tracing=tracing)

@@ -109,7 +109,7 @@ class ThreadWorker:
     pid = 0
 
     def __init__(self, connection: socket.socket, lanes: int, load: Loader) -> None:
-        self._connection = connection.dup()
+        self._connection = connection
 
         def work() -> None:
             with self._connection:

@@ -14,11 +14,12 @@ from service.dispatch import Dispatcher, Item, Journey, Key
 from service.errors import InternalError
 from service.fleet import Fleet, Served
 from service.images import ImageLimits
+from service.launch import launch_process
 from service.metrics import Metrics
 from service.protocol import Run, Task
 from service.settings import Settings
 from service.tuning import Plan
-from service.workers import WorkerLost, launch_process
+from service.workers import WorkerLost
 
 
 @dataclass(eq=False)

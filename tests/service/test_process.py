@@ -46,9 +46,18 @@ def test_it_serves_and_sigterm_under_load_loses_nothing_and_exits_0(model_file: 
         assert server.process.wait(20) == 0
 
 
-def test_torch_and_onnx_are_not_imported() -> None:
+def test_workers_are_started_before_the_web_framework_is_imported() -> None:
     code = (
         "import sys, service.__main__;"
+        "late = {'fastapi', 'numpy', 'rich', 'uvicorn'} & set(sys.modules);"
+        "sys.exit(f'imported {late}' if late else 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_torch_and_onnx_are_not_imported() -> None:
+    code = (
+        "import sys, service.__main__, service.server;"
         "bad = {'torch', 'onnx', 'models', 'export', 'training'} & set(sys.modules);"
         "sys.exit(f'imported {bad}' if bad else 0)"
     )

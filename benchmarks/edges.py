@@ -9,7 +9,6 @@ import io
 import time
 import zlib
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Annotated, Any
 
 import cv2
@@ -22,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from skimage import data
 
-from benchmarks.measure import interleaved, write
+from benchmarks.measure import contest, write
 from ppool.metadata import InputPolicy
 from ppool.runtime import make_session
 from service.images import ImageLimits, decode
@@ -109,15 +108,16 @@ def main(rounds: Annotated[int, typer.Option(help="Timed runs of each way.")] = 
     grid = Table("stage", "way", "CPU ms", "quartiles", "of ours", "bytes")
     rows = []
     for stage, ways in stages.items():
-        timings = interleaved(ways, rounds=rounds, clock=time.thread_time)
-        for way, timing in timings.items():
-            ratio = round(timing.median / timings[OURS].median, 2)
+        ratios = [(way, OURS) for way in ways]
+        found = contest(ways, ratios, rounds=rounds, clock=time.thread_time)
+        for way, timing in found["milliseconds"].items():
+            ratio = found["ratios"][f"{way} / {OURS}"]["median"]
             size = len(ways[way]()) if "encode" in stage else None
-            row = {"stage": stage, "way": way, "milliseconds": asdict(timing), "of_ours": ratio}
+            row = {"stage": stage, "way": way, "milliseconds": timing, "of_ours": ratio}
             rows.append(row | ({} if size is None else {"bytes": size}))
-            low, high = timing.quartiles
-            spread = f"{low:.2f}-{high:.2f}"
-            grid.add_row(stage, way, f"{timing.median:.2f}", spread, str(ratio), str(size or ""))
+            low, high = timing["quartiles"]
+            cells = (f"{timing['median']:.2f}", f"{low:.2f}-{high:.2f}", f"{ratio:.2f}")
+            grid.add_row(stage, way, *cells, str(size or ""))
     console = Console()
     console.print(grid)
     command = f"python -m benchmarks.edges --rounds {rounds}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,7 @@ def _pooling(
         sessions["function body"] = _session(unit, threads, None)
         ratios.append(("function body", "unit"))
     feeds = {"x": np.random.default_rng(1).random(shape, np.float32)}
-    runs = {key: lambda s=s: s.run(None, feeds) for key, s in sessions.items()}  # type: ignore[misc]
+    runs = {key: partial(session.run, None, feeds) for key, session in sessions.items()}
     result = contest(runs, ratios, rounds=rounds, warmup=2)
     moved = 4 * (np.prod(shape) + np.prod((*shape[:2], *window.output_size(*shape[2:]))))
     rate = float(moved) / result["milliseconds"]["unit"]["median"] / 1e6
@@ -80,8 +81,8 @@ def _resize_argmax(threads: int, rounds: int) -> dict[str, Any]:
         "ResizeArgMax": _session(_fused_resize_model(), threads, custom_ops_library()),
         "Resize, ArgMax, Cast": _session(_plain_resize_model(), threads, None),
     }
-    logits = np.random.default_rng(2).normal(size=LOGITS).astype(np.float32)
-    runs = {key: lambda s=s: s.run(None, {"logits": logits}) for key, s in sessions.items()}  # type: ignore[misc]
+    feeds = {"logits": np.random.default_rng(2).normal(size=LOGITS).astype(np.float32)}
+    runs = {key: partial(session.run, None, feeds) for key, session in sessions.items()}
     ratios = [("Resize, ArgMax, Cast", "ResizeArgMax")]
     result = contest(runs, ratios, rounds=rounds, warmup=2)
     return {"logits": list(LOGITS), "labels": list(LABELS), "threads": threads, **result}

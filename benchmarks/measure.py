@@ -5,45 +5,15 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
 from training.provenance import provenance
 
-__all__ = ["RESULTS", "Timing", "contest", "interleaved", "spread", "write"]
+__all__ = ["RESULTS", "contest", "spread", "write"]
 
 RESULTS = Path(__file__).parent / "results"
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Milliseconds of one contestant over all rounds."""
-
-    median: float
-    quartiles: tuple[float, float]
-
-    @classmethod
-    def of(cls, milliseconds: Sequence[float]) -> Timing:
-        """Summarise the rounds."""
-        low, _, high = quantiles(milliseconds, n=4)
-        return cls(round(median(milliseconds), 3), (round(low, 3), round(high, 3)))
-
-
-def interleaved(
-    contestants: Mapping[str, Callable[[], object]],
-    *,
-    rounds: int,
-    warmup: int = 3,
-    clock: Callable[[], float] = time.perf_counter,
-) -> dict[str, Timing]:
-    """Time every contestant once a round, in turn, so that a drifting machine hurts all alike.
-
-    For work on one thread ``clock=time.thread_time`` leaves out what other processes took.
-    """
-    seen = _rounds(contestants, rounds, warmup, clock)
-    return {name: Timing.of(milliseconds) for name, milliseconds in seen.items()}
 
 
 def contest(
@@ -52,14 +22,25 @@ def contest(
     *,
     rounds: int,
     warmup: int = 3,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Any]:
-    """Time the contestants as :func:`interleaved` does, and divide their times round by round.
+    """Time every contestant once a round, in turn, so that a drifting machine hurts all alike.
+
+    For work on one thread ``clock=time.thread_time`` leaves out what other processes took.
 
     Returns:
         ``milliseconds`` of each contestant and ``ratios`` named ``"a / b"``: the median, the
         quartiles and, least disturbed by other processes, the ratio of the best rounds.
     """
-    seen = _rounds(contestants, rounds, warmup, time.perf_counter)
+    for _ in range(warmup):
+        for run in contestants.values():
+            run()
+    seen: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(rounds):
+        for name, run in contestants.items():
+            start = clock()
+            run()
+            seen[name].append((clock() - start) * 1e3)
     return {
         "milliseconds": {name: spread(values) for name, values in seen.items()},
         "ratios": {
@@ -77,25 +58,6 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
     low, _, high = quantiles(values, n=4)
     numbers = {"median": round(median(values), 3), "best": round(min(values), 3)}
     return {**numbers, "quartiles": [round(low, 3), round(high, 3)]}
-
-
-def _rounds(
-    contestants: Mapping[str, Callable[[], object]],
-    rounds: int,
-    warmup: int,
-    clock: Callable[[], float],
-) -> dict[str, list[float]]:
-    """Milliseconds of every contestant, one number a round."""
-    for _ in range(warmup):
-        for run in contestants.values():
-            run()
-    seen: dict[str, list[float]] = {name: [] for name in contestants}
-    for _ in range(rounds):
-        for name, run in contestants.items():
-            start = clock()
-            run()
-            seen[name].append((clock() - start) * 1e3)
-    return seen
 
 
 def write(name: str, command: str, results: Any, **more: str) -> Path:

@@ -6,6 +6,7 @@ import multiprocessing
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,10 @@ def _network(name: str, rounds: int) -> dict[str, Any]:
         sessions = {
             pooling: make_session(path, intra_op_threads=THREADS) for pooling, path in paths.items()
         }
-        runs = {key: lambda s=s: s.run(["mask"], {"image": image}) for key, s in sessions.items()}  # type: ignore[misc]
+        runs = {
+            pooling: partial(session.run, ["mask"], {"image": image})
+            for pooling, session in sessions.items()
+        }
         result = contest(runs, [("ppool", "max")], rounds=rounds, warmup=1)
     return {
         "network": name,

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.gpu.problems import BRANCH, Gpu
-from benchmarks.measure import Timing
+from benchmarks.measure import spread
 from ppool import PPool2d, _composite
 from ppool._shape import Window
 from ppool.functional import alpha_map, ppool2d
@@ -24,7 +24,7 @@ SHAPES = ((1, 64, 512, 512), (8, 64, 512, 512), (8, 512, 32, 32))
 Calls = Mapping[str, Callable[[], object]]
 
 
-def _timed(contestants: Calls, rounds: int = 30) -> dict[str, Timing]:
+def _timed(contestants: Calls, rounds: int = 30) -> dict[str, dict[str, Any]]:
     """Milliseconds on the GPU, one run of each contestant a round.
 
     Before each run a buffer larger than the L2 cache is written, or small tensors would be read
@@ -45,7 +45,7 @@ def _timed(contestants: Calls, rounds: int = 30) -> dict[str, Timing]:
             seen.setdefault(name, []).append((begin, end))
     torch.cuda.synchronize()
     return {
-        name: Timing.of([begin.elapsed_time(end) for begin, end in pairs])
+        name: spread([begin.elapsed_time(end) for begin, end in pairs])
         for name, pairs in seen.items()
     }
 
@@ -54,8 +54,8 @@ def copy_bandwidth() -> dict[str, float]:
     """Bytes a second that a copy of 1 GiB reads and writes, together."""
     source = torch.empty(2**30, dtype=torch.uint8, device="cuda")
     target = torch.empty_like(source)
-    timing = _timed({"copy": lambda: target.copy_(source)})["copy"]
-    return {"milliseconds": timing.median, "GB/s": round(2 * 2**30 / timing.median / 1e6, 1)}
+    median = _timed({"copy": lambda: target.copy_(source)})["copy"]["median"]
+    return {"milliseconds": median, "GB/s": round(2 * 2**30 / median / 1e6, 1)}
 
 
 def _composite_unit(x: Tensor, parameters: list[Tensor], window: Window) -> Tensor:
@@ -75,10 +75,10 @@ def _compiled(x: Tensor, parameters: list[Tensor], window: Window) -> Callable[[
     return lambda: compiled(x, parameters, window)
 
 
-def _row(timings: dict[str, Timing], **facts: Any) -> dict[str, Any]:
-    row = facts | {"milliseconds": {name: asdict(timing) for name, timing in timings.items()}}
-    mine = timings["unit"].median if "unit" in timings else timings["PPool"].median
-    row["ratio to max_pool2d"] = round(mine / timings["max_pool2d"].median, 3)
+def _row(timings: dict[str, dict[str, Any]], **facts: Any) -> dict[str, Any]:
+    row = facts | {"milliseconds": timings}
+    mine = timings["unit"]["median"] if "unit" in timings else timings["PPool"]["median"]
+    row["ratio to max_pool2d"] = round(mine / timings["max_pool2d"]["median"], 3)
     return row
 
 
@@ -112,7 +112,7 @@ def _forward_row(gpu: Gpu, x: Tensor, name: str, *, portable: bool) -> dict[str,
     timings = _timed(calls)
     row = _row(timings, shape=tuple(x.shape), dtype=str(x.dtype), window=name)
     moved = (x.numel() + y.numel()) * x.element_size()
-    return row | {"unit GB/s": round(moved / timings["unit"].median / 1e6, 1)}
+    return row | {"unit GB/s": round(moved / timings["unit"]["median"] / 1e6, 1)}
 
 
 def operators(gpu: Gpu, bandwidth: float) -> list[dict[str, Any]]:
@@ -162,7 +162,7 @@ def training() -> list[dict[str, Any]]:
             calls = {key: partial(_both_ways, f, grad, leaves) for key, f in forwards.items()}
             timings = _timed(calls, rounds=15)
             row = _row(timings, shape=shape, dtype=str(dtype), window=name)
-            module_ratio = timings["PPool2d"].median / timings["max_pool2d"].median
+            module_ratio = timings["PPool2d"]["median"] / timings["max_pool2d"]["median"]
             rows.append(row | {"PPool2d to max_pool2d": round(module_ratio, 3)})
     return rows
 
@@ -176,9 +176,8 @@ def resize_argmax(gpu: Gpu) -> dict[str, Any]:
         return F.interpolate(logits, size, mode="bilinear").argmax(1).to(torch.uint8)
 
     timings = _timed({"fused": lambda: gpu.resize_argmax(logits, size), "PyTorch": theirs})
-    ratio = timings["PyTorch"].median / timings["fused"].median
-    milliseconds = {name: asdict(timing) for name, timing in timings.items()}
-    return {"milliseconds": milliseconds, "times faster": round(ratio, 2)}
+    ratio = timings["PyTorch"]["median"] / timings["fused"]["median"]
+    return {"milliseconds": timings, "times faster": round(ratio, 2)}
 
 
 def networks() -> list[dict[str, Any]]:
@@ -199,8 +198,8 @@ def networks() -> list[dict[str, Any]]:
             {
                 "network": "vgg16 [1, 3, 512, 512]",
                 "dtype": str(dtype),
-                "milliseconds": {name: asdict(timing) for name, timing in timings.items()},
-                "ratio": round(timings["ppool"].median / timings["max"].median, 3),
+                "milliseconds": timings,
+                "ratio": round(timings["ppool"]["median"] / timings["max"]["median"], 3),
             }
         )
     return rows

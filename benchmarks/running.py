@@ -9,15 +9,25 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import yaml
 
-__all__ = ["MONITORING", "ROOT", "Prometheus", "alert_rules", "prometheus", "service"]
+__all__ = [
+    "MONITORING",
+    "ROOT",
+    "Prometheus",
+    "alert_rules",
+    "cpu_seconds",
+    "free_port",
+    "prometheus",
+    "service",
+]
 
 ROOT = Path(__file__).parents[1]
 MONITORING = ROOT / "k8s" / "overlays" / "monitoring"
@@ -25,15 +35,14 @@ START_SECONDS = 60
 
 
 @contextmanager
-def service(**settings: object) -> Iterator[tuple[int, str]]:
-    """Process id and address of a ready service with the shipped model.
+def service(*arguments: str, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Process and address of ``ppool-serve``, ready; killed at the end.
 
     Raises:
         RuntimeError: if it ends before it is ready.
     """
-    environment = {f"PPOOL_{name.upper()}": str(value) for name, value in settings.items()}
     with subprocess.Popen(
-        [sys.executable, "-m", "service", "--port", "0"],
+        [sys.executable, "-m", "service", *arguments, "--port", "0"],
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, **environment},
@@ -42,16 +51,25 @@ def service(**settings: object) -> Iterator[tuple[int, str]]:
         address = ""
         try:
             for line in process.stderr or ():
-                if found := re.search(r"http://127\.0\.0\.1:\d+", line):
-                    address = found[0]
+                if found := re.search(r"listening on (\S+),", line):
+                    address = found[1]
                 if "ready after" in line:
                     break
             else:
                 raise RuntimeError("the service ended before it was ready; run it to see why")
-            yield process.pid, address
+            yield process, address
         finally:
-            process.terminate()
-            process.communicate(timeout=60)
+            process.kill()
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process and its children, living and gone."""
+    process = psutil.Process(pid)
+    total = 0.0
+    for one in (process, *process.children(recursive=True)):
+        with suppress(psutil.Error):  # gone meanwhile
+            total += sum(one.cpu_times()[:4])
+    return total
 
 
 def alert_rules() -> dict[str, Any]:
@@ -80,6 +98,12 @@ class Prometheus:
         return answer.raise_for_status().json()["data"]
 
 
+def free_port() -> int:
+    """A port of loopback that nobody listens on, for programs that cannot find one themselves."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
 @contextmanager
 def prometheus(target: str, folder: Path, scrape_seconds: float) -> Iterator[Prometheus]:
     """A Prometheus with the shipped rules that scrapes the service at ``target``.
@@ -99,8 +123,7 @@ def prometheus(target: str, folder: Path, scrape_seconds: float) -> Iterator[Pro
         "scrape_configs": [job],
     }
     (folder / "prometheus.yml").write_text(yaml.safe_dump(configuration))
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        listen = f"127.0.0.1:{probe.getsockname()[1]}"
+    listen = f"127.0.0.1:{free_port()}"
     command = ["prometheus", "--config.file=prometheus.yml", "--storage.tsdb.path=data"]
     with subprocess.Popen(
         [*command, f"--web.listen-address={listen}"], cwd=folder, stderr=subprocess.DEVNULL

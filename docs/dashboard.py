@@ -111,7 +111,7 @@ def main() -> None:
     photo = PHOTO.read_bytes()
     with (
         tempfile.TemporaryDirectory() as folder,
-        service(workers=2, queue_images=10) as (_, address),
+        service("--workers", "2", PPOOL_QUEUE_IMAGES="10") as (_, address),
         prometheus(address, Path(folder), scrape_seconds=1) as server,
     ):
         start = time.time()

@@ -11,10 +11,11 @@ from pathlib import Path
 from statistics import median
 
 import httpx
+import psutil
 
 from benchmarks.load import load
 from benchmarks.measure import write
-from benchmarks.running import ROOT, service
+from benchmarks.running import ROOT, cpu_seconds, service
 
 __all__ = ["Cost", "measure"]
 
@@ -40,30 +41,21 @@ class Cost:
     mask_bytes: int
 
 
-def _cpu_seconds(pid: int) -> float:
-    """User and system time of a process and its children, living and gone."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    own = sum(int(field) for field in fields[11:15]) / os.sysconf("SC_CLK_TCK")
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return own + sum(_cpu_seconds(int(child)) for child in children)
-
-
 def _busy_seconds() -> float:
     """Time that the machine's cores were not idle, whoever used them."""
-    user, nice, system, _, _, irq, softirq = Path("/proc/stat").read_text().split()[1:8]
-    ticks = sum(map(int, (user, nice, system, irq, softirq)))
-    return ticks / os.sysconf("SC_CLK_TCK")
+    times = psutil.cpu_times()
+    return sum((times.user, times.nice, times.system, times.irq, times.softirq))
 
 
 def measure(workers: int, rounds: int) -> Path:
     """Measure on this machine and store the result, with how busy others kept it."""
     photo = PHOTO.read_bytes()
     stages: dict[str, float] = {}
-    cpu_seconds = []
+    by_round = []
     own_before = sum(os.times()[:4])
     busy, start = _busy_seconds(), time.monotonic()
     with (
-        service(workers=workers) as (pid, address),
+        service("--workers", str(workers)) as (process, address),
         httpx.Client(base_url=address, timeout=60) as http,
     ):
         for _ in range(20 * rounds):
@@ -71,20 +63,20 @@ def measure(workers: int, rounds: int) -> Path:
             for stage, text in re.findall(r"(\w+);dur=([\d.]+)", answer.headers["server-timing"]):
                 stages[stage] = min(stages.get(stage, 60.0), float(text) / 1e3)
         for _ in range(rounds):
-            before = _cpu_seconds(pid)
+            before = cpu_seconds(process.pid)
             result = asyncio.run(load(address, [photo], clients=8 * workers, seconds=5))
             answered = sum(result.statuses.values())
-            cpu_seconds.append((_cpu_seconds(pid) - before) / answered)
+            by_round.append((cpu_seconds(process.pid) - before) / answered)
     elapsed = time.monotonic() - start
     foreign = _busy_seconds() - busy - (sum(os.times()[:4]) - own_before)
     cost = Cost(
-        cpu_seconds=round(median(cpu_seconds), 4),
+        cpu_seconds=round(median(by_round), 4),
         edge_seconds=round(sum(stages[stage] for stage in EDGES), 4),
         photo_bytes=len(photo),
         mask_bytes=len(answer.content),
     )
     conditions = {
-        "cpu_seconds_rounds": [round(seconds, 4) for seconds in cpu_seconds],
+        "cpu_seconds_rounds": [round(seconds, 4) for seconds in by_round],
         "cores_taken_by_others": round(foreign / elapsed, 2),
     }
     command = f"python -m benchmarks.capacity measure --workers {workers} --rounds {rounds}"

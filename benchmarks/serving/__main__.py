@@ -24,8 +24,9 @@ from skimage import data
 
 from benchmarks.clients import Answers, Request, closed_loop, open_loop
 from benchmarks.measure import write
+from benchmarks.running import ROOT
 from benchmarks.serving import networks
-from benchmarks.serving.servers import PEERS, PPOOL, ROOT, Network, Running, Server, serving
+from benchmarks.serving.servers import PEERS, PPOOL, Network, Running, Server, serving
 
 CLIENTS = (1, 8, 32)
 LOADS = (0.8, 1.5)

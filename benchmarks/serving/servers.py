@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -21,10 +20,10 @@ from typing import Protocol
 import psutil
 
 from benchmarks.clients import Request
+from benchmarks.running import ROOT, cpu_seconds, free_port
 
 __all__ = ["PEERS", "PPOOL", "Network", "Running", "Server", "serving"]
 
-ROOT = Path(__file__).parents[2]
 START_SECONDS = 60
 
 
@@ -167,22 +166,11 @@ class Running:
 
     def cpu_seconds(self) -> float:
         """Processor time of the whole process tree so far."""
-        return sum(map(_cpu, self._tree()))
+        return cpu_seconds(self.process.pid)
 
     def memory_megabytes(self) -> float:
         """Proportional set size of the whole process tree."""
-        return sum(map(_pss, self._tree())) / 2**20
-
-    def _tree(self) -> list[psutil.Process]:
-        return [self.process, *self.process.children(recursive=True)]
-
-
-def _cpu(process: psutil.Process) -> float:
-    try:
-        times = process.cpu_times()
-    except psutil.Error:
-        return 0.0
-    return float(times.user + times.system)
+        return sum(map(_pss, [self.process, *self.process.children(recursive=True)])) / 2**20
 
 
 def _pss(process: psutil.Process) -> int:
@@ -199,7 +187,7 @@ def serving(server: Server, network: Network, environments: Path) -> Iterator[Ru
     Raises:
         RuntimeError: if it does not become ready; the message ends with what it printed.
     """
-    port = _free_port()
+    port = free_port()
     model = network.adopted if server is PPOOL else network.plain
     fill = {
         "python": str(environments / "peers" / "bin" / "python"),
@@ -258,9 +246,3 @@ def _stop(process: subprocess.Popen[bytes], tree: psutil.Process) -> None:
     _, left = psutil.wait_procs(family, timeout=5)
     for child in left:
         child.kill()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -10,5 +10,5 @@ from benchmarks.running import service
 @pytest.fixture(scope="session")
 def address() -> Iterator[str]:
     """A running service with the shipped model, ready."""
-    with service(workers=1) as (_, address):
+    with service("--workers", "1") as (_, address):
         yield address

@@ -1,9 +1,7 @@
 """A real server in a process of its own, and how to ask it."""
 
 import os
-import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,8 +10,10 @@ from pathlib import Path
 import httpx
 
 from benchmarks.clients import Request
+from benchmarks.running import ROOT, service
 
-ROOT = Path(__file__).parents[2]
+__all__ = ["PATIENCE_SECONDS", "ROOT", "Server", "served"]
+
 # Longer than any pause of a busy machine; only a hang waits this long.
 PATIENCE_SECONDS = 60
 
@@ -56,21 +56,5 @@ class Server:
 @contextmanager
 def served(*arguments: str, **environment: str) -> Iterator[Server]:
     """A server that is ready."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "service", *arguments, "--port", "0"],
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **environment},
-        cwd=ROOT,
-    ) as process:
-        assert process.stderr is not None
-        address = ""
-        try:
-            for line in process.stderr:
-                if found := re.search(r"listening on (\S+),", line):
-                    address = found[1]
-                if "ready after" in line:
-                    break
-            yield Server(process, address)
-        finally:
-            process.kill()
+    with service(*arguments, **environment) as (process, address):
+        yield Server(process, address)

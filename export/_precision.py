@@ -48,9 +48,9 @@ def lower_precision(
     """Convert a file of ``ppool-export``.
 
     ``fp16`` stores everything in half precision; pooling still computes in single precision, and
-    inputs and outputs stay as they are. ``int8`` makes the convolutions 8 bits, by static
-    quantisation with the ranges seen on the calibration images; pooling and everything else stay
-    exact.
+    inputs and outputs stay as they are. ``int8`` makes convolutions and additions 8 bits, by
+    static quantisation with the ranges seen on the calibration images; pooling, resizing, labelling
+    and a convolution of the image itself stay in single precision.
 
     Args:
         source: The file.

@@ -45,12 +45,12 @@ def main(
         lower_precision(shipped_model(), int8, "int8", calibration=calibration)
         files = {"fp32": shipped_model(), "int8": int8}
         results = {
+            "speed": [_speed(files, pages, threads, rounds) for threads in (1, 2)],
+            "operators": {name: _operators(file, pages) for name, file in files.items()},
             "files": [
                 {"precision": name, **asdict(score(file, validation, limit=limit))}
                 for name, file in files.items()
             ],
-            "speed": [_speed(files, pages, threads, rounds) for threads in (1, 2)],
-            "operators": {name: _operators(file, pages) for name, file in files.items()},
         }
     command = f"python -m benchmarks.precision CALIBRATION VALIDATION --limit {limit}"
     console = Console()

@@ -226,10 +226,12 @@ class Batcher(Generic[K, T]):
         return again
 
     def release_at(self) -> float | None:
-        """When, by the clock, a bucket that now waits for company may run alone."""
-        now = self._clock()
+        """From when on, by the clock, a bucket that waits for company may run alone.
+
+        That moment may have passed since :meth:`take` found nothing to run.
+        """
         held = (self._held_until(*entry) for entry in self._buckets.items() if entry[1].tickets)
-        return min((until for until in held if until > now), default=None)
+        return min(held, default=None)
 
     def waiting(self) -> list[tuple[K, int, float]]:
         """Every bucket with its length and the age of its oldest image in seconds."""

@@ -35,9 +35,9 @@ def render(stored: Mapping[str, Mapping[str, Any]]) -> str:
         [
             "# Benchmarks on the CPU",
             "",
-            "`make bench` measures all of this but int8 again and rewrites the page. Contestants take",
-            "turns, round by round; a ratio is the median over the rounds, with its quartiles,",
-            "and *best* the ratio of the best rounds. Below 1 the first is faster.",
+            "`make bench` measures all of this but int8 again and rewrites the page. Contestants",
+            "take turns, round by round; a ratio is the median over the rounds, with its",
+            "quartiles, and *best* the ratio of the best rounds. Below 1 the first is faster.",
             "",
             _provenance(stored),
             "",

@@ -324,7 +324,7 @@ def _examples(network: _Network, description: ModelMetadata) -> list[_Example]:
 def _shapes(policy: InputPolicy) -> list[tuple[int, int]]:
     if policy.size is not None:
         return [policy.size]
-    side = policy.multiple * -(-128 // policy.multiple)
+    side = policy.padded(128)
     return [(side, side), (side, side + policy.multiple)]
 
 

@@ -127,7 +127,7 @@ def _export(
 ) -> ModelMetadata:
     pipeline = Pipeline(model, normalisation)
     multiple = description.input.multiple
-    side = multiple * -(-128 // multiple)
+    side = description.input.padded(128)
     example = torch.zeros(2, side, side + multiple, 3, dtype=torch.uint8)
     logits = pipeline.logits(example)
     _check_logits(logits, len(description.classes))

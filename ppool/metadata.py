@@ -96,6 +96,15 @@ class InputPolicy:
         scale = self.max_side / longer
         return max(1, round(height * scale)), max(1, round(width * scale))
 
+    def padded(self, side: int) -> int:
+        """The least multiple of ``multiple`` that holds ``side`` pixels.
+
+        Example:
+            >>> InputPolicy(max_side=100, multiple=16).padded(33)
+            48
+        """
+        return -(-side // self.multiple) * self.multiple
+
 
 @dataclass(frozen=True)
 class ModelMetadata:

@@ -44,10 +44,9 @@ def segment_tiles(
         BadRequest: if the logits do not lie on a grid of whole pixels.
     """
     height, width = image.shape[:2]
-    side = -(-policy.max_side // policy.multiple) * policy.multiple
     window = policy.size or (
-        min(side, -(-height // policy.multiple) * policy.multiple),
-        min(side, -(-width // policy.multiple) * policy.multiple),
+        policy.padded(min(height, policy.max_side)),
+        policy.padded(min(width, policy.max_side)),
     )
     padded = _padded(image, window)
     first = network(padded[: window[0], : window[1]])

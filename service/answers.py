@@ -40,8 +40,9 @@ __all__ = [
     "Segmentation",
     "Stage",
     "assemble",
+    "encode",
+    "offers",
 ]
-__all__ += ["encode", "offers"]
 
 PNG, JSON, NPZ, ZIP = "image/png", "application/json", "application/x-npz", "application/zip"
 # For the Open Inference Protocol alone: every array as an NPY file.

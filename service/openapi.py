@@ -23,8 +23,13 @@ from service.errors import (
 )
 from service.schemas import Health, Problem, SegmentReply
 
-__all__ = ["DESCRIPTION", "HEALTH_RESPONSES", "MODEL_RESPONSES", "SEGMENT_BODY"]
-__all__ += ["SEGMENT_RESPONSES"]
+__all__ = [
+    "DESCRIPTION",
+    "HEALTH_RESPONSES",
+    "MODEL_RESPONSES",
+    "SEGMENT_BODY",
+    "SEGMENT_RESPONSES",
+]
 
 Responses = dict[int | str, dict[str, Any]]
 

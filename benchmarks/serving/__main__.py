@@ -72,24 +72,13 @@ def prepare(name: str, folder: Path) -> Network:
 
 def set_up(folder: Path) -> None:
     """Make the peers' environments, once."""
-    here = Path(__file__).parent
-    for name, requirements in (
-        ("peers", "requirements.txt"),
-        ("triton", "requirements-triton.txt"),
-    ):
+    for name, file in (("peers", "requirements.txt"), ("triton", "requirements-triton.txt")):
         python = folder / name / "bin" / "python"
         if not python.exists():
-            console.print(f"installing {requirements}; a few minutes, once")
+            console.print(f"installing {file}; a few minutes, once")
             venv.create(folder / name, with_pip=True)
-            install = [
-                str(python),
-                "-m",
-                "pip",
-                "install",
-                "--quiet",
-                "-r",
-                str(here / requirements),
-            ]
+            listed = str(Path(__file__).with_name(file))
+            install = [str(python), "-m", "pip", "install", "--quiet", "-r", listed]
             subprocess.run(install, check=True)
 
 
@@ -193,7 +182,7 @@ def merge(rounds: Sequence[Mapping[str, Any]], reference: np.ndarray) -> dict[st
 
 
 def run(
-    name: str, servers: Sequence[Server], folder: Path, rounds: int, seconds: float
+    name: str, servers: list[Server], folder: Path, rounds: int, seconds: float
 ) -> dict[str, Any]:
     """All servers on one network, in turn, round by round."""
     network = prepare(name, folder)
@@ -205,11 +194,7 @@ def run(
         for server in servers[number:] + servers[:number]:
             console.print(f"{name}, round {number + 1}: {server.name}")
             seen[server.name].append(measure(server, network, folder, seconds, last=last))
-    reference = (
-        next(iter(seen.values()))[0]["mask"]
-        if "fastapi" not in seen
-        else seen["fastapi"][0]["mask"]
-    )
+    reference = seen.get("fastapi", next(iter(seen.values())))[0]["mask"]
     return {
         "limits": {
             which: {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -23,7 +22,7 @@ from ppool.metadata import METADATA_KEY, ModelMetadata, Stage
 from ppool.onnx_ops import DOMAIN, PLUGIN_ATTRIBUTES, RESIZE_ATTRIBUTES, function_bodies
 from ppool.runtime import ALPHA_SWITCH, LOGITS, LOGITS_SWITCH
 
-__all__ = ["ancestors", "assemble", "lint", "offer_logits", "on_pixel_grid", "save_whole"]
+__all__ = ["ancestors", "assemble", "lint", "offer_logits", "on_pixel_grid"]
 
 
 def assemble(
@@ -199,10 +198,3 @@ def lint(model: ModelProto) -> None:
 def _opset(holder: ModelProto | FunctionProto) -> int:
     opset: int = next(entry.version for entry in holder.opset_import if not entry.domain)
     return opset
-
-
-def save_whole(content: bytes, path: Path) -> None:
-    """Write ``path`` so that it appears whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    partial.replace(path)

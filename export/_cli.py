@@ -237,12 +237,13 @@ def tensorrt_command(
 ) -> None:
     """Build a TensorRT engine for this machine's GPU, and print how trtexec builds it."""
     from export import _tensorrt as trt
+    from export._files import read_exported
 
     engine = model.with_suffix(".engine") if output is None else output
     console = Console()
     try:
-        loaded = trt.load(model)
-        shapes = trt.Shapes.of(loaded, max_batch, max_side)
+        loaded, description = read_exported(model)
+        shapes = trt.Shapes.of(description.input, max_batch, max_side)
         library = trt.plugin_library()
         named = library or Path("_tensorrt.so")
         built = "" if library else " (not built here: make tensorrt)"

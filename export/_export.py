@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from export._assemble import assemble, on_pixel_grid, save_whole
+from export._assemble import assemble, on_pixel_grid
 from export._describe import Normalisation, with_colours
+from export._files import save_whole
 from export._trace import Pipeline, trace
 from export._verify import verify
 from models import Checkpoint

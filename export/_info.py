@@ -8,15 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import ModelProto, TensorProto, ValueInfoProto
 from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
-from ppool.metadata import METADATA_KEY, InputPolicy, ModelMetadata
+from export._files import read_exported
+from ppool.metadata import InputPolicy, ModelMetadata
 
 if TYPE_CHECKING:  # it needs torch
     from export._verify import Comparison
@@ -46,15 +45,8 @@ def print_info(path: Path, console: Console) -> None:
         ValueError: if it is not one.
         OSError: if it cannot be read.
     """
+    model, description = read_exported(path)
     content = path.read_bytes()
-    try:
-        model = onnx.load_from_string(content)
-    except DecodeError as error:
-        raise ValueError(f"{path}: expected an ONNX file, got something else") from error
-    texts = {entry.key: entry.value for entry in model.metadata_props}
-    if METADATA_KEY not in texts:
-        raise ValueError(f"{path}: expected a file written by ppool-export, got another ONNX file")
-    description = ModelMetadata.from_json(texts[METADATA_KEY])
     facts = Table.grid(padding=(0, 2))
     for key, value in {
         "name": description.name,

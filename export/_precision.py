@@ -14,7 +14,7 @@ import onnx
 from numpy.typing import NDArray
 from PIL import Image
 
-from export._assemble import save_whole
+from export._files import save_whole
 from export._int8 import quantised
 from ppool.metadata import InputPolicy
 from ppool.runtime import ALPHA_SWITCH, LOGITS_SWITCH, Session, make_session

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 import ppool
-from ppool.metadata import METADATA_KEY, ModelMetadata
+from ppool.metadata import InputPolicy
 from ppool.onnx_ops import DOMAIN, RESIZE_ATTRIBUTES
 
-__all__ = ["Shapes", "TensorRtMissingError", "build_engine", "load", "plugin_library", "trtexec"]
+__all__ = ["Shapes", "TensorRtMissingError", "build_engine", "plugin_library", "trtexec"]
 
 PLUGIN = "_tensorrt.so"
 
@@ -33,24 +32,17 @@ class Shapes:
     most: tuple[int, ...]
 
     @classmethod
-    def of(cls, model: onnx.ModelProto, max_batch: int, max_side: int | None) -> Shapes:
-        """From what the file says of its input.
+    def of(cls, policy: InputPolicy, max_batch: int, max_side: int | None) -> Shapes:
+        """From what a file says of its input.
 
         Args:
-            model: An exported file.
+            policy: Of the file.
             max_batch: Most images at a time.
             max_side: Longest side in pixels, a multiple of the file's; ``None`` is its own limit.
 
         Raises:
-            ValueError: if the file has no description, or a limit is out of range.
+            ValueError: if a limit is out of range.
         """
-        entries = {entry.key: entry.value for entry in model.metadata_props}
-        if METADATA_KEY not in entries:
-            raise ValueError(
-                f"model: expected metadata {METADATA_KEY!r}, got a file without; "
-                "export it with ppool-export"
-            )
-        policy = ModelMetadata.from_json(entries[METADATA_KEY]).input
         side = policy.max_side if max_side is None else max_side
         if max_batch < 1:
             raise ValueError(f"max_batch: expected at least 1, got {max_batch!r}")
@@ -61,18 +53,6 @@ class Shapes:
         least = (1, policy.multiple, policy.multiple, 3)
         most = (max_batch, side, side, 3)
         return cls(least, most, most)
-
-
-def load(path: Path) -> onnx.ModelProto:
-    """Read an exported file.
-
-    Raises:
-        ValueError: if it is no ONNX file.
-    """
-    try:
-        return onnx.load(path)
-    except DecodeError as error:
-        raise ValueError(f"{path}: expected an ONNX file, got something else") from error
 
 
 def plugin_library() -> Path | None:

@@ -1,0 +1,36 @@
+"""Exported files: written whole, read with what they say of themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+from ppool.metadata import METADATA_KEY, ModelMetadata
+
+__all__ = ["read_exported", "save_whole"]
+
+
+def read_exported(path: Path) -> tuple[onnx.ModelProto, ModelMetadata]:
+    """An exported file and its description.
+
+    Raises:
+        ValueError: if it is not one.
+        OSError: if it cannot be read.
+    """
+    try:
+        model = onnx.load(path)
+    except DecodeError as error:
+        raise ValueError(f"{path}: expected an ONNX file, got something else") from error
+    texts = {entry.key: entry.value for entry in model.metadata_props}
+    if METADATA_KEY not in texts:
+        raise ValueError(f"{path}: expected a file written by ppool-export, got another ONNX file")
+    return model, ModelMetadata.from_json(texts[METADATA_KEY])
+
+
+def save_whole(content: bytes, path: Path) -> None:
+    """Write ``path`` so that it appears whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(content)
+    partial.replace(path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -25,6 +27,13 @@ class _CheckpointFirst(TyperGroup):
         return super().parse_args(ctx, args)
 
 
+Exported = Annotated[
+    Path, typer.Argument(exists=True, dir_okay=False, help="File written by ppool-export.")
+]
+Name = Annotated[
+    str | None, typer.Option(help="Name to serve the model as; default: the file's name.")
+]
+
 app = typer.Typer(
     cls=_CheckpointFirst,
     no_args_is_help=True,
@@ -35,6 +44,17 @@ app = typer.Typer(
     "a network exported by others.",
     rich_markup_mode="rich",
 )
+
+
+@contextmanager
+def _complaining(*more: type[Exception]) -> Iterator[None]:
+    """Print an error that the user can do something about, and exit with status 1."""
+    expected: tuple[type[Exception], ...] = (OSError, ValueError, *more)
+    try:
+        yield
+    except expected as error:
+        Console(stderr=True).print(f"ppool-export: {error}", markup=False, soft_wrap=True)
+        raise typer.Exit(1) from None
 
 
 @app.callback()
@@ -53,9 +73,7 @@ def export_command(
         Path, typer.Argument(exists=True, dir_okay=False, help="File written by ppool-train.")
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the ONNX file goes.")],
-    name: Annotated[
-        str | None, typer.Option(help="Name to serve the model as; default: the file's name.")
-    ] = None,
+    name: Name = None,
     max_side: Annotated[
         int | None,
         typer.Option(help="Longest side in pixels to feed; default: the checkpoint's."),
@@ -69,16 +87,15 @@ def export_command(
     from export._info import comparison_table
 
     console = Console()
-    try:
-        with console.status("exporting"):
-            description = export_checkpoint(
-                checkpoint, output, name=name, max_side=max_side, check=check
-            )
-    except VerificationError as error:
-        console.print(comparison_table(error.comparisons))
-        raise typer.Exit(_complain(str(error))) from None
-    except (OSError, ValueError) as error:
-        raise typer.Exit(_complain(str(error))) from None
+    with _complaining(VerificationError):
+        try:
+            with console.status("exporting"):
+                description = export_checkpoint(
+                    checkpoint, output, name=name, max_side=max_side, check=check
+                )
+        except VerificationError as error:
+            console.print(comparison_table(error.comparisons))
+            raise
     checked = "agrees with PyTorch" if check else "not compared with PyTorch"
     console.print(
         f"{output}: {len(description.classes)} classes, {len(description.stages)} alpha maps, "
@@ -100,9 +117,7 @@ def adopt_command(
     ],
     mean: Annotated[str, typer.Option(help="Of RGB in [0, 1]: three numbers between commas.")],
     std: Annotated[str, typer.Option(help="Likewise.")],
-    name: Annotated[
-        str | None, typer.Option(help="Name to serve the model as; default: the file's name.")
-    ] = None,
+    name: Name = None,
     size: Annotated[
         str | None, typer.Option(help="Resize every image to HEIGHTxWIDTH pixels.")
     ] = None,
@@ -117,7 +132,7 @@ def adopt_command(
     from export._info import describe_policy
     from ppool.runtime import make_session
 
-    try:
+    with _complaining():
         adoption = Adoption(
             classes=_names(classes),
             normalisation=Normalisation(_numbers("mean", mean), _numbers("std", std)),
@@ -128,8 +143,6 @@ def adopt_command(
             output=output_name,
         )
         description = adopt_model(network, output, adoption)
-    except (OSError, ValueError) as error:
-        raise typer.Exit(_complain(str(error))) from None
     fed = describe_policy(description.input)
     Console().print(
         f"{output}: {len(description.classes)} classes, {fed}, "
@@ -166,9 +179,7 @@ def _size(text: str) -> tuple[int, int]:
 
 @app.command("precision")
 def precision_command(
-    model: Annotated[
-        Path, typer.Argument(exists=True, dir_okay=False, help="File written by ppool-export.")
-    ],
+    model: Exported,
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the new file goes.")],
     precision: Annotated[
         Literal["fp16", "int8"], typer.Option(help="fp16, for GPUs, or int8, for CPUs.")
@@ -186,7 +197,7 @@ def precision_command(
     from export import lower_precision, score
 
     console = Console()
-    try:
+    with _complaining():
         with console.status("converting"):
             lower_precision(model, output, precision, calibration=calibration)
         console.print(f"{output}: {decimal(output.stat().st_size)}", highlight=False)
@@ -199,30 +210,20 @@ def precision_command(
             iou = f"{100 * found.mean_iou:.2f} %"
             grid.add_row(file.name, decimal(found.bytes), iou, f"{found.milliseconds:.1f}")
         console.print(grid)
-    except (OSError, ValueError) as error:
-        raise typer.Exit(_complain(str(error))) from None
 
 
 @app.command("info")
-def info_command(
-    model: Annotated[
-        Path, typer.Argument(exists=True, dir_okay=False, help="File written by ppool-export.")
-    ],
-) -> None:
+def info_command(model: Exported) -> None:
     """Print what an exported file holds."""
     from export._info import print_info
 
-    try:
+    with _complaining():
         print_info(model, Console())
-    except (OSError, ValueError) as error:
-        raise typer.Exit(_complain(str(error))) from None
 
 
 @app.command("tensorrt")
 def tensorrt_command(
-    model: Annotated[
-        Path, typer.Argument(exists=True, dir_okay=False, help="File written by ppool-export.")
-    ],
+    model: Exported,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Where the engine goes; default: beside the model."),
@@ -241,7 +242,7 @@ def tensorrt_command(
 
     engine = model.with_suffix(".engine") if output is None else output
     console = Console()
-    try:
+    with _complaining(trt.TensorRtMissingError):
         loaded, description = read_exported(model)
         shapes = trt.Shapes.of(description.input, max_batch, max_side)
         library = trt.plugin_library()
@@ -253,12 +254,4 @@ def tensorrt_command(
         with console.status("building"):
             content = trt.build_engine(loaded, shapes, library if plugin else None)
         engine.write_bytes(content)
-    except (OSError, ValueError, trt.TensorRtMissingError) as error:
-        raise typer.Exit(_complain(str(error))) from None
     console.print(f"{engine}: {decimal(len(content))}", highlight=False, soft_wrap=True)
-
-
-def _complain(message: str) -> int:
-    """Print an error; the result is the exit status."""
-    Console(stderr=True).print(f"ppool-export: {message}", markup=False, soft_wrap=True)
-    return 1

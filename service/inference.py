@@ -21,19 +21,30 @@ from service.images import ImageLimits, decode
 from service.models import Model
 from service.protocol import Task
 from service.shapes import pad
+from service.staging import Staging
 from service.tiles import segment_tiles
 
 __all__ = ["Segmenter", "load_segmenter"]
+
+# Of all models, because page-locked memory is never given back.
+_STAGING = Staging()
 
 _logger = logging.getLogger("ppool.service")
 
 
 @dataclass(frozen=True)
 class Segmenter:
-    """A loaded model, and how it segments photos."""
+    """A loaded model, and how it segments photos.
+
+    Attributes:
+        model: What is known of it.
+        session: Runs it.
+        staging: Where batches are put together for a GPU; ``None`` on the CPU.
+    """
 
     model: Model
     session: Session
+    staging: Staging | None = None
 
     def segment(self, tasks: Sequence[Task], limits: ImageLimits) -> list[Encoded | ServiceError]:
         """Decode, segment as one batch and encode; an error stands for a photo that failed.
@@ -60,8 +71,7 @@ class Segmenter:
         outputs = ("mask", *(stage.output for stage in stages))
         start = time.monotonic()
         if padded:
-            images = np.stack(padded) if len(padded) > 1 else padded[0][None]
-            rows = zip(*self._infer(outputs, images), strict=True)
+            rows = zip(*self._infer(outputs, self._stacked(padded)), strict=True)
         seconds = time.monotonic() - start
         results: list[Encoded | ServiceError] = []
         for task, photo in zip(tasks, photos, strict=True):
@@ -70,6 +80,11 @@ class Segmenter:
             else:
                 results.append(photo)
         return results
+
+    def _stacked(self, images: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        if self.staging is not None:
+            return self.staging.stack(images)
+        return np.stack(images) if len(images) > 1 else images[0][None]
 
     def _segment_tiles(self, task: Task, limits: ImageLimits) -> Encoded | ServiceError:
         if not self.session.offers_logits:
@@ -196,7 +211,8 @@ def load_segmenter(
         metadata=session.metadata,
         modes=("resize", "tile") if session.offers_logits else ("resize",),
     )
-    return Segmenter(model, session)
+    on_gpu = model.provider == "CUDAExecutionProvider"
+    return Segmenter(model, session, _STAGING if on_gpu else None)
 
 
 def _out_of_memory(error: Exception) -> bool:

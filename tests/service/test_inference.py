@@ -1,19 +1,23 @@
 """A batch in one worker: memory that runs out, and one photo that fails."""
 
+import ctypes
 import dataclasses
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service import inference
+from service import inference, staging
 from service.answers import NPZ, PNG, Answer, Encoded
 from service.errors import CorruptImage, InternalError, Overloaded
 from service.images import ImageLimits
 from service.inference import Segmenter
 from service.protocol import Task
+from service.staging import Staging
 from tests.service.harness import Gate, encoded, photo
 
 LIMITS = ImageLimits(max_pixels=10**6, max_side_pixels=10**4, max_frames=1)
@@ -89,3 +93,46 @@ def test_alpha_is_cropped_to_the_photo(segmenter: Segmenter) -> None:
     (result,) = segmenter.segment([Task("image", encoded(photo(50, 37)), answer)], LIMITS)
     assert isinstance(result, Encoded)
     assert set(result.seconds) == {"decode", "infer", "encode"}
+
+
+def host_memory(address: Any, size: Any, flags: int) -> int:
+    """What ``cudaHostAlloc`` does, with memory that every machine has."""
+    assert flags == 0
+    LOCKED.append(ctypes.create_string_buffer(size.value))
+    address._obj.value = ctypes.addressof(LOCKED[-1])
+    return 0
+
+
+LOCKED: list[Any] = []
+
+
+@pytest.mark.parametrize(
+    ("runtime", "locked"),
+    [
+        (None, 0),
+        (SimpleNamespace(cudaHostAlloc=lambda *_: 2), 0),
+        (SimpleNamespace(cudaHostAlloc=host_memory), 2),
+    ],
+    ids=["no CUDA", "none left", "page-locked"],
+)
+def test_batches_staged_for_a_gpu_get_the_same_masks(
+    segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch, runtime: Any, locked: int
+) -> None:
+    LOCKED.clear()
+    monkeypatch.setattr(staging, "_runtime", lambda: runtime)
+    staged = dataclasses.replace(segmenter, staging=Staging())
+    for count in (1, 5, 2, 5):
+        expected = contents(segmenter.segment(tasks(count), LIMITS))
+        assert contents(staged.segment(tasks(count), LIMITS)) == expected
+    # For one image and for five, each time rounded up to a power of two bytes.
+    assert [len(memory) for memory in LOCKED] == [16384, 65536][:locked]
+
+
+def test_threads_do_not_share_a_staged_batch() -> None:
+    shared = Staging()
+    images = [np.full((4, 4, 3), value, np.uint8) for value in (1, 2)]
+    with ThreadPoolExecutor(1) as other:
+        first = shared.stack(images[:1])
+        second = other.submit(shared.stack, images[1:]).result()
+    assert (first == 1).all()
+    assert (second == 2).all()

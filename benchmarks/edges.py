@@ -37,7 +37,8 @@ OURS = "service"
 
 def decoders(width: int, height: int, policy: InputPolicy) -> dict[str, Contestant]:
     """Ways from a JPEG file to an array of the size the network takes."""
-    photo = Image.fromarray(data.astronaut()).resize((width, height), Image.Resampling.BICUBIC)
+    photo = Image.fromarray(data.astronaut())  # type: ignore[no-untyped-call]
+    photo = photo.resize((width, height), Image.Resampling.BICUBIC)
     file = io.BytesIO()
     photo.save(file, "JPEG", quality=90)
     content = file.getvalue()
@@ -54,7 +55,8 @@ def decoders(width: int, height: int, policy: InputPolicy) -> dict[str, Contesta
 
     def opencv() -> NDArray[Any]:
         flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-        pixels = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+        found = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+        pixels: NDArray[Any] = found  # type: ignore[assignment]
         if pixels.shape[1::-1] == size:
             return pixels
         return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
@@ -96,7 +98,8 @@ def encoders(mask: NDArray[np.uint8]) -> dict[str, Contestant]:
 def main(rounds: Annotated[int, typer.Option(help="Timed runs of each way.")] = 40) -> None:
     """Time decoding and encoding on one thread; write ``results/edges.json``."""
     cv2.setNumThreads(1)
-    page = np.asarray(Image.fromarray(data.page()).convert("RGB").resize((640, 480)))
+    picture = Image.fromarray(data.page())  # type: ignore[no-untyped-call]
+    page = np.asarray(picture.convert("RGB").resize((640, 480)))
     (mask,) = make_session(shipped_model()).run(["mask"], {"image": page[None]})
     stages = {
         "decode 640x480 as it is": decoders(640, 480, InputPolicy(1024, 32)),

@@ -154,7 +154,7 @@ def _unit_model(shape: tuple[int, ...], window: Window) -> bytes:
         "w_point": rng.normal(size=channels),
         "b_point": np.full(channels, 5.0),
     }
-    clip = {"signed": 0, "input_scale": 1.0, "alpha_min": 1e-4, "alpha_max": 35.0}
+    clip: dict[str, Any] = {"signed": 0, "input_scale": 1.0, "alpha_min": 1e-4, "alpha_max": 35.0}
     node = helper.make_node(
         "PPoolUnit", ["x", *parameters], ["y"], domain=DOMAIN, num_outputs=1,
         **_window_attributes(window), **clip, **PLUGIN_ATTRIBUTES,

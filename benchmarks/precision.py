@@ -69,7 +69,7 @@ def _speed(files: Mapping[str, Path], pages: Pages, threads: int, rounds: int) -
     """Milliseconds of all pages, one after the other, and how many times faster int8 is."""
     sessions = {name: make_session(file, intra_op_threads=threads) for name, file in files.items()}
     runs = {
-        name: lambda s=session: [s.run(["mask"], {"image": page}) for page in pages]  # type: ignore[misc]
+        name: lambda s=session: [s.run(["mask"], {"image": page}) for page in pages]
         for name, session in sessions.items()
     }
     # On one thread the time that other processes take can be left out.

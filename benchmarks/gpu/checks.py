@@ -50,9 +50,13 @@ def _shares(gpu: Gpu, case: Problem) -> dict[str, float]:
     shares["PPool dalpha"] = _share(dalpha, true_dalpha, close)
 
     y, found_alpha = gpu.unit(x, case.parameters, case.window, case.signed)
+    w_region, prelu_slope, w_point, b_point = map(_wide, case.parameters)
     true_alpha = alpha_reference(
         _wide(x),
-        *map(_wide, case.parameters),
+        w_region,
+        prelu_slope,
+        w_point,
+        b_point,
         *window,
         input_scale=BRANCH.input_scale,
         alpha_min=BRANCH.alpha_min,
@@ -136,12 +140,12 @@ def _repeats(gpu: Gpu, case: Problem) -> bool:
 
 def _other_stream(gpu: Gpu, case: Problem) -> bool:
     expected = _everything(gpu, case)
-    stream = torch.cuda.Stream()
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         # A late input: kernels on the wrong stream would read it before it is there.
         late = torch.zeros_like(case.x)
-        torch.cuda._sleep(20_000_000)
+        torch.cuda._sleep(20_000_000)  # type: ignore[no-untyped-call]
         late.copy_(case.x)
         parts = (case.alpha, case.grad, case.parameters)
         found = _everything(gpu, Problem(case.name, case.window, case.signed, late, *parts))

@@ -37,7 +37,7 @@ def _timed(contestants: Calls, rounds: int = 30) -> dict[str, dict[str, Any]]:
     seen: dict[str, list[tuple[torch.cuda.Event, torch.cuda.Event]]] = {}
     for _ in range(rounds):
         for name, run in contestants.items():
-            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
             flush.zero_()
             begin.record()
             run()

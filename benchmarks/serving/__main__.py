@@ -52,7 +52,8 @@ app = typer.Typer(pretty_exceptions_enable=False)
 def photo(width: int, height: int) -> bytes:
     """A real photo as a JPEG of the given size."""
     file = io.BytesIO()
-    Image.fromarray(data.astronaut()).resize((width, height)).save(file, "JPEG", quality=90)
+    picture = Image.fromarray(data.astronaut())  # type: ignore[no-untyped-call]
+    picture.resize((width, height)).save(file, "JPEG", quality=90)
     return file.getvalue()
 
 

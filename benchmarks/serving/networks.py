@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -27,7 +28,7 @@ class _Network:
         self.last, self.channels = "image", 3
 
     def _add(
-        self, op: str, constants: Iterable[NDArray[np.float32]] = (), **attributes: object
+        self, op: str, constants: Iterable[NDArray[np.float32]] = (), **attributes: Any
     ) -> None:
         name = f"{op}{len(self.nodes)}"
         inputs = [self.last]

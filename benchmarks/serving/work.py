@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -31,7 +32,8 @@ def session() -> ort.InferenceSession:
 
 def decode(photo: bytes) -> tuple[NDArray[np.float32], tuple[int, int]]:
     """A JPEG as normalised float32 [3, SIDE, SIDE], and its own height and width."""
-    bgr = cv2.imdecode(np.frombuffer(photo, np.uint8), cv2.IMREAD_COLOR)
+    pixels = np.frombuffer(photo, np.uint8)
+    bgr: NDArray[Any] = cv2.imdecode(pixels, cv2.IMREAD_COLOR)  # type: ignore[assignment]
     height, width = bgr.shape[:2]
     small = cv2.cvtColor(cv2.resize(bgr, (SIDE, SIDE)), cv2.COLOR_BGR2RGB)
     x = (small.astype(np.float32) - MEAN) / STD

@@ -2,6 +2,8 @@
 #ifndef PPOOL_CPU_RESIZE_ARGMAX_H_
 #define PPOOL_CPU_RESIZE_ARGMAX_H_
 
+#include <cstring>
+
 #include "../ppool_jobs.h"
 #include "rows.h"
 
@@ -113,20 +115,34 @@ class ResizeArgMax {
     for (int64_t k = 0; k < job_.classes; ++k, lanes += kStrip) {
       const int64_t start = ((image * job_.classes + k) * job_.h + row) * job_.w + begin_;
       elements_.load(job_.logits, start, end_ - begin_, source_);
-      for (int first = 0; first < count_; first += V::kLanes) {
-        const Real* const from = source_ + starts_[first / V::kLanes];
-        const F low = pick(from, low_ + first), high = pick(from, high_ + first);
-        const F share = V::load(share_ + first);
-        V::store(lanes + first, V::mul_add(high, share, low * (V::set(1) - share)));
-      }
+      near_ ? widen<true>(lanes) : widen<false>(lanes);
     }
   }
 
-  F pick(const Real* from, const int32_t* index) const {
-    if (near_) return V::pick(from, index);
-    Real lanes[V::kLanes];
-    for (int lane = 0; lane < V::kLanes; ++lane) lanes[lane] = from[index[lane]];
-    return V::load(lanes);
+  template <bool kNear>
+  void widen(Real* lanes) const {
+    // A vector's store may change any member, for all the compiler knows, but no local.
+    const Real* const source = source_;
+    const int32_t *const lows = low_, *const highs = high_;
+    const Real* const shares = share_;
+    const int count = count_;
+    for (int first = 0; first < count; first += V::kLanes) {
+      const Real* const from = source + starts_[first / V::kLanes];
+      const F low = pick<kNear>(from, lows + first), high = pick<kNear>(from, highs + first);
+      const F share = V::load(shares + first);
+      V::store(lanes + first, V::mul_add(high, share, low * (V::set(1) - share)));
+    }
+  }
+
+  template <bool kNear>
+  static F pick(const Real* from, const int32_t* index) {
+    if constexpr (kNear) {
+      return V::pick(from, index);
+    } else {
+      Real lanes[V::kLanes];
+      for (int lane = 0; lane < V::kLanes; ++lane) lanes[lane] = from[index[lane]];
+      return V::load(lanes);
+    }
   }
 
   // `value` gives a vector of logits by its place among the widened ones, [classes, kStrip].
@@ -149,11 +165,10 @@ class ResizeArgMax {
           best[i] = V::max(next, best[i]);  // which passes a NaN over
         }
       }
-      Real lanes[kStep];
+      uint8_t bytes[kStep];
 #pragma GCC unroll 4
-      for (int i = 0; i < kVectors; ++i) V::store(lanes + i * V::kLanes, label[i]);
-      const int stop = std::min(kStep, count_ - first);
-      for (int i = 0; i < stop; ++i) labels[first + i] = static_cast<uint8_t>(lanes[i]);
+      for (int i = 0; i < kVectors; ++i) V::store_bytes(bytes + i * V::kLanes, label[i]);
+      std::memcpy(labels + first, bytes, std::min(kStep, count_ - first));
     }
   }
 

@@ -17,6 +17,14 @@ struct Floats {
   static F load(const float* from) { return _mm256_loadu_ps(from); }
   static void store(float* to, F v) { _mm256_storeu_ps(to, v); }
 
+  // Whole numbers below 256.
+  static void store_bytes(uint8_t* to, F v) {
+    const __m256i whole = _mm256_cvttps_epi32(v);
+    const __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(whole),
+                                           _mm256_extracti128_si256(whole, 1));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm_packus_epi16(words, words));
+  }
+
   // from[index[i]], with every index below kPicked.
   static constexpr int kPicked = 16;
   static F pick(const float* from, const int32_t* index) {

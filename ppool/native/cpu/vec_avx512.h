@@ -17,6 +17,12 @@ struct Floats {
   static F load(const float* from) { return _mm512_loadu_ps(from); }
   static void store(float* to, F v) { _mm512_storeu_ps(to, v); }
 
+  // Whole numbers below 256.
+  static void store_bytes(uint8_t* to, F v) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to),
+                     _mm512_cvtepi32_epi8(_mm512_cvttps_epi32(v)));
+  }
+
   // from[index[i]], with every index below kPicked.
   static constexpr int kPicked = 32;
   static F pick(const float* from, const int32_t* index) {

@@ -12,6 +12,7 @@ struct Double {
   static F set(double value) { return value; }
   static F load(const double* from) { return *from; }
   static void store(double* to, F v) { *to = v; }
+  static void store_bytes(uint8_t* to, F v) { *to = static_cast<uint8_t>(v); }
 
   // from[*index], with the index below kPicked.
   static constexpr int kPicked = 2;

@@ -32,6 +32,13 @@ struct Floats {
   }
   static void store(float* to, F v) { std::memcpy(to, &v, sizeof(v)); }
 
+  // Whole numbers below 256.
+  static void store_bytes(uint8_t* to, F v) {
+    float lanes[kLanes];
+    store(lanes, v);
+    for (int i = 0; i < kLanes; ++i) to[i] = static_cast<uint8_t>(lanes[i]);
+  }
+
   // from[index[i]], with every index below kPicked.
   static constexpr int kPicked = 2 * kLanes;
   static F pick(const float* from, const int32_t* index) {

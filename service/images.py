@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,6 +44,10 @@ ACCEPTED = "JPEG, PNG, WebP, BMP or TIFF"
 
 # A JPEG may be decoded at a half, quarter or eighth that is this much smaller than wanted.
 _CLOSE_ENOUGH = 0.9
+
+# Where cameras write the orientation of a JPEG. Behind that only decoding finds it, which costs the
+# photo its place in a batch of photos of its shape, no more.
+_EXIF_BYTES = 4096
 
 _BILINEAR = ResizeOptions(ResizeAlg.convolution(FilterType.bilinear))
 
@@ -104,6 +108,11 @@ def probe(data: bytes, limits: ImageLimits) -> tuple[int, int]:
     Raises:
         UnsupportedImage, TooLarge, CorruptImage: as :func:`decode`, where the header tells.
     """
+    if data.startswith(b"\xff\xd8\xff") and b"Exif" not in data[:_EXIF_BYTES]:
+        with suppress(ValueError):
+            height, width, *_ = simplejpeg.decode_jpeg_header(data)
+            _check_size(width, height, limits)
+            return width, height
     with _opened(data, limits) as image:
         width, height = image.size
         # Looking for EXIF costs as much as opening the file; most have none.
@@ -129,17 +138,20 @@ def _opened(data: bytes, limits: ImageLimits) -> Iterator[Image.Image]:
 
 
 def _check(image: Image.Image, limits: ImageLimits) -> None:
-    width, height = image.size
+    _check_size(*image.size, limits)
+    # Counting the frames of a TIFF means walking the whole file, and only its first is read.
+    frames = 1 if image.format == "TIFF" else getattr(image, "n_frames", 1)
+    if frames > limits.max_frames:
+        raise TooLarge(f"Send at most {limits.max_frames} frames; this has {frames}.")
+
+
+def _check_size(width: int, height: int, limits: ImageLimits) -> None:
     if width * height > limits.max_pixels:
         raise TooLarge(f"Send at most {limits.max_pixels} pixels; this is {width} x {height}.")
     if max(width, height) > limits.max_side_pixels:
         raise TooLarge(
             f"Send sides of at most {limits.max_side_pixels} pixels; this is {width} x {height}."
         )
-    # Counting the frames of a TIFF means walking the whole file, and only its first is read.
-    frames = 1 if image.format == "TIFF" else getattr(image, "n_frames", 1)
-    if frames > limits.max_frames:
-        raise TooLarge(f"Send at most {limits.max_frames} frames; this has {frames}.")
 
 
 def _upright(image: Image.Image, data: bytes, policy: InputPolicy | None) -> Photo:

@@ -70,7 +70,9 @@ class Worker:
         """The reply to ``message``; fails with ``WorkerLost`` or ``WorkerFailed``."""
         number = next(self._numbers)
         reply = asyncio.get_running_loop().create_future()
-        if self._writer is None:
+        if self._writer is None or self._writer.is_closing():
+            # A write can fail before the reader sees the end, and then it is not up any more.
+            self.up = False
             reply.set_exception(WorkerLost(self.name))
             return reply
         self._waiting[number] = reply

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -16,10 +17,11 @@ from service.fleet import Fleet, Served
 from service.images import ImageLimits
 from service.launch import launch_process
 from service.metrics import Metrics
-from service.protocol import Run, Task
+from service.protocol import Drop, Run, Task
 from service.settings import Settings
 from service.tuning import Plan
-from service.workers import WorkerLost
+from service.workers import Worker, WorkerLost
+from tests.service.traffic import PATIENCE_SECONDS
 
 
 @dataclass(eq=False)
@@ -124,3 +126,19 @@ def test_what_a_dead_worker_had_not_begun_is_not_held_against_it() -> None:
         assert (innocent.attempts, innocent.result.done()) == (0, False)
 
     asyncio.run(story())
+
+
+def test_a_connection_that_broke_before_the_reader_saw_it_is_a_lost_worker() -> None:
+    async def scenario() -> None:
+        worker = Worker("cpu-0", "cpu", 1, launch_process)
+        ours, theirs = socket.socketpair()
+        with theirs:
+            _, writer = await asyncio.open_connection(sock=ours)
+            worker._writer, worker.up = writer, True
+            writer.transport.abort()
+            with pytest.raises(WorkerLost):
+                await asyncio.wait_for(worker.send(Drop(0)), PATIENCE_SECONDS)
+            assert not worker.up
+            await asyncio.gather(writer.wait_closed(), return_exceptions=True)
+
+    asyncio.run(scenario())

@@ -14,7 +14,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 NUM_CLASSES = 21
 CLASSES = tuple(f"class{index}" for index in range(NUM_CLASSES))
 
-# VGG-16's convolutions by stage; every stage but the last ends in a 2x2 max pooling (stride 16).
+# VGG-16's convolutions by stage; between stages a 2x2 max pooling, so the stride is 16.
 _VGG16 = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 
 
@@ -90,11 +90,11 @@ def write_tiny(path: Path, side: int) -> None:
 def write_vgg16(path: Path, side: int) -> None:
     """VGG-16 at stride 16 with a 1x1 classifier: 20 billion multiply-adds at 256x256."""
     network = _Network(seed=0)
-    for stage in _VGG16:
+    for number, stage in enumerate(_VGG16):
+        if number:
+            network.max_pool()
         for channels in stage:
             network.conv(channels)
-        if stage is not _VGG16[-1]:
-            network.max_pool()
     network.conv(NUM_CLASSES, kernel=1, relu=False)
     network.upsample(16)
     network.save(path, side)

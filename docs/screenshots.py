@@ -13,10 +13,9 @@ from pathlib import Path
 from PIL import Image
 
 from benchmarks.running import service
-from tests.service.chromium import Page, chromium_page
+from tests.service.chromium import SEGMENTED, Page, chromium_page
 
 IMAGES = Path(__file__).parent / "images"
-SEGMENTED = "document.querySelector('#status').textContent.includes('classes found')"
 # Width and height in CSS pixels, and how the visitor likes it.
 VIEWS = {
     "light": (1280, 1000, "light"),

@@ -108,7 +108,7 @@ def probe(data: bytes, limits: ImageLimits) -> tuple[int, int]:
     Raises:
         UnsupportedImage, TooLarge, CorruptImage: as :func:`decode`, where the header tells.
     """
-    if data.startswith(b"\xff\xd8\xff") and b"Exif" not in data[:_EXIF_BYTES]:
+    if _kind(data) == "JPEG" and b"Exif" not in data[:_EXIF_BYTES]:
         with suppress(ValueError):
             height, width, *_ = simplejpeg.decode_jpeg_header(data)
             _check_size(width, height, limits)
@@ -120,9 +120,14 @@ def probe(data: bytes, limits: ImageLimits) -> tuple[int, int]:
         return (height, width) if turned else (width, height)
 
 
+def _kind(data: bytes) -> str | None:
+    """The type of a file, as far as its first bytes tell."""
+    return next((kind for magic, kind in _MAGIC.items() if data.startswith(magic)), None)
+
+
 @contextmanager
 def _opened(data: bytes, limits: ImageLimits) -> Iterator[Image.Image]:
-    kind = next((kind for magic, kind in _MAGIC.items() if data.startswith(magic)), None)
+    kind = _kind(data)
     if kind is None or (kind == "WEBP" and data[8:12] != b"WEBP"):
         raise UnsupportedImage(f"Send a {ACCEPTED} file; the content is none of these.")
     try:

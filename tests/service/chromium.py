@@ -13,6 +13,9 @@ CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
 
+# True on the playground once it shows an answer; for ``Page.wait_for``.
+SEGMENTED = "document.querySelector('#status').textContent.includes('classes found')"
+
 _OPTIONS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.service.chromium import CHROMIUM, Page, chromium_page
+from tests.service.chromium import CHROMIUM, SEGMENTED, Page, chromium_page
 from tests.service.harness import Client, encoded, photo
 from tests.service.traffic import ROOT, served
 
@@ -81,9 +81,6 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 def address(model_file: Path) -> Iterator[str]:
     with served(str(model_file)) as server:
         yield server.address
-
-
-SEGMENTED = "document.querySelector('#status').textContent.includes('classes found')"
 
 
 def texts(page: Page, selector: str) -> list[str]:

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
+from models import list_poolings, original_pooling
+
 __all__ = ["FINE_TUNING", "PAGES", "RECIPES", "Recipe", "learning_rate"]
 
 _CHOICES = {
@@ -108,6 +110,15 @@ class Recipe:
             if getattr(self, name) not in choices:
                 expected = " or ".join(choices)
                 raise ValueError(f"{name}: expected {expected}, got {getattr(self, name)!r}")
+        stages = original_pooling(self.network)
+        chosen = self.pooling
+        if isinstance(chosen, str):
+            chosen = dict.fromkeys(stages, chosen)
+        if chosen.keys() != stages.keys() or not set(chosen.values()) <= set(list_poolings()):
+            raise ValueError(
+                f"pooling: expected one of {', '.join(list_poolings())}, or one for each of "
+                f"{', '.join(stages)}; got {self.pooling!r}"
+            )
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"accumulate: expected a divisor of batch_size {self.batch_size}, "
@@ -144,7 +155,7 @@ class Recipe:
         """
         try:
             return cls(**json.loads(path.read_text()))
-        except (AttributeError, TypeError, json.JSONDecodeError) as error:
+        except (AttributeError, TypeError, ValueError) as error:
             raise ValueError(f"{path}: not the settings of a run: {error}") from error
 
 

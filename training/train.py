@@ -108,7 +108,7 @@ def train(
                 f"batch_size: expected a multiple of {group.count} processes x {recipe.accumulate} "
                 f"parts, got {recipe.batch_size!r}"
             )
-        _claim(output, recipe, group)
+        _check_unclaimed(output, recipe, group)
         finished = output / "checkpoint.pt"
         if not finished.exists():
             _train(recipe, (training, held_out), output, runtime, group)
@@ -125,10 +125,13 @@ def _train(
 ) -> None:
     training, held_out = data
     run = _begin(recipe, training, group)
+    main = group.rank == 0
+    if main:
+        # Not before: settings that cannot begin, such as a missing file of weights, claim nothing.
+        recipe.save(output / "recipe.json")
     start, seconds = _resume(output / "state.pt", run)
     began = time.monotonic() - seconds
     iterations = range(start, recipe.iterations)
-    main = group.rank == 0
     with Journal(output, recipe, start, tensorboard=runtime.tensorboard, active=main) as journal:
         for iteration, batch in zip(
             iterations, batches(CropSampler(training, recipe), iterations, runtime.workers),
@@ -289,14 +292,13 @@ def _checkpoint(run: _Run, classes: tuple[LabelClass, ...], record: dict[str, An
     )
 
 
-def _claim(output: Path, recipe: Recipe, group: Processes) -> None:
+def _check_unclaimed(output: Path, recipe: Recipe, group: Processes) -> None:
+    """Every process looks before the first of them claims the folder."""
     output.mkdir(parents=True, exist_ok=True)
     settings = output / "recipe.json"
     if settings.exists() and Recipe.load(settings) != recipe:
         raise ValueError(f"{output}: holds a run with other settings; name another folder")
     group.wait()
-    if group.rank == 0:
-        recipe.save(settings)
 
 
 def _resume(path: Path, run: _Run) -> tuple[int, float]:

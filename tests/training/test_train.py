@@ -180,6 +180,12 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path: Path) -> None:
         train(replace(TINY, seed=1), tiny_pages(2), tiny_pages(1), tmp_path)
 
 
+def test_a_run_that_cannot_begin_leaves_its_folder_free(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"missing\.pth"):
+        train(replace(SMALL, weights="missing.pth"), tiny_pages(1), tiny_pages(1), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_finished_run_keeps_its_record(tmp_path: Path) -> None:
     record = train(TINY, tiny_pages(2), tiny_pages(1), tmp_path).training
     assert record["recipe"]["seed"] == 0
@@ -230,6 +236,9 @@ def test_the_paper_steps_at_6000_and_deeplab_falls_to_zero() -> None:
         ({"precision": "int8"}, "'int8'"),
         ({"learning_rate": "fast"}, "learning_rate: expected float, got 'fast'"),
         ({"crop": 3.5}, "crop: expected int, got 3.5"),
+        ({"network": "vgg"}, "network: expected one of .*, got 'vgg'"),
+        ({"pooling": "median"}, "pooling: expected one of .*; got 'median'"),
+        ({"pooling": {"pool1": "max"}}, "or one for each of pool1, pool2, pool3, pool4; got"),
     ],
 )
 def test_impossible_settings_are_refused(change: dict[str, object], message: str) -> None:

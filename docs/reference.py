@@ -20,7 +20,7 @@ from service import pages
 from service.app import create_app
 from service.metrics import Metrics
 from service.settings import PREFIX, Settings
-from training import __main__ as train_command
+from training import cli as train_command
 
 FOLDER = Path(__file__).parent / "reference"
 

@@ -18,6 +18,16 @@ __all__ = ["Checkpoint"]
 
 FORMAT = 1
 
+# What torch.load and the reading of its result raise on files of another kind, or cut off.
+_OTHER_FILES = (
+    AttributeError,
+    EOFError,
+    KeyError,
+    RuntimeError,
+    TypeError,
+    pickle.UnpicklingError,
+)
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -66,5 +76,5 @@ class Checkpoint:
             document["classes"] = tuple(LabelClass(**entry) for entry in document["classes"])
             document["input"] = InputPolicy(**document["input"])
             return cls(**document)
-        except (AttributeError, KeyError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
+        except _OTHER_FILES as error:
             raise ValueError(f"{path}: not a checkpoint written by ppool-train") from error

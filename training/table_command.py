@@ -40,19 +40,25 @@ def table(
     pooling: Annotated[
         list[str] | None, typer.Option(help="Only these rows; may be repeated.")
     ] = None,
-    seeds: Annotated[int | None, typer.Option(help="Runs a row; default the paper's.")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Runs a row; default the paper's.")
+    ] = None,
     iterations: Annotated[int | None, typer.Option(help="Default the recipe's.")] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="NAME=VALUE in place of the recipe's; may be repeated."),
     ] = None,
     pretraining: Annotated[
-        int, typer.Option(help="Iterations of a small network's classification.")
+        int, typer.Option(min=1, help="Iterations of a small network's classification.")
     ] = PRETRAINING.iterations,
-    scenes: Annotated[int, typer.Option(help="FineShapes scenes to train on.")] = Sizes.scenes,
-    objects: Annotated[int, typer.Option(help="Drawn objects to classify.")] = Sizes.objects,
-    threads: Annotated[int, typer.Option(help="CPU threads; 0 leaves PyTorch's default.")] = 0,
-    workers: Annotated[int, typer.Option(help="Threads that read images ahead.")] = 0,
+    scenes: Annotated[
+        int, typer.Option(min=1, help="FineShapes scenes to train on.")
+    ] = Sizes.scenes,
+    objects: Annotated[int, typer.Option(min=1, help="Drawn objects to classify.")] = Sizes.objects,
+    threads: Annotated[
+        int, typer.Option(min=0, help="CPU threads; 0 leaves PyTorch's default.")
+    ] = 0,
+    workers: Annotated[int, typer.Option(min=0, help="Threads that read images ahead.")] = 0,
 ) -> None:
     """Run or resume a table's experiments and print ours beside the paper's.
 

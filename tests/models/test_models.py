@@ -103,9 +103,10 @@ def test_checkpoint_round_trip_rebuilds_the_same_network(tmp_path: Path) -> None
 
 def test_other_files_are_no_checkpoints(tmp_path: Path) -> None:
     path = tmp_path / "weights.pt"
-    path.write_bytes(b"not a checkpoint")
-    with pytest.raises(ValueError, match=r"weights\.pt: not a checkpoint written by ppool-train"):
-        Checkpoint.load(path)
+    for content in (b"", b"not a checkpoint"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"weights\.pt: not a checkpoint written by"):
+            Checkpoint.load(path)
     torch.save({"state_dict": {}}, path)
     with pytest.raises(ValueError, match="not a checkpoint"):
         Checkpoint.load(path)

@@ -14,7 +14,7 @@ import scipy.io
 from typer.testing import CliRunner
 
 from ppool.metadata import LabelClass
-from training.__main__ import app
+from training.cli import app
 from training.dataset import IGNORE, Sample
 from training.datasets import DATASETS, Plan, open_dataset, write_fineshapes
 from training.datasets.ade20k import ade20k_classes

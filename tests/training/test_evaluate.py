@@ -22,8 +22,8 @@ from typer.testing import CliRunner
 
 from models import Checkpoint, create_model
 from ppool.metadata import InputPolicy, LabelClass
-from training.__main__ import app
 from training.boundary import boundary_band
+from training.cli import app
 from training.dataset import Sample
 from training.evaluate import IGNORE, Evaluation, Normalisation, evaluate
 from training.pages import PAGE_CLASSES

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from models import Checkpoint, create_model
 from ppool import PPool2d, ppool2d
 from ppool.metadata import InputPolicy, LabelClass
-from training.__main__ import app
+from training.cli import app
 from training.evaluate import Normalisation
 from training.figures.alpha_maps import alpha_maps
 from training.figures.gains import class_gains

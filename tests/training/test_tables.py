@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from models import create_model, list_models, list_poolings, original_pooling
 from training import paper
-from training.__main__ import app
+from training.cli import app
 from training.datasets import LAYOUTS, write_fineshapes
 from training.datasets.write import Plan
 from training.experiments import EXPERIMENTS, recipe_of

@@ -1,0 +1,50 @@
+"""``ppool-train`` as people mistype it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from training.__main__ import main
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["evaluation", "{folder}"], "Is a directory: '{folder}'"),
+        (["evaluation", "{file}"], "{file}: not a checkpoint written by ppool-train"),
+        (["figure", "5", "{folder}"], "Is a directory: '{folder}'"),
+        (["run", "-o", "{folder}", "--recipe", "page"], "expected pages, paper or a file"),
+        (["run", "-o", "{folder}", "--network", "vgg"], "network: expected one of"),
+        (["compare", "--data", "{folder}", "-o", "x", "--pooling", "median"], "got 'median'"),
+        (["fineshapes", "{file}", "--layout", "voc", "--count", "5"], "'{file}/"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_1(
+    arguments: list[str],
+    complaint: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = {"folder": str(tmp_path / "[a]"), "file": str(tmp_path / "empty.pt")}
+    (tmp_path / "[a]").mkdir()
+    (tmp_path / "empty.pt").touch()
+    words = [word.format(**names) for word in arguments]
+    monkeypatch.setattr(sys, "argv", ["ppool-train", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    # A text as status is printed to stderr, and the status is 1.
+    assert str(ended.value.code).startswith("ppool-train: ")
+    assert complaint.format(**names) in str(ended.value.code)
+
+
+def test_a_missing_extra_is_one_line_that_says_what_to_install() -> None:
+    script = "import sys; sys.modules['torch'] = None; from training.__main__ import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr == "ppool-train needs torch: pip install 'ppool[train]'\n"

@@ -1,0 +1,220 @@
+"""``ppool-train``: draw pages and scenes, train, evaluate, compare, draw the paper's figures."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+
+from models import Checkpoint, list_poolings
+from ppool._version import print_version
+from training import compare as comparison
+from training.dataset import SegmentationDataset
+from training.datasets import DATASETS, LAYOUTS, Plan, open_dataset, write_fineshapes
+from training.evaluate import BAND, Normalisation, evaluate
+from training.figure_command import figures
+from training.memory import InMemory
+from training.pages import PageDataset, write_dataset
+from training.processes import processes
+from training.provenance import provenance
+from training.recipe import PAGES, RECIPES, Recipe
+from training.table_command import table
+from training.train import Runtime, train
+
+__all__ = ["app"]
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
+console = Console()
+
+Data = Annotated[Path, typer.Option(help="Folder of the data, as of `ppool-train pages`.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for results.")]
+Iterations = Annotated[int | None, typer.Option(help="Optimiser steps; default the recipe's.")]
+BatchSize = Annotated[int | None, typer.Option(help="Crops a step; default the recipe's.")]
+Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves PyTorch's default.")]
+
+app.add_typer(figures, name="figure")
+app.command()(table)
+
+
+@app.callback()
+def about(
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=print_version, help="Print the version."),
+    ] = False,
+) -> None:
+    """Nothing is done before a command."""
+
+
+@app.command()
+def pages(
+    root: Annotated[Path, typer.Argument(help="Folder to write train/ and val/ into.")],
+    count: Annotated[int, typer.Option(help="Pages to draw, a tenth of them held out.")] = 1000,
+    seed: Annotated[int, typer.Option(help="First seed; page i is drawn from seed + i.")] = 0,
+    workers: Annotated[int, typer.Option(help="Processes.")] = 2,
+) -> None:
+    """Draw pages with exact labels; continues where an earlier call stopped."""
+    write_dataset(root, count, seed=seed, workers=workers, val_share=0.1)
+
+
+@app.command()
+def fineshapes(
+    root: Annotated[Path, typer.Argument(help="Folder to write into.")],
+    layout: Annotated[str, typer.Option(help=f"Whose files: {', '.join(LAYOUTS)}.")],
+    count: Annotated[int, typer.Option(help="Scenes to draw, a fifth of them held out.")] = 1000,
+    size: Annotated[str, typer.Option(help="Height and width in pixels.")] = "128x128",
+    seed: Annotated[int, typer.Option(help="First seed; scene i is drawn from seed + i.")] = 0,
+) -> None:
+    """Write drawn scenes in the layout of another data set, to try its commands without it."""
+    found = re.fullmatch(r"(\d+)x(\d+)", size)
+    if not found:
+        raise ValueError(f"--size: expected height x width such as 128x160, got {size!r}")
+    write_fineshapes(root, layout, Plan(count, int(found[1]), int(found[2]), seed))
+    console.print(f"wrote {count} scenes in the layout of {layout} to {root}")
+
+
+@app.command()
+def run(
+    output: Output,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of the data; none for fineshapes, which is drawn.")
+    ] = None,
+    recipe: Annotated[
+        str, typer.Option(help=f"{' or '.join(RECIPES)}, or a file such as a run's recipe.json.")
+    ] = "pages",
+    dataset: Annotated[
+        str | None, typer.Option(help=f"pages, {', '.join(DATASETS)}; default the recipe's.")
+    ] = None,
+    network: Annotated[str | None, typer.Option(help="Default the recipe's.")] = None,
+    pooling: Annotated[
+        str | None, typer.Option(help=f"One of: {', '.join(list_poolings())}.")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="File of classification weights to start from.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Decides weights and batches.")] = None,
+    iterations: Iterations = None,
+    batch_size: BatchSize = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any setting, as precision=bfloat16; may be repeated."),
+    ] = None,
+    threads: Threads = 0,
+    workers: Annotated[int, typer.Option(min=0, help="Threads that read images ahead.")] = 0,
+    tensorboard: Annotated[bool, typer.Option(help="Also write curves for TensorBoard.")] = False,
+) -> None:
+    """Train one network; continues where an earlier call stopped.
+
+    Every setting of a run is in one recipe; the options replace single ones. For several GPUs or
+    processes: `torchrun --nproc-per-node N -m training run ...`.
+    """
+    _use_threads(threads)
+    asked = {
+        "dataset": dataset,
+        "network": network,
+        "pooling": pooling,
+        "weights": weights,
+        "seed": seed,
+        "iterations": iterations,
+        "batch_size": batch_size,
+    }
+    if recipe not in RECIPES and not Path(recipe).is_file():
+        raise ValueError(f"--recipe: expected {', '.join(RECIPES)} or a file, got {recipe!r}")
+    base = RECIPES[recipe] if recipe in RECIPES else Recipe.load(Path(recipe))
+    chosen = replace(base, **_given(asked)).changed(settings or [])
+    runtime = Runtime(workers, tensorboard)
+    with processes() as group:
+        checkpoint = train(chosen, *_load(chosen.dataset, data), output, runtime=runtime)
+    if group.rank == 0:
+        console.print(comparison.table({str(chosen.pooling): [checkpoint.training]}))
+        console.print(f"wrote {output / 'checkpoint.pt'}")
+
+
+@app.command()
+def evaluation(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint.pt.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of the data; drawn sets need none.")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help=f"pages, {', '.join(DATASETS)}; default the checkpoint's.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Which images to score.")] = "val",
+    band: Annotated[int, typer.Option(min=1, help="Pixels that count as near a boundary.")] = BAND,
+    threads: Threads = 0,
+) -> None:
+    """Score a checkpoint: IoU by class, accuracy, IoU along boundaries, time an image."""
+    _use_threads(threads)
+    loaded = Checkpoint.load(checkpoint)
+    trained_on = loaded.training.get("recipe", {}).get("dataset", "pages")
+    held_out = _open(dataset or trained_on, data, split)
+    names, known = ([c.name for c in classes] for classes in (held_out.classes, loaded.classes))
+    if names != known:
+        raise ValueError(
+            f"data set: expected the classes of the checkpoint, {', '.join(known)}; "
+            f"got {', '.join(names)}; choose another with --dataset"
+        )
+    found = evaluate(
+        loaded.build(),
+        (held_out[i] for i in range(len(held_out))),
+        num_classes=len(loaded.classes),
+        normalise=Normalisation(loaded.mean, loaded.std),
+        multiple=loaded.input.multiple,
+        band=band,
+    )
+    console.print(found.table(loaded.classes))
+    console.print(
+        f"{len(held_out)} images, {found.milliseconds:.1f} ms an image (median; "
+        f"PyTorch threads: {torch.get_num_threads()}; {provenance()['processor']})"
+    )
+
+
+@app.command()
+def compare(
+    data: Data,
+    output: Output,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs for each pooling.")] = 3,
+    pooling: Annotated[
+        list[str] | None, typer.Option(help="May be repeated; default ppool and max.")
+    ] = None,
+    iterations: Iterations = None,
+    batch_size: BatchSize = None,
+    threads: Threads = 0,
+) -> None:
+    """Train with several poolings and seeds and print the table; resumable run by run."""
+    _use_threads(threads)
+    recipe = replace(PAGES, **_given({"iterations": iterations, "batch_size": batch_size}))
+    recipes = {name: replace(recipe, pooling=name) for name in pooling or ["ppool", "max"]}
+    results = comparison.compare(recipes, range(seeds), _load("pages", data), output)
+    console.print(comparison.table(results))
+
+
+def _use_threads(threads: int) -> None:
+    if threads:
+        torch.set_num_threads(threads)
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _open(dataset: str, data: Path | None, split: str) -> SegmentationDataset:
+    if dataset != "pages":
+        return open_dataset(dataset, data, split)
+    if data is None:
+        raise ValueError("--data: expected the folder that `ppool-train pages` wrote, got none")
+    return PageDataset(data / split)
+
+
+def _load(dataset: str, data: Path | None) -> tuple[SegmentationDataset, SegmentationDataset]:
+    """Both splits; what is drawn is held in memory, for crops are cut from it again and again."""
+    training, held_out = (_open(dataset, data, split) for split in ("train", "val"))
+    if dataset in {"pages", "fineshapes"}:
+        return InMemory.of(training), InMemory.of(held_out)
+    return training, held_out

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -144,12 +145,27 @@ def _load(
     options = ort.SessionOptions()
     options.intra_op_num_threads = intra_op_threads
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
+    _share_memory()
+    options.add_session_config_entry("session.use_env_allocators", "1")
     # Below errors ONNX Runtime only warns that ALPHA_SWITCH is not a constant, which is its point.
     options.log_severity_level = 3
     if library is not None:
         options.register_custom_ops_library(library)
     source = model if isinstance(model, bytes) else str(model)
     return ort.InferenceSession(source, options, providers=providers or ["CPUExecutionProvider"])
+
+
+@cache
+def _share_memory() -> None:
+    """Let all sessions of this process take their tensors from one arena.
+
+    An arena keeps what its largest run needed, so one for each session adds up.
+    """
+    kind = ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR
+    memory = ort.OrtMemoryInfo("Cpu", kind, 0, ort.OrtMemType.DEFAULT)
+    # Some versions refuse it where the program has registered one before; then that is the one.
+    with suppress(Exception):
+        ort.create_and_register_allocator(memory, None)
 
 
 @cache

@@ -213,7 +213,7 @@ class Batcher(Generic[K, T]):
         return self._running.get(batch)
 
     def done(self, batch: Batch[K, T], seconds: float | None) -> None:
-        """Note that ``batch`` has run in ``seconds``; ``None``: it failed, learn nothing."""
+        """Note that ``batch`` has run in ``seconds``; ``None``: learn nothing of that."""
         if self._running.pop(batch, None) is None:
             del self._ahead[batch]
         if seconds is not None and batch.tickets:

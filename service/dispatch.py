@@ -65,12 +65,16 @@ class Item:
 
 @dataclass(eq=False)
 class _Given:
-    """A batch at a worker since ``start``; not ``running`` while another is before it there."""
+    """A batch at a worker since ``start``; not ``running`` while another is before it there.
+
+    ``alone`` if there was no other, neither under way nor waiting, and it gets more threads.
+    """
 
     worker: Worker
     batch: Batch[Key, Item]
     start: float
     running: bool
+    alone: bool
 
 
 class Dispatcher:
@@ -144,7 +148,12 @@ class Dispatcher:
             for ticket in batch.expired:
                 _fail(ticket.item, DeadlinePassed("queue"))
             if batch.tickets:
-                self._give(_Given(worker, batch, time.monotonic(), not ahead))
+                alone = (
+                    not self._given
+                    and not len(self._batcher)
+                    and self._fleet.alone_threads(worker) > 0
+                )
+                self._give(_Given(worker, batch, time.monotonic(), not ahead, alone))
         if self._release is not None:
             self._release.cancel()
             self._release = None
@@ -180,7 +189,7 @@ class Dispatcher:
         tasks = tuple(ticket.item.task for ticket in tickets)
         given.worker.busy += 1
         self._given.append(given)
-        reply = given.worker.send(Run(tickets[0].key.handle, tasks, self._limits))
+        reply = given.worker.send(Run(tickets[0].key.handle, tasks, self._limits, given.alone))
         reply.add_done_callback(partial(self._answered, given))
 
     def _answered(self, given: _Given, reply: asyncio.Future[Any]) -> None:
@@ -190,7 +199,8 @@ class Dispatcher:
         if not isinstance(error, WorkerLost):
             self._begin_next(given.worker, now)
         if error is None:
-            self._batcher.done(batch, now - given.start)
+            # With all cores to itself it says nothing of the time that it takes among others.
+            self._batcher.done(batch, None if given.alone else now - given.start)
             self._deliver(batch, given.start, reply.result())
         else:
             self._batcher.done(batch, None)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from service.batching import batch_ladder
+from service.cores import usable_cores
 from service.launch import Launch, crew
 from service.metrics import Metrics
 from service.models import Model, model_files, shipped_model
@@ -24,6 +25,8 @@ from service.workers import Worker, WorkerFailed
 __all__ = ["Fleet", "Served"]
 
 _WARM_SIDE = 256
+# Every operator wakes them all, one after the other.
+_MOST_ALONE_THREADS = 8
 
 _logger = logging.getLogger("ppool.service")
 
@@ -80,6 +83,8 @@ class Fleet:
             settings.threads or 1,
             settings.max_batch_size or 1,
         )
+        ours_to_choose = settings.devices[0] == "cpu" and settings.threads is None
+        self._most_threads = min(usable_cores(), _MOST_ALONE_THREADS) if ours_to_choose else 0
         self.cells: list[Cell] = []
         self.models: dict[str, Served] = {}
         self.workers = [
@@ -108,6 +113,14 @@ class Fleet:
         """The least busy worker that can take a batch."""
         able = [worker for worker in self.workers if worker.up and worker.busy < worker.lanes]
         return min(able, key=lambda worker: worker.busy, default=None)
+
+    def alone_threads(self, worker: Worker) -> int:
+        """Threads for a photo that is alone; 0 where it gets no more than any other.
+
+        One worker has a second session for it, and only where the threads are ours to choose.
+        """
+        more = worker is self.workers[0] and self._most_threads > self.plan.threads
+        return self._most_threads if more else 0
 
     async def start(self) -> None:
         """Start the workers, load the models, measure what is not set, warm up.
@@ -207,7 +220,9 @@ class Fleet:
                     self.models[known.model.name] = Served(model, handle)
 
     async def _load(self, worker: Worker, handle: int, source: _Source) -> Model:
-        message = Load(handle, str(source.path), source.name, source.threads)
+        message = Load(
+            handle, str(source.path), source.name, source.threads, self.alone_threads(worker)
+        )
         model: Model = await worker.send(message)
         await self._warm(worker, Served(model, handle))
         worker.loaded.add(handle)

@@ -27,12 +27,16 @@ class Task:
 
 @dataclass(frozen=True)
 class Load:
-    """Load the file at ``path`` under the number ``handle``; the reply is a ``Model``."""
+    """Load the file at ``path`` under the number ``handle``; the reply is a ``Model``.
+
+    A photo that is alone is to get ``alone_threads``, unless that is 0.
+    """
 
     handle: int
     path: str
     name: str | None
     threads: int
+    alone_threads: int = 0
 
 
 @dataclass(frozen=True)
@@ -44,11 +48,15 @@ class Drop:
 
 @dataclass(frozen=True)
 class Run:
-    """Segment ``tasks`` as one batch; the reply has an ``Encoded`` or an error for each."""
+    """Segment ``tasks`` as one batch; the reply has an ``Encoded`` or an error for each.
+
+    ``alone`` if nothing else was to be done anywhere when it was sent.
+    """
 
     handle: int
     tasks: tuple[Task, ...]
     limits: ImageLimits
+    alone: bool = False
 
 
 @dataclass(frozen=True)

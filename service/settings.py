@@ -61,7 +61,12 @@ class Settings(BaseSettings):
         ("cpu",), min_length=1, description="cpu, or GPUs as cuda:0, cuda:1"
     )
     workers: int | None = Field(None, ge=1, le=256, description="worker processes on each device")
-    threads: int | None = Field(None, ge=1, le=256, description="threads inside one inference")
+    threads: int | None = Field(
+        None,
+        ge=1,
+        le=256,
+        description="threads inside one inference; set: a photo alone gets no more than that",
+    )
     max_batch_size: int | None = Field(None, ge=1, le=64, description="images in one inference")
     lanes: int | None = Field(
         None,

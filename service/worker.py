@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import signal
@@ -10,6 +11,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,7 @@ class _Worker:
         self._connection = connection
         self._load = load
         self._models: dict[int, Segmenter] = {}
+        self._alone: dict[int, _Alone] = {}
         self._reading, self._writing = threading.Lock(), threading.Lock()
 
     def lane(self) -> None:
@@ -86,17 +89,58 @@ class _Worker:
 
     def _do(self, message: object) -> Any:
         match message:
-            case Run(handle, tasks, limits):
-                return self._models[handle].segment(tasks, limits)
+            case Run(handle, tasks, limits, alone):
+                segmenter = self._models[handle]
+                if alone and handle in self._alone:
+                    segmenter = self._alone[handle].get() or segmenter
+                return segmenter.segment(tasks, limits)
             case Load(handle):
                 self._models[handle] = segmenter = self._load(message)
+                _release_memory()
+                if message.alone_threads:
+                    self._alone[handle] = _Alone(message, segmenter, self._load)
                 return segmenter.model
             case Probe(handle, height, width, batch, seconds):
                 return self._models[handle].probe(height, width, batch, seconds)
             case Drop(handle):
                 self._models.pop(handle, None)
+                self._alone.pop(handle, None)
                 return None
         raise TypeError(f"message: expected one of service.protocol, got {message!r}")
+
+
+class _Alone:
+    """The same model with more threads, loaded once it is first asked for."""
+
+    def __init__(self, message: Load, usual: Segmenter, load: Loader) -> None:
+        self._message = replace(message, threads=message.alone_threads)
+        self._usual = usual
+        self._load = load
+        self._segmenter: Segmenter | None = None
+        self._thread: threading.Thread | None = None
+
+    def get(self) -> Segmenter | None:
+        """The model, or ``None`` while it is not there."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._fetch, name="alone", daemon=True)
+            self._thread.start()
+        return self._segmenter
+
+    def _fetch(self) -> None:
+        try:
+            segmenter = self._load(self._message)
+        except ValueError:
+            return  # the file is gone or half written; without it the usual one answers
+        _release_memory()
+        # The file may be a newer one meanwhile.
+        if segmenter.model.sha256 == self._usual.model.sha256:
+            self._segmenter = segmenter
+
+
+def _release_memory() -> None:
+    """Return to the system what loading took: with VGG-16 more than its weights."""
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc has it
+        trim(0)
 
 
 def _main() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from service import fleet
 from service.answers import PNG, Answer, Encoded
 from service.dispatch import Dispatcher, Item, Journey, Key
 from service.errors import InternalError
@@ -31,12 +32,19 @@ class Desk:
     seconds: float = 0.01
     workers: int = 1
     batch: int = 1
+    threads: int | None = None
     sent: list[tuple[str, asyncio.Future[Any]]] = field(default_factory=list)
+    alone: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        settings = Settings(workers=self.workers, max_batch_size=self.batch, devices=["cpu"])
+        settings = Settings(
+            workers=self.workers,
+            threads=self.threads,
+            max_batch_size=self.batch,
+            devices=["cpu"],
+        )
         self.fleet = Fleet(settings, launch_process, lambda: None, lambda *_: None, Metrics())
-        assert self.fleet.plan == Plan(self.workers, 1, self.batch)
+        assert self.fleet.plan == Plan(self.workers, self.threads or 1, self.batch)
         for worker in self.fleet.workers:
             worker.up = True
             worker.send = self._send  # type: ignore[method-assign]
@@ -49,7 +57,10 @@ class Desk:
     def _send(self, message: object) -> asyncio.Future[Any]:
         assert isinstance(message, Run)
         reply = asyncio.get_running_loop().create_future()
-        self.sent.append(("".join(task.name for task in message.tasks), reply))
+        names = "".join(task.name for task in message.tasks)
+        self.sent.append((names, reply))
+        if message.alone:
+            self.alone.append(names)
         return reply
 
     def push(self, name: str) -> Item:
@@ -109,6 +120,54 @@ def test_a_free_worker_is_preferred_to_one_soon_done() -> None:
             desk.push(name)
         assert [worker.busy for worker in desk.fleet.workers] == [2, 2]
         assert desk.names() == ["1", "2", "3", "4"]
+
+    asyncio.run(story())
+
+
+def test_a_photo_is_alone_while_nothing_else_is_to_be_done(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fleet, "usable_cores", lambda: 2)
+
+    async def story() -> None:
+        desk = Desk(workers=2)
+        desk.push("1")
+        desk.push("2")
+        await desk.answer(0)
+        desk.push("3")
+        await desk.answer(1)
+        await desk.answer(2)
+        desk.push("4")
+        assert desk.alone == ["1", "4"]
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(1, None), (2, 1), (2, 2)])
+def test_with_one_core_or_threads_that_are_set_nobody_is_alone(
+    monkeypatch: pytest.MonkeyPatch, cores: int, threads: int | None
+) -> None:
+    monkeypatch.setattr(fleet, "usable_cores", lambda: cores)
+
+    async def story() -> None:
+        desk = Desk(threads=threads)
+        desk.push("1")
+        assert (desk.names(), desk.alone) == (["1"], [])
+
+    asyncio.run(story())
+
+
+def test_what_took_all_cores_is_not_taken_for_the_usual_cost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fleet, "usable_cores", lambda: 2)
+
+    async def story() -> None:
+        desk = Desk(seconds=1e6)
+        desk.push("1")
+        await desk.answer(0)
+        desk.push("2")
+        assert desk.dispatcher.queue_seconds() == pytest.approx(1e6, abs=PATIENCE_SECONDS)
 
     asyncio.run(story())
 

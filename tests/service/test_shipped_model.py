@@ -1,7 +1,10 @@
 """The model that ships, on real photos it was never trained on, through the service."""
 
 import io
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -80,6 +83,21 @@ def test_asking_for_alpha_leaves_the_mask_alone(shipped: Client) -> None:
     assert plain == asked
 
 
+# Pages of memory that running the model took in each of two sessions.
+TWO_SESSIONS = """
+import numpy as np
+from pathlib import Path
+from ppool.runtime import make_session
+from service.models import shipped_model
+image = np.zeros((1, 512, 512, 3), np.uint8)
+for _ in range(2):
+    session = make_session(shipped_model())
+    before = int(Path("/proc/self/statm").read_text().split()[1])
+    session.run(["mask"], {"image": image})
+    print(int(Path("/proc/self/statm").read_text().split()[1]) - before)
+"""
+
+
 def neighbours() -> NDArray[np.uint8]:
     """Eight different photos of one padded shape, the real ones among them."""
     metadata = load_segmenter(shipped_model()).model.metadata
@@ -97,11 +115,22 @@ def neighbours() -> NDArray[np.uint8]:
 @pytest.mark.parametrize("native", [True, False], ids=["native", "portable"])
 def test_alone_or_among_neighbours_the_mask_is_the_same_to_the_bit(native: bool) -> None:
     session = make_session(shipped_model(), use_native=native)
+    with_more_threads = make_session(shipped_model(), use_native=native, intra_op_threads=3)
     images = neighbours()
     (together,) = session.run(["mask"], {"image": images})
     for index in range(len(images)):
-        (alone,) = session.run(["mask"], {"image": images[index : index + 1]})
-        assert np.array_equal(alone[0], together[index])
+        for lone in (session, with_more_threads):
+            (alone,) = lone.run(["mask"], {"image": images[index : index + 1]})
+            assert np.array_equal(alone[0], together[index])
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
+def test_a_second_session_needs_no_arena_of_its_own() -> None:
+    found = subprocess.run(
+        [sys.executable, "-c", TWO_SESSIONS], capture_output=True, text=True, check=True
+    )
+    first, second = map(int, found.stdout.split())
+    assert second < first / 3
 
 
 def test_native_and_portable_kernels_differ_in_at_most_one_pixel_of_100_000() -> None:

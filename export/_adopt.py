@@ -17,7 +17,7 @@ from onnx import ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from export._assemble import ancestors, assemble, on_pixel_grid
 from export._describe import Normalisation, with_colours
-from export._files import save_whole
+from export._files import refuse_to_overwrite, save_whole
 from ppool._library import custom_ops_library
 from ppool.metadata import METADATA_KEY, InputPolicy, ModelMetadata
 from ppool.onnx_ops import DOMAIN, OPSET, RESIZE_ATTRIBUTES, register_schemas
@@ -81,10 +81,12 @@ def adopt_model(source: str | Path, path: str | Path, adoption: Adoption) -> Mod
         What the file says of itself.
 
     Raises:
-        ValueError: if the network is of another kind, or the result differs from it.
+        ValueError: if the network is of another kind, or the result differs from it, or ``path`` is
+            ``source``.
         OSError: if a file cannot be read or written.
     """
     source, path = Path(source), Path(path)
+    refuse_to_overwrite(source, path)
     network = _load(source, adoption)
     description = ModelMetadata(
         name=path.stem if adoption.name is None else adoption.name,

@@ -30,6 +30,9 @@ class _CheckpointFirst(TyperGroup):
 Exported = Annotated[
     Path, typer.Argument(exists=True, dir_okay=False, help="File written by ppool-export.")
 ]
+Output = Annotated[
+    Path, typer.Option("--output", "-o", dir_okay=False, help="Where the new file goes.")
+]
 Name = Annotated[
     str | None, typer.Option(help="Name to serve the model as; default: the file's name.")
 ]
@@ -72,7 +75,7 @@ def export_command(
     checkpoint: Annotated[
         Path, typer.Argument(exists=True, dir_okay=False, help="File written by ppool-train.")
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where the ONNX file goes.")],
+    output: Output,
     name: Name = None,
     max_side: Annotated[
         int | None,
@@ -111,7 +114,7 @@ def adopt_command(
         Path,
         typer.Argument(exists=True, dir_okay=False, help="ONNX file: float NCHW in, logits out."),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where the new file goes.")],
+    output: Output,
     classes: Annotated[
         str, typer.Option(help="Names between commas, or a file with one name a line.")
     ],
@@ -159,7 +162,10 @@ def adopt_command(
 
 
 def _names(text: str) -> list[str]:
-    lines = Path(text).read_text("utf-8").splitlines() if Path(text).is_file() else text.split(",")
+    path = Path(text)
+    if path.suffix == ".txt" and not path.is_file():
+        raise ValueError(f"--classes: expected a file with one name a line, got none at {text!r}")
+    lines = path.read_text("utf-8").splitlines() if path.is_file() else text.split(",")
     return [line.strip() for line in lines if line.strip()]
 
 
@@ -180,7 +186,7 @@ def _size(text: str) -> tuple[int, int]:
 @app.command("precision")
 def precision_command(
     model: Exported,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where the new file goes.")],
+    output: Output,
     precision: Annotated[
         Literal["fp16", "int8"], typer.Option(help="fp16, for GPUs, or int8, for CPUs.")
     ],
@@ -191,7 +197,7 @@ def precision_command(
         Path | None,
         typer.Option(help="Folder with images/ and masks/: compare mean IoU and CPU time."),
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="Compare on so many images.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Compare on so many images.")] = None,
 ) -> None:
     """Convert a MODEL to smaller numbers; pooling keeps its precision."""
     from export import lower_precision, score
@@ -226,7 +232,12 @@ def tensorrt_command(
     model: Exported,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Where the engine goes; default: beside the model."),
+        typer.Option(
+            "--output",
+            "-o",
+            dir_okay=False,
+            help="Where the engine goes; default: beside the model.",
+        ),
     ] = None,
     max_batch: Annotated[int, typer.Option(help="Most images at a time.")] = 1,
     max_side: Annotated[
@@ -238,7 +249,7 @@ def tensorrt_command(
 ) -> None:
     """Build a TensorRT engine for this machine's GPU, and print how trtexec builds it."""
     from export import _tensorrt as trt
-    from export._files import read_exported
+    from export._files import read_exported, save_whole
 
     engine = model.with_suffix(".engine") if output is None else output
     console = Console()
@@ -253,5 +264,5 @@ def tensorrt_command(
             console.print(f"{title}:\n  {line}", markup=False, highlight=False, soft_wrap=True)
         with console.status("building"):
             content = trt.build_engine(loaded, shapes, library if plugin else None)
-        engine.write_bytes(content)
+        save_whole(content, engine)
     console.print(f"{engine}: {decimal(len(content))}", highlight=False, soft_wrap=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,7 +23,12 @@ class Normalisation:
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) != 3:
                 raise ValueError(f"{name}: expected three values (RGB), got {values!r}")
-        if min(self.std) <= 0:
+        if not all(0 <= value <= 1 for value in self.mean):
+            raise ValueError(
+                f"mean: expected values of RGB in [0, 1], got {self.mean!r}; divide mean and std "
+                "by 255 if they are of RGB in [0, 255]"
+            )
+        if not all(0 < value < math.inf for value in self.std):
             raise ValueError(f"std: expected positive values, got {self.std!r}")
 
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from export._assemble import assemble, on_pixel_grid
 from export._describe import Normalisation, with_colours
-from export._files import save_whole
+from export._files import refuse_to_overwrite, save_whole
 from export._trace import Pipeline, trace
 from export._verify import verify
 from models import Checkpoint
@@ -100,11 +100,12 @@ def export_checkpoint(
 
     Raises:
         FileNotFoundError: if there is no checkpoint.
-        ValueError: if it is not one.
+        ValueError: if it is not one, or ``path`` is the checkpoint's.
         export.VerificationError: if the file and the network disagree.
     """
     path = Path(path)
     trained = Checkpoint.load(checkpoint)
+    refuse_to_overwrite(Path(checkpoint), path)
     policy = trained.input if max_side is None else replace(trained.input, max_side=max_side)
     description = ModelMetadata(
         name=path.stem if name is None else name,

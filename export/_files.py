@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from ppool.metadata import METADATA_KEY, ModelMetadata
 
-__all__ = ["read_exported", "save_whole"]
+__all__ = ["read_exported", "refuse_to_overwrite", "save_whole"]
 
 
 def read_exported(path: Path) -> tuple[onnx.ModelProto, ModelMetadata]:
@@ -29,8 +29,22 @@ def read_exported(path: Path) -> tuple[onnx.ModelProto, ModelMetadata]:
     return model, ModelMetadata.from_json(texts[METADATA_KEY])
 
 
+def refuse_to_overwrite(source: Path, path: Path) -> None:
+    """Check that ``path`` is not the file that it is made from.
+
+    Raises:
+        ValueError: if it is.
+    """
+    if path.exists() and path.samefile(source):
+        raise ValueError(f"{path}: expected another file than the one to convert, got the same")
+
+
 def save_whole(content: bytes, path: Path) -> None:
-    """Write ``path`` so that it appears whole or not at all."""
+    """Write ``path``, and the folder it is in, so that it appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    partial.replace(path)
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

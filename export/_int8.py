@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import onnxruntime
 from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, helper
 
@@ -182,9 +183,12 @@ def _read_bytes_inside_branches(graph: GraphProto) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without advice to run a pre-processing that does not know our operators."""
+    """Without advice to run a pre-processing that does not know our operators, and warnings."""
     logging.disable(logging.WARNING)
+    # That a switch is no constant is its point; the sessions inside take no options of ours.
+    onnxruntime.set_default_logger_severity(3)
     try:
         yield
     finally:
         logging.disable(logging.NOTSET)
+        onnxruntime.set_default_logger_severity(2)  # its own default

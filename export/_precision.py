@@ -14,7 +14,7 @@ import onnx
 from numpy.typing import NDArray
 from PIL import Image
 
-from export._files import save_whole
+from export._files import refuse_to_overwrite, save_whole
 from export._int8 import quantised
 from ppool.metadata import InputPolicy
 from ppool.runtime import ALPHA_SWITCH, LOGITS_SWITCH, Session, make_session
@@ -59,8 +59,10 @@ def lower_precision(
         calibration: A folder of images such as the model will see; for ``int8``.
 
     Raises:
-        ValueError: if the file is no such file, or there is nothing to calibrate with.
+        ValueError: if the file is no such file, ``path`` is the same, or there is nothing to
+            calibrate with.
     """
+    refuse_to_overwrite(source, path)
     description = make_session(source).metadata
     if precision == "fp16":
         from onnxruntime.transformers.float16 import convert_float_to_float16
@@ -90,7 +92,7 @@ def score(model: Path, validation: Path, *, limit: int | None = None) -> Score:
         limit: Use the first so many images; ``None`` is all.
 
     Raises:
-        ValueError: if there are no images, or an image has no mask.
+        ValueError: if there are no images, or an image has no mask of class ids.
     """
     session = make_session(model)
     classes = len(session.metadata.classes)
@@ -105,6 +107,11 @@ def score(model: Path, validation: Path, *, limit: int | None = None) -> Score:
         found = _mask(session, padded)[:height, :width]
         times.append(time.thread_time() - start)
         with Image.open(truth_file) as mask:
+            if mask.mode not in {"L", "P"}:
+                raise ValueError(
+                    f"{truth_file}: expected one 8-bit channel of class ids (mode L or P), got "
+                    f"mode {mask.mode!r}"
+                )
             truth = np.asarray(mask.resize((width, height), Image.Resampling.NEAREST))
         counted = truth != IGNORED
         if truth[counted].max(initial=0) >= classes:
@@ -140,8 +147,8 @@ def _fed(file: Path, policy: InputPolicy) -> tuple[NDArray[np.uint8], tuple[int,
 def _calibration_feeds(
     model: Path, folder: Path, policy: InputPolicy
 ) -> Iterator[dict[str, NDArray[Any]]]:
-    """Each image with everything optional switched off."""
+    """Each image with everything optional switched off; the folder is looked into at once."""
     given = {entry.name for entry in onnx.load(model, load_external_data=False).graph.input}
     switches = {name: np.array(False) for name in given & {ALPHA_SWITCH, LOGITS_SWITCH}}
-    for file in _files(folder):
-        yield {"image": _fed(file, policy)[0][None], **switches}
+    files = _files(folder)
+    return ({"image": _fed(file, policy)[0][None], **switches} for file in files)

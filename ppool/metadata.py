@@ -111,7 +111,8 @@ class ModelMetadata:
     """Everything a server or a person needs to know of an exported model.
 
     The graph takes ``image``, uint8 [N, H, W, 3] RGB, and gives ``mask``, uint8 [N, H, W] of class
-    ids, plus one alpha map for each entry of ``stages``.
+    ids, plus one alpha map for each entry of ``stages``. ``name`` is what a server calls the model,
+    in printable ASCII without ``/``.
     """
 
     name: str
@@ -123,6 +124,12 @@ class ModelMetadata:
     versions: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        # It is a part of URLs, and a header, X-Model.
+        if not re.fullmatch("[!-.0-~]+( [!-.0-~]+)*", self.name):
+            raise ValueError(
+                f"name: expected printable ASCII without '/', got {self.name!r}; give the model "
+                "another name"
+            )
         if [label.id for label in self.classes] != list(range(len(self.classes))):
             raise ValueError("classes: expected ids 0, 1, 2, ... in order")
 

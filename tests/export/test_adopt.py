@@ -188,6 +188,8 @@ def test_only_logits_on_a_grid_of_whole_pixels_are_offered_for_tiles(
         (network((4, 3, 8, 8)), {}, "N free or 1"),
         (network(dtype=TensorProto.DOUBLE), {}, "expected float32 or float16, got double"),
         (network((1, 3, 8, 8)), {"size": (9, 8)}, "--size: expected 8x8, .* got 9x8"),
+        (network(), {"name": "街"}, "name: expected printable ASCII without '/', got '街'"),
+        (network(), {"name": "a/b"}, "name: .* got 'a/b'"),
     ],
 )
 def test_what_does_not_fit_is_explained(
@@ -196,6 +198,14 @@ def test_what_does_not_fit_is_explained(
     with pytest.raises(ValueError, match=message):
         adopt(model, tmp_path, **changes)
     assert not (tmp_path / "adopted.onnx").exists()
+
+
+def test_a_network_is_never_written_over(tmp_path: Path) -> None:
+    source = saved(network(), tmp_path)
+    content = source.read_bytes()
+    with pytest.raises(ValueError, match=r"network\.onnx: expected another file"):
+        adopt_model(source, tmp_path / "." / source.name, ADOPTION)
+    assert source.read_bytes() == content
 
 
 def test_a_file_of_ours_needs_no_adoption(tmp_path: Path) -> None:
@@ -226,6 +236,9 @@ def test_the_command_adopts_without_pytorch(tmp_path: Path) -> None:
     [
         (["--mean", "a"], "--mean: expected numbers between commas, got 'a'"),
         (["--std", "1,1,0"], "std: expected positive values"),
+        (["--std", "1,1,nan"], "std: expected positive values"),
+        (["--mean", "123.7,116.3,103.5"], "divide mean and std by 255 if they are of RGB"),
+        (["--classes", "lost.txt"], "--classes: expected a file with one name a line, got none"),
         (["--size", "64"], "--size: expected HEIGHTxWIDTH such as 256x512, got '64'"),
     ],
 )

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from export import _export
 from export._cli import app
+from export._files import save_whole
 from export._verify import Comparison, VerificationError
 from models import Checkpoint, create_model
 from ppool.metadata import InputPolicy, LabelClass
@@ -96,6 +97,21 @@ def test_a_file_of_another_kind_is_one_line_and_status_1(
     assert len(result.stderr.splitlines()) == 1
     assert "notes.txt" in result.stderr
     assert [entry.name for entry in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_checkpoint_is_never_written_over(checkpoint: Path) -> None:
+    result = CliRunner().invoke(app, [str(checkpoint), "-o", str(checkpoint)])
+    assert result.exit_code == 1
+    assert "trained.pt: expected another file than the one to convert" in result.stderr
+    assert Checkpoint.load(checkpoint).network == "unet_small"
+
+
+def test_a_file_appears_whole_in_a_new_folder_or_not_at_all(tmp_path: Path) -> None:
+    save_whole(b"model", tmp_path / "new" / "model.onnx")
+    assert (tmp_path / "new" / "model.onnx").read_bytes() == b"model"
+    with pytest.raises(IsADirectoryError):
+        save_whole(b"model", tmp_path / "new")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["new"]
 
 
 def test_a_missing_file_is_named() -> None:

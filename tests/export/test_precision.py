@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -145,11 +146,15 @@ def shuffling_network(stride: int) -> onnx.ModelProto:
     return onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8)
 
 
-def test_int8_without_images_to_calibrate_with_is_refused(model: Path, tmp_path: Path) -> None:
-    command = ["precision", str(model), "-o", str(tmp_path / "x"), "--precision", "int8"]
+@pytest.mark.parametrize("option", [[], ["--calibration", "empty"]])
+def test_int8_without_images_to_calibrate_with_is_refused(
+    option: list[str], model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    command = ["precision", str(model), "-o", str(tmp_path / "x"), "--precision", "int8", *option]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 1
-    assert "--calibration: expected a folder of images, got none" in result.stderr
+    assert "expected a folder of images, got none" in result.stderr
+    assert capfd.readouterr().err == ""  # where ONNX Runtime prints its warnings
 
 
 def test_a_missing_mask_is_named(model: Path, data: Path, tmp_path: Path) -> None:
@@ -157,3 +162,16 @@ def test_a_missing_mask_is_named(model: Path, data: Path, tmp_path: Path) -> Non
     (tmp_path / "images" / "0.png").write_bytes((data / "images" / "0.png").read_bytes())
     with pytest.raises(ValueError, match=r"0\.png: expected the mask"):
         score(model, tmp_path)
+
+
+def test_a_mask_of_colours_is_no_mask(model: Path, data: Path, tmp_path: Path) -> None:
+    shutil.copytree(data, tmp_path, dirs_exist_ok=True)
+    with Image.open(data / "images" / "0.png") as photo:
+        photo.convert("RGB").save(tmp_path / "masks" / "0.png")
+    with pytest.raises(ValueError, match=r"0\.png: expected one 8-bit channel .*, got mode 'RGB'"):
+        score(model, tmp_path)
+
+
+def test_a_model_is_not_converted_in_place(model: Path) -> None:
+    with pytest.raises(ValueError, match=r"model\.onnx: expected another file"):
+        lower_precision(model, model, "fp16")

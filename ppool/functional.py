@@ -49,7 +49,7 @@ def ppool2d(
         signed: Shift each plane of a sample by its minimum where that is negative (Eq. 2).
 
     Raises:
-        ValueError: if a shape, dtype or window does not fit, saying what was expected.
+        ValueError: if a shape, dtype, device or window does not fit, saying what was expected.
 
     Example:
         >>> ppool2d(torch.tensor([[[1.0, 3.0]]]), torch.tensor([[[1.0]]]), (1, 2))
@@ -63,6 +63,8 @@ def ppool2d(
     expected = (*x.shape[:-2], *window.output_size(x.shape[-2], x.shape[-1]))
     if alpha.shape != expected:
         raise ValueError(f"alpha: expected {list(expected)} for this x, got {list(alpha.shape)}")
+    if alpha.device != x.device:
+        raise ValueError(f"alpha: expected on {x.device} as x, got on {alpha.device}")
     batched = x.dim() == 4
     y: Tensor = torch.ops.ppool.ppool2d(
         x if batched else x.unsqueeze(0),

@@ -97,7 +97,19 @@ class PPool2d(nn.Module):
         return self.region.weight, self.activation.weight, self.point_weight, self.point_bias
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pool ``x``."""
+        """Pool ``x``.
+
+        Raises:
+            ValueError: if ``x`` has other channels, or is on another device, than the unit.
+        """
+        # The native kernels are handed addresses, and read as many parameters as x has channels.
+        if x.dim() not in {3, 4} or x.shape[-3] != self.channels:
+            raise ValueError(
+                f"x: expected [N, {self.channels}, H, W] or [{self.channels}, H, W], "
+                f"got {list(x.shape)}"
+            )
+        if x.device != self.point_bias.device:
+            raise ValueError(f"x: expected on {self.point_bias.device}, got on {x.device}")
         # Without gradients a GPU does the whole unit in one kernel; a compiled graph is left whole.
         if x.is_cuda and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
             return self._unit(x)

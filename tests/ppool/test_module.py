@@ -1,6 +1,7 @@
 """``PPool2d``: Figure 1's unit."""
 
 import copy
+import re
 
 import numpy as np
 import pytest
@@ -142,3 +143,22 @@ def test_survives_a_state_dict_round_trip() -> None:
 def test_impossible_alpha_range_says_so() -> None:
     with pytest.raises(ValueError, match="alpha_min <= alpha_init <= alpha_max"):
         PPool2d(3, 2, alpha_init=50.0)
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 3, 8, 8), (1, 400, 8, 8), (3, 8, 8), (8, 8), (1, 1, 4, 8, 8)]
+)
+@pytest.mark.parametrize("detach_branch", [True, False])
+def test_other_channels_than_the_branch_has_say_so(
+    shape: tuple[int, ...], detach_branch: bool
+) -> None:
+    pool = PPool2d(4, 2, detach_branch=detach_branch)
+    with pytest.raises(ValueError, match=re.escape(f"or [4, H, W], got {[*shape]}")):
+        pool(torch.rand(shape))
+
+
+def test_tensors_on_two_devices_say_so() -> None:
+    with pytest.raises(ValueError, match="x: expected on meta, got on cpu"):
+        PPool2d(4, 2).to("meta")(torch.rand(1, 4, 8, 8))
+    with pytest.raises(ValueError, match="alpha: expected on cpu as x, got on meta"):
+        ppool2d(torch.rand(1, 4, 8, 8), torch.rand(1, 4, 4, 4, device="meta"), 2)

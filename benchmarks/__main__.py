@@ -34,6 +34,8 @@ def main(
 ) -> None:
     """Measure kernels, networks and a training step on this machine's CPU."""
     names = network or ["unet_small", "vgg16"]
+    if not set(names) <= set(NETWORKS):
+        raise typer.BadParameter(f"expected some of {', '.join(NETWORKS)}; got {names!r}")
     measure: dict[Part, Callable[[], Any]] = {
         Part.KERNELS: lambda: kernels(rounds),
         Part.NETWORKS: lambda: networks(names, max(rounds // 2, 3)),

@@ -95,7 +95,7 @@ def encoders(mask: NDArray[np.uint8]) -> dict[str, Contestant]:
     }
 
 
-def main(rounds: Annotated[int, typer.Option(help="Timed runs of each way.")] = 40) -> None:
+def main(rounds: Annotated[int, typer.Option(min=2, help="Timed runs of each way.")] = 40) -> None:
     """Time decoding and encoding on one thread; write ``results/edges.json``."""
     cv2.setNumThreads(1)
     picture = Image.fromarray(data.page())  # type: ignore[no-untyped-call]

@@ -119,7 +119,10 @@ def _slope(memory: Sequence[tuple[float, float]]) -> float:
 
 
 def main(
-    photos: Annotated[list[Path], typer.Argument(help="JPEGs to send, one at random each time.")],
+    photos: Annotated[
+        list[Path],
+        typer.Argument(exists=True, dir_okay=False, help="JPEGs to send, one at random each time."),
+    ],
     url: Annotated[str, typer.Option(help="Where the service listens.")] = "http://127.0.0.1:8000",
     clients: Annotated[int, typer.Option(help="Closed loop: requests under way at a time.")] = 64,
     rate: Annotated[float, typer.Option(help="Open loop: arrivals a second; 0: closed.")] = 0.0,

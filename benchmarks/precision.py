@@ -34,9 +34,11 @@ Pages = Sequence[NDArray[np.uint8]]
 
 
 def main(
-    calibration: Annotated[Path, typer.Argument(help="Folder of images.")],
-    validation: Annotated[Path, typer.Argument(help="Folder with images/ and masks/.")],
-    limit: Annotated[int, typer.Option(help="Images to compare on.")] = 40,
+    calibration: Annotated[Path, typer.Argument(exists=True, help="Folder of images.")],
+    validation: Annotated[
+        Path, typer.Argument(exists=True, help="Folder with images/ and masks/.")
+    ],
+    limit: Annotated[int, typer.Option(min=1, help="Images to compare on.")] = 40,
     rounds: Annotated[int, typer.Option(min=3, help="Timed runs of each over 8 pages.")] = 15,
 ) -> None:
     """Measure, write ``results/precision.json`` and the page."""

@@ -249,13 +249,18 @@ def main(
     ),
 ) -> None:
     """Measure ppool beside its peers and write benchmarks/results/serving-NETWORK.json."""
+    known = {one.name: one for one in (*PEERS, PPOOL)}
+    for asked, names in ((network or (), NETWORKS), (server or (), known)):
+        if not set(asked) <= set(names):
+            raise typer.BadParameter(f"expected some of {', '.join(names)}; got {asked!r}")
     folder.mkdir(parents=True, exist_ok=True)
     set_up(folder)
-    servers = [one for one in (*PEERS, PPOOL) if server is None or one.name in server]
+    servers = [one for name, one in known.items() if not server or name in server]
+    only = "".join(f" --server {one.name}" for one in servers if server)
     for name in network or list(NETWORKS):
         result = run(name, servers, folder, rounds, seconds)
         console.print(table(name, result))
-        command = f"python -m benchmarks.serving --network {name} --rounds {rounds}"
+        command = f"python -m benchmarks.serving --network {name}{only} --rounds {rounds}"
         path = write(f"serving-{name}", f"{command} --seconds {seconds:g}", result)
         console.print(f"wrote {path}")
 

@@ -47,9 +47,16 @@ class Checkpoint:
     training: Mapping[str, Any] = field(default_factory=dict)
 
     def build(self) -> nn.Module:
-        """The network with these weights, in evaluation mode on the CPU."""
+        """The network with these weights, in evaluation mode on the CPU.
+
+        Raises:
+            ValueError: if the weights are not the network's, as another version wrote them.
+        """
         model = create_model(self.network, pooling=self.pooling, num_classes=len(self.classes))
-        model.load_state_dict(dict(self.state_dict))
+        try:
+            model.load_state_dict(dict(self.state_dict))
+        except RuntimeError as error:
+            raise ValueError(f"checkpoint: expected weights of {self.network}: {error}") from error
         return model.eval()
 
     def save(self, path: str | Path) -> None:

@@ -107,7 +107,7 @@ def make_session(
 
     Raises:
         ValueError: if ONNX Runtime cannot load the model, or it has no ppool description; export
-            it with ``ppool-export``.
+            it with ``ppool-export``, or adopt it.
     """
     library = custom_ops_library() if use_native else None
     reason = "" if library else "the native library is not there" if use_native else "as asked"
@@ -128,8 +128,8 @@ def make_session(
     text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
     if text is None:
         raise ValueError(
-            f"model: expected metadata {METADATA_KEY!r}, got a file without; "
-            "export it with ppool-export"
+            f"model: expected metadata {METADATA_KEY!r}, got a file without; export it with "
+            "ppool-export, or wrap a network exported by others with ppool-export adopt"
         )
     kernels = "portable" if reason else "native"
     return Session(session, kernels, reason, ModelMetadata.from_json(text))

@@ -17,7 +17,7 @@ from PIL import Image
 from export._files import refuse_to_overwrite, save_whole
 from export._int8 import quantised
 from ppool.metadata import InputPolicy
-from ppool.runtime import ALPHA_SWITCH, LOGITS_SWITCH, Session, make_session
+from ppool.runtime import ALPHA_SWITCH, LOGITS_SWITCH, make_session
 
 __all__ = ["Precision", "Score", "lower_precision", "score"]
 
@@ -104,28 +104,23 @@ def score(model: Path, validation: Path, *, limit: int | None = None) -> Score:
             raise ValueError(f"{truth_file}: expected the mask of {file.name}, got no such file")
         padded, (height, width) = _fed(file, session.metadata.input)
         start = time.thread_time()
-        found = _mask(session, padded)[:height, :width]
+        (mask,) = session.run(["mask"], {"image": padded[None]})
         times.append(time.thread_time() - start)
-        with Image.open(truth_file) as mask:
-            if mask.mode not in {"L", "P"}:
+        with Image.open(truth_file) as labels:
+            if labels.mode not in {"L", "P"}:
                 raise ValueError(
                     f"{truth_file}: expected one 8-bit channel of class ids (mode L or P), got "
-                    f"mode {mask.mode!r}"
+                    f"mode {labels.mode!r}"
                 )
-            truth = np.asarray(mask.resize((width, height), Image.Resampling.NEAREST))
+            truth = np.asarray(labels.resize((width, height), Image.Resampling.NEAREST))
         counted = truth != IGNORED
         if truth[counted].max(initial=0) >= classes:
             raise ValueError(f"{truth_file}: expected classes below {classes}, got more")
-        pairs = classes * truth[counted].astype(np.int64) + found[counted]
+        pairs = classes * truth[counted].astype(np.int64) + mask[0, :height, :width][counted]
         confusion += np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
     union = confusion.sum(0) + confusion.sum(1) - np.diag(confusion)
     iou = np.diag(confusion)[union > 0] / union[union > 0]
     return Score(model.stat().st_size, round(float(iou.mean()), 4), round(median(times) * 1e3, 2))
-
-
-def _mask(session: Session, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    mask: NDArray[np.uint8] = session.run(["mask"], {"image": image[None]})[0][0]
-    return mask
 
 
 def _files(folder: Path) -> list[Path]:

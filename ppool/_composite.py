@@ -46,6 +46,12 @@ def _taps(padded: Tensor, pooled: tuple[int, int], window: Window) -> list[Tenso
     ]
 
 
+def _windows(x: Tensor, window: Window) -> Tensor:
+    """The k elements of each window, [k, N, C, H_out, W_out], 0 outside the input."""
+    pooled = window.output_size(x.shape[-2], x.shape[-1])
+    return torch.stack(_taps(_pad(x, window), pooled, window))
+
+
 def _arithmetic_dtype(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
@@ -61,9 +67,8 @@ def _offset(x: Tensor, signed: bool) -> Tensor | None:
 
 def _weights(x: Tensor, alpha: Tensor, window: Window) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Largest value m, ratios r_i = x_i / m, weights w_i = r_i ** alpha, in-bounds taps."""
-    pooled = (alpha.shape[-2], alpha.shape[-1])
-    inside = torch.stack(_taps(_pad(torch.ones_like(x[:1, :1]), window), pooled, window)) > 0
-    taps = torch.stack(_taps(_pad(x, window), pooled, window))
+    inside = _windows(torch.ones_like(x[:1, :1]), window) > 0
+    taps = _windows(x, window)
     largest = taps.amax(0)
     ratio = taps / torch.where(largest > 0, largest, 1)
     weight = torch.where(inside, ratio**alpha, 0)
@@ -113,7 +118,7 @@ def backward(
 
     average = (exponent == 0) | (largest == 0)
     infinite = largest.isinf()
-    at_infinity = _at_infinity(values, exponent, window).to(dtype)
+    at_infinity = _windows(values, window).isinf().to(dtype)
     d_taps = torch.where(average, inside / count, d_taps)
     d_taps = torch.where(infinite, at_infinity / at_infinity.sum(0).clamp(min=1), d_taps)
     d_taps = torch.where(exponent.isnan() & inside, exponent, d_taps) * grad
@@ -128,8 +133,3 @@ def backward(
     if not signed:
         dx = dx.masked_fill(x < 0, 0)
     return dx.to(x.dtype).contiguous(), d_alpha.to(alpha.dtype)
-
-
-def _at_infinity(values: Tensor, alpha: Tensor, window: Window) -> Tensor:
-    pooled = (alpha.shape[-2], alpha.shape[-1])
-    return torch.stack(_taps(_pad(values, window), pooled, window)).isinf()

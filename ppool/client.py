@@ -1,6 +1,6 @@
 """A client of the service, sync and async: photos to masks as arrays, waiting when told to.
 
-Needs NumPy and httpx: ``pip install 'ppool[client]'``.
+Needs NumPy and httpx, which the extra ``client`` installs.
 """
 
 from __future__ import annotations

@@ -139,5 +139,5 @@ class Writer:
         return " ".join(words).capitalize()
 
     def name(self) -> str:
-        """Two or three capitalised words, as a signature or a form entry has them."""
+        """One to three capitalised words, as a signature or a form entry has them."""
         return " ".join(self.word().capitalize() for _ in range(self._dice.whole(1, 3)))

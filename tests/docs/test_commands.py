@@ -42,7 +42,7 @@ SERVE = (
 )
 
 ELSEWHERE = {
-    r"make (test|stress|check|bench)\b": "run the tests themselves; CI starts with them",
+    r"make (test|stress|sanitize|check|bench)\b": "run the tests themselves; CI starts with them",
     r"make docs\b": "tests/docs/test_site.py runs its commands",
     r"(make wheel|WHEEL=)": "tests/deploy/test_packages.py, in CI against what make wheel built",
     r"make (cuda|tensorrt)\b": "tests/native compiles both, where compilers and headers are",

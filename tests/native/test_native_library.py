@@ -39,7 +39,7 @@ def test_the_library_was_built_from_this_version() -> None:
     info = _library.library_info()
     assert info is not None
     assert info.version == version("ppool")
-    assert info.instruction_set in {"avx512", "avx2", "portable"}
+    assert info.instruction_set in {"avx512", "avx2", "neon", "portable"}
 
 
 def test_the_environment_variable_names_another_library(

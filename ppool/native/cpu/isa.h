@@ -7,6 +7,8 @@
 // One file must be able to hold code for a processor that the rest of the library does not need.
 #if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__)
 #define PPOOL_X86_TARGETS 1
+#elif defined(__GNUC__) && defined(__aarch64__)
+#define PPOOL_NEON 1
 #endif
 
 namespace ppool {
@@ -29,6 +31,10 @@ namespace avx2 {
 extern const Kernels kernels;
 }
 namespace avx512 {
+extern const Kernels kernels;
+}
+#elif PPOOL_NEON
+namespace neon {
 extern const Kernels kernels;
 }
 #endif

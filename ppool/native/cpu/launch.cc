@@ -30,6 +30,8 @@ InstructionSet choose() {
                       __builtin_cpu_supports("avx512vl");
   if (avx512 && allows("avx512")) return {"avx512", &avx512::kernels};
   if (avx2 && allows("avx2")) return {"avx2", &avx2::kernels};
+#elif PPOOL_NEON
+  if (allows("neon")) return {"neon", &neon::kernels};
 #endif
   return {"portable", &portable::kernels};
 }

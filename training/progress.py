@@ -49,6 +49,7 @@ class Journal:
         self._recipe = recipe
         self._active = active
         self._output = output
+        self._start = start
         pooling = recipe.pooling if isinstance(recipe.pooling, str) else "mixed"
         self._progress = Progress(
             TextColumn(f"{recipe.network} {pooling} seed {recipe.seed}"),
@@ -68,7 +69,11 @@ class Journal:
     def __enter__(self) -> Journal:
         self._opened.enter_context(self._progress)
         if self._active:
-            self._log = self._opened.enter_context((self._output / "log.jsonl").open("a"))
+            path = self._output / "log.jsonl"
+            lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+            self._log = self._opened.enter_context(path.open("w"))
+            # What an interrupted run did after its last state is done, and logged, again.
+            self._log.writelines(lines[: self._start // LOG_EVERY])
         if self._curves is not None:
             self._opened.callback(self._curves.close)
         return self

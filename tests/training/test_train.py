@@ -1,5 +1,6 @@
 """Training on small drawn images: seeded, resumable to the same numbers, honest about settings."""
 
+import json
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from models import Checkpoint, create_model
 from ppool import PPool2d
+from training import progress
 from training import train as train_module
 from training.compare import compare, table
 from training.crops import CropSampler, batches
@@ -79,6 +81,7 @@ def test_an_interrupted_run_resumes_to_the_same_weights(
     whole = train(recipe, pages, held_out, tmp_path / "whole")
 
     monkeypatch.setattr(train_module, "SAVE_EVERY", 2)
+    monkeypatch.setattr(progress, "LOG_EVERY", 1)
     step, calls = train_module.train_one_iteration, []
 
     def fails_at_the_fourth(*arguments: object) -> float:
@@ -93,6 +96,8 @@ def test_an_interrupted_run_resumes_to_the_same_weights(
     monkeypatch.setattr(train_module, "train_one_iteration", step)
     resumed = train(recipe, pages, held_out, tmp_path / "broken")
     assert len(calls) == 4
+    logged = (tmp_path / "broken" / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["iteration"] for line in logged] == [1, 2, 3, 4]
     assert np.array_equal(weights_of(whole), weights_of(resumed))
 
 

@@ -84,12 +84,15 @@ def segment_folder(
         How many photos failed.
 
     Raises:
-        ValueError: if the masks there are of another model.
+        ValueError: without photos or a place to write, or if the masks there are of another model.
     """
     classes = [label.name for label in segmenter.model.metadata.classes]
     header = (*_ABOUT, *classes)
     rows = _finished(folder, header)
     pending = folder.pending(rows)
+    if not pending and not rows:
+        kinds = ", ".join(sorted(SUFFIXES))
+        raise ValueError(f"{folder.photos}: expected photos ({kinds}), found none")
     started(len(pending))
     failures = 0
     summary = folder.masks / SUMMARY
@@ -117,7 +120,12 @@ def segment_folder(
 
 def _finished(folder: Folder, header: Row) -> dict[str, Row]:
     """The rows of an earlier run whose masks are there."""
-    folder.masks.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.masks.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"{folder.masks}: cannot be a folder for masks ({error.strerror}); choose another"
+        ) from error
     summary = folder.masks / SUMMARY
     if not summary.is_file():
         return {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -132,6 +133,8 @@ def load_settings(file: Path | None = None, **given: Any) -> Settings:
     except ValidationError as error:
         lines = (_explain(entry["loc"], entry["input"], entry["msg"]) for entry in error.errors())
         raise ValueError("\n".join(lines)) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"settings file: expected TOML in {str(file)!r}; {error}") from error
 
 
 def _explain(location: tuple[int | str, ...], value: object, message: str) -> str:

@@ -92,6 +92,16 @@ def test_masks_of_another_model_are_left_alone(folder: Folder, segmenter: Segmen
         run(folder, segmenter)
 
 
+def test_without_photos_or_a_place_for_masks_it_says_so(
+    tmp_path: Path, folder: Folder, segmenter: Segmenter
+) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"empty: expected photos \(.*\.jpg.*\), found none"):
+        run(Folder(tmp_path / "empty", tmp_path / "masks"), segmenter)
+    with pytest.raises(ValueError, match=r"notes\.txt: cannot be a folder for masks"):
+        run(Folder(folder.photos, folder.photos / "notes.txt"), segmenter)
+
+
 def test_the_command_tells_by_its_status_whether_any_failed(
     folder: Folder, model_file: Path
 ) -> None:

@@ -46,6 +46,14 @@ def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
         load_settings(tmp_path / "nowhere.toml")
 
 
+@pytest.mark.parametrize("content", [b"port: 8000", b"name = '\xff'"])
+def test_a_file_that_is_not_toml_is_named(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=r"settings file: expected TOML in '.*settings\.toml'; "):
+        load_settings(file)
+
+
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         load_settings().port = 1  # type: ignore[misc]

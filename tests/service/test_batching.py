@@ -1,5 +1,10 @@
 """The batching policy, on a clock that only the tests move."""
 
+from contextlib import suppress
+from math import inf
+from operator import itemgetter
+from random import Random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -233,6 +238,37 @@ def test_what_cannot_be_done_in_time_is_refused_with_the_time_to_come_back(
         queue.check(deadline=2.5)
     queue.check(deadline=3)
     push(queue, "a", "3", deadline=4.5)
+
+
+@given(st.randoms(use_true_random=True), st.integers(1, 3), st.floats(0.5, 4))
+def test_under_any_load_what_is_accepted_is_in_time_though_batches_take_a_quarter_longer(
+    source: Random, lanes: int, load: float
+) -> None:
+    clock, costs = Clock(), Costs[str](lambda _: ("family", 1.0))
+    costs.observe("a", 1, 1.0)
+    queue = batcher(clock, costs, images=200, most=1, lanes=lanes)
+    running: list[tuple[float, float, Batch[str, str]]] = []
+
+    def work(until: float, seconds: float) -> None:
+        while True:
+            while len(running) < lanes and (batch := queue.take()) is not None:
+                running.append((clock.now + seconds, clock.now, batch))
+            running.sort(key=itemgetter(0))
+            if not running or running[0][0] > until:
+                break
+            clock.now, start, batch = running.pop(0)
+            queue.done(batch, clock.now - start)
+            assert not batch.expired
+            assert clock.now <= batch.tickets[0].deadline
+
+    arrival = 0.0
+    for index in range(100):
+        arrival += source.expovariate(load * lanes)
+        work(arrival, 1.0 if index < 50 else 1.25)
+        clock.now = arrival
+        with suppress(QueueRefusal):
+            push(queue, "a", str(index), deadline=arrival + source.choice((2, 20)))
+    work(inf, 1.25)
 
 
 def test_an_idle_service_tries_even_what_seems_too_slow(clock: Clock, costs: Costs[str]) -> None:

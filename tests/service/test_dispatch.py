@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from service import fleet
+from service import dispatch, fleet
 from service.answers import PNG, Answer, Encoded
 from service.dispatch import Dispatcher, Item, Journey, Key
 from service.errors import InternalError
@@ -23,6 +23,12 @@ from service.settings import Settings
 from service.tuning import Plan
 from service.workers import Worker, WorkerLost
 from tests.service.traffic import PATIENCE_SECONDS
+
+
+@pytest.fixture(autouse=True)
+def stopped_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long a test is held up, a worker stays as near to its end as the test has it."""
+    monkeypatch.setattr(dispatch, "time", SimpleNamespace(monotonic=lambda: 0.0))
 
 
 @dataclass(eq=False)

@@ -101,9 +101,13 @@ def test_sixty_four_clients_make_batches_of_more_than_two(
 def test_a_passed_deadline_names_the_stage(
     serving: Serving, gated: Segmenter, gate: Gate, *, queued: bool
 ) -> None:
-    with serving(gated, workers=1, request_timeout_seconds=0.2) as client:
+    with serving(gated, workers=1) as client:
         gate.close()
         pending = [client.start("POST", "/segment", content=BODY) for _ in range(1 + queued)]
+        gate.arrived.acquire()
+        while client.metric("ppool_queue_depth") < queued:
+            pass
+        client.skip(client.app.state.engine.settings.request_timeout_seconds)
         answers = [answer.result() for answer in pending]
         assert [answer.status_code for answer in answers] == [504] * len(answers)
         stages = sorted(answer.json()["stage"] for answer in answers)

@@ -14,14 +14,14 @@ import pytest
 
 from ppool import __version__
 from tests.service.harness import encoded, photo
-from tests.service.traffic import ROOT, served
+from tests.service.traffic import PATIENCE_SECONDS, ROOT, served
 
 
 def test_it_serves_and_sigterm_under_load_loses_nothing_and_exits_0(model_file: Path) -> None:
     body = encoded(photo(1500, 1000), "JPEG")
     with (
-        served(str(model_file), "--name", "mine", PPOOL_DRAIN_DELAY_SECONDS="0.5") as server,
-        httpx.Client(base_url=server.address, timeout=20) as client,
+        served(str(model_file), "--name", "mine", PPOOL_DRAIN_DELAY_SECONDS="3600") as server,
+        httpx.Client(base_url=server.address, timeout=PATIENCE_SECONDS) as client,
         ThreadPoolExecutor(8) as clients,
     ):
         assert client.get("/readyz").status_code == 200
@@ -43,7 +43,15 @@ def test_it_serves_and_sigterm_under_load_loses_nothing_and_exits_0(model_file: 
         statuses = [status for future in pending for status in future.result()]
         assert len(statuses) >= 10
         assert set(statuses) == {200}
-        assert server.process.wait(20) == 0
+        # The second says to wait no longer for clients that have not noticed.
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(PATIENCE_SECONDS) == 0
+
+
+def test_without_clients_it_exits_0_when_the_time_to_notice_is_over(model_file: Path) -> None:
+    with served(str(model_file), PPOOL_DRAIN_DELAY_SECONDS="0.1", PPOOL_WORKERS="1") as server:
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(PATIENCE_SECONDS) == 0
 
 
 def test_workers_are_started_before_the_web_framework_is_imported() -> None:

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import repeat, takewhile
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import httpx
 import numpy as np
 import pytest
 
-from benchmarks.clients import Answers, closed_loop, open_loop
+from benchmarks.clients import Answers, closed_loop
 from tests.service.harness import encoded, photo, tiny_model
 from tests.service.traffic import PATIENCE_SECONDS, Server, served
 
@@ -48,6 +49,20 @@ def status(server: Server, body: bytes) -> int:
     return found
 
 
+@contextmanager
+def all_served_meanwhile(server: Server, body: bytes, clients: int) -> Iterator[None]:
+    """Clients ask for the same photo again and again, and each time get their mask."""
+    stop = threading.Event()
+    requests = takewhile(lambda _: not stop.is_set(), repeat(server.request(body)))
+    with ThreadPoolExecutor(1) as background:
+        load = background.submit(asyncio.run, closed_loop(requests, clients))
+        try:
+            yield
+        finally:
+            stop.set()
+        assert set(load.result().statuses) == {200}
+
+
 @pytest.fixture(scope="module")
 def server(model_file: Path) -> Iterator[Server]:
     with served(str(model_file), "--workers", "2") as server:
@@ -55,22 +70,24 @@ def server(model_file: Path) -> Iterator[Server]:
 
 
 def test_overload_is_refused_with_retry_after_and_leaves_no_trace(model_file: Path) -> None:
-    timeout_seconds = 2.0
-    with served(str(model_file), "--workers", "1") as server:
-        before = closed(server, LARGE, 4, 1.0)
-        rate = 4 * len(before.statuses) / before.seconds
-        timeout = {"X-Request-Timeout-Ms": f"{timeout_seconds * 1e3:.0f}"}
-        requests = repeat(server.request(LARGE, **timeout))
-        asyncio.run(open_loop(requests, rate, timeout_seconds))
+    """Four clients for every place, so that it is one however fast the machine is.
+
+    That nobody is accepted whose deadline will pass is a matter of time: test_batching.py has it.
+    """
+    places = 32
+    patience = {"PPOOL_REQUEST_TIMEOUT_SECONDS": str(PATIENCE_SECONDS)}
+    with served(
+        str(model_file), "--workers", "1", PPOOL_MAX_REQUESTS=str(places), **patience
+    ) as server:
+        before = closed(server, LARGE, 4 * places, 1.0)
         # What the full queue and the bodies on their way take is taken by now, and kept.
         memory = server.memory_bytes()
-        seen = asyncio.run(open_loop(requests, rate, max(SECONDS, timeout_seconds)))
-        statuses = Counter(seen.statuses)
-        assert set(statuses) <= {200, 429, 504}
-        assert statuses[200] > 0
-        assert statuses[429] > 0
-        # Accepted is a promise; only a machine that suddenly slows down can break it.
-        assert statuses[504] <= 0.05 * statuses[200]
+        seen = closed(server, LARGE, 4 * places, SECONDS)
+        statuses = Counter(before.statuses + seen.statuses)
+        assert set(statuses) == {200, 429}
+        for code, reason in ((200, "ok"), (429, "overloaded")):
+            line = f'ppool_requests_total{{reason="{reason}",status="{code}"}}'
+            assert server.metric(line) == statuses[code]
         assert all(1 <= int(text or 0) <= 30 for text in seen.retry_after)
         assert server.memory_bytes() - memory < 128 * MEBIBYTE
         assert status(server, LARGE) == 200
@@ -84,30 +101,31 @@ def test_a_refusal_arrives_though_the_photo_was_never_read(server: Server) -> No
     assert set(seen.statuses) == {400}
 
 
-def test_killed_workers_lose_no_request_and_readiness_tells(model_file: Path) -> None:
-    with served(str(model_file), "--workers", "1") as server:
+def test_killed_workers_lose_no_request_and_readiness_tells(tmp_path: Path) -> None:
+    file = tmp_path / "model.onnx"
+    file.write_bytes(tiny_model())
+    with served(str(file), "--workers", "1") as server:
         (first,) = server.workers()
-        with ThreadPoolExecutor(1) as background:
-            load = background.submit(closed, server, LARGE, 16, SECONDS)
+        with all_served_meanwhile(server, LARGE, 16):
             until(lambda: server.metric("ppool_queue_depth") > 0)
+            # Without its file no worker can start, however late somebody looks.
+            file.rename(tmp_path / "hidden")
             os.kill(first, signal.SIGKILL)
             until(lambda: server.get("/readyz").status_code == 503)
             assert server.get("/livez").status_code == 200
+            (tmp_path / "hidden").rename(file)
             until(lambda: server.get("/readyz").status_code == 200)
-            assert set(load.result().statuses) == {200}
-        assert server.metric("ppool_worker_restarts_total") == 1
+        assert server.metric("ppool_worker_restarts_total") >= 1
         assert server.workers() != [first]
 
 
 def test_with_a_worker_left_the_service_stays_ready(server: Server) -> None:
     restarts = server.metric("ppool_worker_restarts_total")
-    with ThreadPoolExecutor(1) as background:
-        load = background.submit(closed, server, LARGE, 8, 1.0)
+    with all_served_meanwhile(server, LARGE, 8):
         os.kill(server.workers()[0], signal.SIGKILL)
-        until(lambda: server.metric("ppool_worker_up") == 1)
+        until(lambda: server.metric("ppool_worker_restarts_total") > restarts)
         assert server.get("/readyz").status_code == 200
-        assert set(load.result().statuses) == {200}
-    until(lambda: server.metric("ppool_worker_up") == 2)
+        until(lambda: server.metric("ppool_worker_up") == 2)
     assert server.metric("ppool_worker_restarts_total") == restarts + 1
 
 
@@ -140,18 +158,13 @@ def test_a_model_is_swapped_under_load_and_a_bad_file_is_not(tmp_path: Path) -> 
     (tmp_path / "model.onnx").write_bytes(tiny_model())
     with served(str(tmp_path / "model.onnx"), "--workers", "2") as server:
         first = digest()
-        stop = threading.Event()
-        requests = takewhile(lambda _: not stop.is_set(), repeat(server.request(SMALL)))
-        with ThreadPoolExecutor(1) as background:
-            load = background.submit(asyncio.run, closed_loop(requests, 4))
+        with all_served_meanwhile(server, SMALL, 4):
             put(tiny_model(seed=1))
             until(lambda: digest() != first)
             second = digest()
             put(b"not an ONNX file")
             until(lambda: server.metric('ppool_model_reloads_total{model="tiny",outcome="failed"}'))
             assert digest() == second
-            stop.set()
-            assert set(load.result().statuses) == {200}
         assert server.metric('ppool_model_reloads_total{model="tiny",outcome="loaded"}') == 1
         assert len(server.workers()) == 2
 
@@ -160,18 +173,21 @@ def test_models_of_a_folder_come_and_go(tmp_path: Path) -> None:
     def names() -> set[str]:
         return {model["name"] for model in server.get("/models").json()}
 
+    def answering(query: str = "") -> str:
+        address = f"{server.address}/segment{query}"
+        answer = httpx.post(address, content=SMALL, timeout=PATIENCE_SECONDS)
+        return answer.headers["x-model"]
+
     (tmp_path / "a.onnx").write_bytes(tiny_model())
     with served(str(tmp_path), PPOOL_RELOAD_SECONDS="0.1", PPOOL_WORKERS="1") as server:
         assert names() == {"tiny"}
         (tmp_path / "b.part").write_bytes(tiny_model(name="other"))
         (tmp_path / "b.part").rename(tmp_path / "b.onnx")
         until(lambda: names() == {"tiny", "other"})
-        answer = httpx.post(f"{server.address}/segment?model=other", content=SMALL, timeout=20)
-        assert answer.headers["x-model"] == "other"
+        assert answering("?model=other") == "other"
         (tmp_path / "a.onnx").unlink()
         until(lambda: names() == {"other"})
-        answer = httpx.post(f"{server.address}/segment", content=SMALL, timeout=20)
-        assert answer.headers["x-model"] == "other"
+        assert answering() == "other"
 
 
 def test_clients_that_hang_up_leave_nothing_behind(server: Server) -> None:
@@ -206,8 +222,8 @@ LINE = b"GET /livez HTTP/1.1\r\nHost: x\r\n"
 
 @pytest.fixture(scope="module")
 def hasty(model_file: Path) -> Iterator[Server]:
-    """A server that closes connections without a whole request head after 0.3 seconds."""
-    with served(str(model_file), PPOOL_HEAD_TIMEOUT_SECONDS="0.3", PPOOL_WORKERS="1") as server:
+    """A server that closes connections without a whole request head after a second."""
+    with served(str(model_file), PPOOL_HEAD_TIMEOUT_SECONDS="1", PPOOL_WORKERS="1") as server:
         yield server
 
 
@@ -249,11 +265,13 @@ def test_a_connection_with_no_whole_request_head_is_closed_in_time(
 
 def test_the_time_for_the_head_is_not_counted_against_body_or_answer(hasty: Server) -> None:
     head = f"POST /segment HTTP/1.1\r\nHost: x\r\nContent-Length: {len(SMALL)}\r\n\r\n".encode()
-    with socket.create_connection(("127.0.0.1", hasty.port), timeout=0.5) as client:
+    with socket.create_connection(("127.0.0.1", hasty.port)) as client:
         for _ in range(2):
             client.sendall(head)
+            client.settimeout(1.5)
             with pytest.raises(TimeoutError):
                 client.recv(1)
+            client.settimeout(PATIENCE_SECONDS)
             client.sendall(SMALL)
             assert client.recv(12) == b"HTTP/1.1 200"
             while b"IEND" not in client.recv(4096):
@@ -261,14 +279,9 @@ def test_the_time_for_the_head_is_not_counted_against_body_or_answer(hasty: Serv
 
 
 def test_too_long_a_request_head_is_refused(server: Server) -> None:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=0.1) as client:
-        client.sendall(LINE)
-        with pytest.raises(TimeoutError):
-            client.recv(1)
-        client.settimeout(PATIENCE_SECONDS)
-        # No more than it reads: what a server leaves unread can cost the client its answer.
-        client.sendall(b"X-A: " + b"b" * 2**16)
-        assert client.recv(12) == b"HTTP/1.1 431"
+    with socket.create_connection(("127.0.0.1", server.port)) as client:
+        client.sendall(LINE + b"X-A: ")
+        assert dribble(client, b"b" * 2**15).startswith(b"HTTP/1.1 431")
 
 
 def test_an_endless_request_head_is_cut_off(server: Server) -> None:

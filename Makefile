@@ -11,8 +11,10 @@ help: ## show this list
 serve: .venv/serve ## set up and serve the shipped model (PPOOL_HOST, PPOOL_PORT)
 	$(BIN)/ppool-serve $(ARGS)
 
+# A process for each core, of one thread, or they would wait for each other.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses=logical --maxprocesses=8 --dist=worksteal
 test: .venv/dev ## set up and run the test suite
-	$(BIN)/pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 SANITIZED = build/sanitized/ppool/_native*.so
 sanitize: .venv/dev ## run the native tests under AddressSanitizer and UBSan, every instruction set
@@ -22,7 +24,7 @@ sanitize: .venv/dev ## run the native tests under AddressSanitizer and UBSan, ev
 	for isa in avx512 avx2 portable; do \
 		LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so) $$($(CXX) -print-file-name=libstdc++.so.6)" \
 		ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc PPOOL_ISA=$$isa PPOOL_LIBRARY="$$(echo $(SANITIZED))" \
-		$(BIN)/pytest -q -x tests/native/test_native_pooling.py tests/native/test_native_onnxruntime.py \
+		$(PYTEST) -q -x tests/native/test_native_pooling.py tests/native/test_native_onnxruntime.py \
 			tests/ppool/test_fused.py $(ARGS) || exit 1; \
 	done
 
@@ -30,7 +32,7 @@ stress: .venv/dev ## the stress tests of the service at full length (5 minutes)
 	STRESS_SECONDS=60 STRESS_BODIES=10000 $(BIN)/pytest tests/service/test_stress.py $(ARGS)
 
 test-all: .venv/dev ## the same, and export each network with each pooling
-	$(BIN)/pytest -m '' $(ARGS)
+	$(PYTEST) -m '' $(ARGS)
 
 check: .venv/dev ## lint, formatting and types
 	$(BIN)/ruff check .

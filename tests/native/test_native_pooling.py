@@ -113,6 +113,16 @@ def test_the_result_lies_between_the_smallest_and_the_largest_element(case: Case
     assert (wide(y) >= wide(mirrored) - 2e-6 * x.max(initial=0)).all()
 
 
+@pytest.mark.parametrize("alpha", [1e-4, 1.0, 35.0, 1e6])
+@pytest.mark.parametrize("taps", [2, 4, 9])
+def test_equal_elements_give_exactly_that_element(
+    taps: int, alpha: float, rng: np.random.Generator
+) -> None:
+    element = rng.random((1, 1, 256, 1), np.float32) + np.float32(1e-3)
+    x = np.repeat(element, taps, axis=3)
+    assert same_bits(forward(x, np.full_like(element, alpha), Window.of((1, taps))), element)
+
+
 @settings(max_examples=80, deadline=None)
 @given(case=cases(extreme=False), power=st.integers(-40, 40))
 def test_scaling_by_a_power_of_two_scales_the_result_exactly(case: Case, power: int) -> None:

@@ -71,10 +71,12 @@ class Forward {
 
   // Pooled rows [begin, end) of all planes.
   void run(int64_t begin, int64_t end) {
-    int64_t plane = -1;
-    for (int64_t row = begin; row < end; ++row) {
-      if (row / grid_.out_h != plane) enter(plane = row / grid_.out_h);
-      pool_row(plane, row % grid_.out_h);
+    while (begin < end) {
+      const int64_t plane = begin / grid_.out_h, first = plane * grid_.out_h;
+      enter(plane);
+      for (const int64_t stop = std::min(end, first + grid_.out_h); begin < stop; ++begin) {
+        pool_row(plane, begin - first);
+      }
     }
   }
 
@@ -114,8 +116,8 @@ class Forward {
 
   int64_t tap_count() const { return kTaps > 0 ? kTaps : grid_.taps; }
 
-  void pool_vector(const Real* const* taps, const Real* const* unshifted, int64_t row,
-                   int64_t column) {
+  PPOOL_HOST_DEVICE void pool_vector(const Real* const* taps, const Real* const* unshifted,
+                                     int64_t row, int64_t column) {
     const int64_t count = tap_count();
     F fixed[kTaps > 0 ? kTaps : 1];
     F* const values = kTaps > 0 ? fixed : reinterpret_cast<F*>(values_);
@@ -135,7 +137,8 @@ class Forward {
       F h = V::set(0);
 #pragma GCC unroll 9
       for (int64_t k = 0; k < count; ++k) {
-        h = V::mul_add(V::set(weights_[k]), shifted ? V::load(unshifted[k] + column) : values[k], h);
+        const F value = shifted ? V::load(unshifted[k] + column) : values[k];
+        h = V::mul_add(V::set(weights_[k]), value, h);
       }
       const F alpha = branch_.exponent(h);
       V::store(alpha_ + column, alpha);

@@ -24,21 +24,23 @@ PPOOL_HOST_DEVICE void evaluate(const typename V::F* at, typename V::F* result) 
   }
 }
 
-// Each v becomes log2 of it, as Log2 says; at 0 some number below -125, or minus infinity.
+// Each v becomes log2(v / 2^k) and a constant, as Log2 says, with 2^k the power of two at or next
+// below `unit`: near 1 at any scale of v. At 0 it becomes some negative number, or minus infinity.
 template <class V, int kCount>
-PPOOL_HOST_DEVICE void log2_each(typename V::F* v) {
+PPOOL_HOST_DEVICE void log2_each(typename V::F* v, typename V::F unit) {
   if constexpr (std::is_same_v<typename V::Real, double>) {
-    for (int n = 0; n < kCount; ++n) v[n] = std::log2(v[n]);
+    for (int n = 0; n < kCount; ++n) v[n] = std::log2(v[n]) - std::log2(unit);
   } else {
-    typename V::F exponent[kCount], u[kCount], p[kCount];
+    const typename V::F exponent = V::exponent(unit);
+    typename V::F above[kCount], u[kCount], p[kCount];
 #pragma GCC unroll 4
     for (int n = 0; n < kCount; ++n) {
-      exponent[n] = V::exponent(v[n]);
+      above[n] = V::exponent(v[n]) - exponent;
       u[n] = V::mantissa(v[n]) - V::set(1);
     }
     evaluate<Log2, V, kCount>(u, p);
 #pragma GCC unroll 4
-    for (int n = 0; n < kCount; ++n) v[n] = V::mul_add(p[n], u[n], exponent[n]);
+    for (int n = 0; n < kCount; ++n) v[n] = V::mul_add(p[n], u[n], above[n]);
   }
 }
 
@@ -57,22 +59,34 @@ PPOOL_HOST_DEVICE void exp2_each(typename V::F* z) {
   }
 }
 
-// Adds w = r^alpha and w r to the sums, for ratios r of kCount taps to the largest one.
+// What the weights in a vector of windows depend on; log_largest is what log2_each makes of the
+// largest taps themselves, and what a tap's logarithm is to be compared with.
+template <class V>
+struct Power {
+  typename V::F alpha, largest, log_largest;
+
+  Power(typename V::F a, typename V::F m) : alpha(a), largest(m), log_largest(m) {
+    log2_each<V, 1>(&log_largest, largest);
+  }
+};
+
+// Adds w = (v / largest)^alpha and w (largest - v) to the sums, for kCount taps v.
 template <class V, int kCount>
-PPOOL_HOST_DEVICE void weigh(const typename V::F* values, typename V::F inverse,
-                             typename V::F alpha, typename V::F& sum_w, typename V::F& sum_wr) {
-  typename V::F ratios[kCount], powers[kCount];
+PPOOL_HOST_DEVICE void weigh(const typename V::F* values, const Power<V>& power,
+                             typename V::F& sum_w, typename V::F& sum_wd) {
+  const typename V::F at_one = V::set(0) - power.alpha * power.log_largest;
+  typename V::F powers[kCount];
 #pragma GCC unroll 4
-  for (int n = 0; n < kCount; ++n) powers[n] = ratios[n] = values[n] * inverse;
-  log2_each<V, kCount>(powers);
+  for (int n = 0; n < kCount; ++n) powers[n] = values[n];
+  log2_each<V, kCount>(powers, power.largest);
 #pragma GCC unroll 4
-  for (int n = 0; n < kCount; ++n) powers[n] = alpha * powers[n];
+  for (int n = 0; n < kCount; ++n) powers[n] = V::mul_add(power.alpha, powers[n], at_one);
   exp2_each<V, kCount>(powers);
 #pragma GCC unroll 4
   for (int n = 0; n < kCount; ++n) {
-    const typename V::F weight = V::unless_zero(ratios[n], powers[n]);
+    const typename V::F weight = V::unless_zero(values[n], powers[n]);
     sum_w = sum_w + weight;
-    sum_wr = V::mul_add(weight, ratios[n], sum_wr);
+    sum_wd = V::mul_add(weight, power.largest - values[n], sum_wd);
   }
 }
 

@@ -37,6 +37,12 @@ struct Floats {
   // b where either is NaN.
   static F min(F a, F b) { return _mm256_min_ps(a, b); }
   static F max(F a, F b) { return _mm256_max_ps(a, b); }
+  // Puts two vectors in order of which no lane is negative: as whole numbers, on more of the ports.
+  static void sort(F& large, F& small) {
+    const __m256i a = _mm256_castps_si256(large), b = _mm256_castps_si256(small);
+    large = _mm256_castsi256_ps(_mm256_max_epi32(a, b));
+    small = _mm256_castsi256_ps(_mm256_min_epi32(a, b));
+  }
   static F mul_add(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
 
   // yes where a < b, else no.
@@ -65,16 +71,16 @@ struct Floats {
   // v / largest from the inverse of the latter; exactly 1 where they are equal.
   static F ratio(F v, F largest, F inverse) { return if_less(v, largest, v * inverse, set(1)); }
 
-  // v = mantissa * 2^exponent with a mantissa in [1, 2), for a normal v > 0; an exponent below -125
-  // for less.
+  // v * 2^24 = mantissa * 2^exponent with a mantissa in [1, 2) for 0 < v < 2^104, denormals
+  // included; an exponent of -127 for 0.
   static F exponent(F v) {
     const __m256i one = _mm256_castps_si256(set(1));
-    const __m256i above_one = _mm256_sub_epi32(_mm256_castps_si256(v), one);
+    const __m256i above_one = _mm256_sub_epi32(_mm256_castps_si256(v * set(0x1p24f)), one);
     return _mm256_cvtepi32_ps(_mm256_srai_epi32(above_one, 23));
   }
   static F mantissa(F v) {
     const F fraction = _mm256_castsi256_ps(_mm256_set1_epi32(0x007fffff));
-    return _mm256_or_ps(_mm256_and_ps(v, fraction), set(1));
+    return _mm256_or_ps(_mm256_and_ps(v * set(0x1p24f), fraction), set(1));
   }
 
   // z less the next integer below, and p times 2 to that integer; 0 for z < -126.

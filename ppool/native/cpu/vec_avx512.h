@@ -32,6 +32,12 @@ struct Floats {
   // b where either is NaN.
   static F min(F a, F b) { return _mm512_min_ps(a, b); }
   static F max(F a, F b) { return _mm512_max_ps(a, b); }
+  // Puts two vectors in order of which no lane is negative: as whole numbers, on more of the ports.
+  static void sort(F& large, F& small) {
+    const __m512i a = _mm512_castps_si512(large), b = _mm512_castps_si512(small);
+    large = _mm512_castsi512_ps(_mm512_max_epi32(a, b));
+    small = _mm512_castsi512_ps(_mm512_min_epi32(a, b));
+  }
   static F mul_add(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
 
   // yes where a < b, else no.

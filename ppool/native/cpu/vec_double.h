@@ -21,6 +21,12 @@ struct Double {
   // b where either is NaN.
   static F min(F a, F b) { return a < b ? a : b; }
   static F max(F a, F b) { return a > b ? a : b; }
+  // Puts two numbers in order.
+  static void sort(F& large, F& small) {
+    const F least = min(large, small);
+    large = max(large, small);
+    small = least;
+  }
   static F mul_add(F a, F b, F c) { return a * b + c; }
 
   static F if_less(F a, F b, F yes, F no) { return a < b ? yes : no; }

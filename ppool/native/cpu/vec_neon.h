@@ -37,6 +37,12 @@ struct Floats {
   // b where either is NaN.
   static F min(F a, F b) { return if_less(a, b, a, b); }
   static F max(F a, F b) { return if_less(b, a, a, b); }
+  // Puts two vectors in order of which no lane is negative.
+  static void sort(F& large, F& small) {
+    const int32x4_t a = vreinterpretq_s32_f32(large), b = vreinterpretq_s32_f32(small);
+    large = vreinterpretq_f32_s32(vmaxq_s32(a, b));
+    small = vreinterpretq_f32_s32(vminq_s32(a, b));
+  }
   static F mul_add(F a, F b, F c) { return vfmaq_f32(c, a, b); }
 
   // yes where a < b, else no.
@@ -57,15 +63,15 @@ struct Floats {
     return if_less(v, largest, vmulq_f32(v, inverse), set(1));
   }
 
-  // v = mantissa * 2^exponent with a mantissa in [1, 2), for a normal v > 0; an exponent below -125
-  // for less.
+  // v * 2^24 = mantissa * 2^exponent with a mantissa in [1, 2) for 0 < v < 2^104, denormals
+  // included; an exponent of -127 for 0.
   static F exponent(F v) {
-    const int32x4_t above_one = vsubq_s32(vreinterpretq_s32_f32(v), one());
+    const int32x4_t above_one = vsubq_s32(vreinterpretq_s32_f32(raised(v)), one());
     return vcvtq_f32_s32(vshrq_n_s32(above_one, 23));
   }
   static F mantissa(F v) {
     const uint32x4_t fraction = vdupq_n_u32(0x007fffff);
-    return vbslq_f32(fraction, v, set(1));
+    return vbslq_f32(fraction, raised(v), set(1));
   }
 
   // z less the next integer below, and p times 2 to that integer; 0 for z < -126.
@@ -82,6 +88,7 @@ struct Floats {
   static float sum(F v) { return vaddvq_f32(v); }
 
  private:
+  static F raised(F v) { return vmulq_n_f32(v, 0x1p24f); }
   static int32x4_t one() { return vreinterpretq_s32_f32(set(1)); }
   static uint32x4_t bits() { return uint32x4_t{1, 2, 4, 8}; }
   static F where(uint32x4_t mask, F v) {

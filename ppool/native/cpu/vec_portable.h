@@ -50,6 +50,12 @@ struct Floats {
   // b where either is NaN.
   static F min(F a, F b) { return a < b ? a : b; }
   static F max(F a, F b) { return a > b ? a : b; }
+  // Puts two vectors in order.
+  static void sort(F& large, F& small) {
+    const F least = min(large, small);
+    large = max(large, small);
+    small = least;
+  }
   static F mul_add(F a, F b, F c) { return a * b + c; }
 
   // yes where a < b, else no.
@@ -80,10 +86,10 @@ struct Floats {
   // v / largest from the inverse of the latter; exactly 1 where they are equal.
   static F ratio(F v, F largest, F inverse) { return if_less(v, largest, v * inverse, set(1)); }
 
-  // v = mantissa * 2^exponent with a mantissa in [1, 2), for a normal v > 0; an exponent below -125
-  // for less.
-  static F exponent(F v) { return to_floats((bit_cast<I>(v) - kOne) >> 23); }
-  static F mantissa(F v) { return bit_cast<F>((bit_cast<I>(v) & 0x007fffff) | kOne); }
+  // v * 2^24 = mantissa * 2^exponent with a mantissa in [1, 2) for 0 < v < 2^104, denormals
+  // included; an exponent of -127 for 0.
+  static F exponent(F v) { return to_floats((bit_cast<I>(v * 0x1p24f) - kOne) >> 23); }
+  static F mantissa(F v) { return bit_cast<F>((bit_cast<I>(v * 0x1p24f) & 0x007fffff) | kOne); }
 
   // z less the next integer below, and p times 2 to that integer; 0 for z < -126.
   static F fraction(F z) { return max(z, set(-126)) - to_floats(whole(z)); }

@@ -9,44 +9,32 @@
 
 namespace ppool::PPOOL_ISA {
 
-// What the vectors compute is right for maxima with a normal inverse and for exponents up to
-// kLargest. Below kSmall, weights may count whose ratio to the maximum underflows. Lanes outside
-// of that, and those with infinities, NaN or alpha = 0, are left to the double arithmetic.
+// Where the vectors are right: windows with a maximum from kTiny to kHuge, so that sums of products
+// neither overflow nor lose digits, and an exponent from kFlattest. All others, among them those
+// with infinities, NaN or alpha = 0, are left to the double arithmetic.
 template <class Real>
 struct Range {
-  static constexpr Real kTiny = std::numeric_limits<Real>::min();
-  static constexpr Real kHuge = 1 / (4 * std::numeric_limits<Real>::min());
-  static constexpr Real kSmall = Real(0.25);
-  static constexpr Real kLargest = Real(1 << 24);  // r^alpha of the float before 1 is 1/e
-  static constexpr Real kUnderflow = sizeof(Real) == 4 ? Real(0x1p-100) : Real(0x1p-800);
+  static constexpr Real kTiny = sizeof(Real) == 4 ? Real(0x1p-100) : Real(0x1p-800);
+  static constexpr Real kHuge = 1 / kTiny;
+  static constexpr Real kFlattest = std::numeric_limits<Real>::min();
+  // A larger exponent is taken for this one, which changes y by less than 1e-6.
+  static constexpr Real kLargest = Real(1 << 22);
 };
 
-// The lanes, a bit each, that may need a second look: also all-zero windows, which do not.
+// The lanes, a bit each, outside of that range, which all-zero windows are as well.
 template <class V>
 unsigned suspects(typename V::F largest, typename V::F alpha) {
   using R = Range<typename V::Real>;
   return V::not_at_least(largest, V::set(R::kTiny)) | V::not_at_least(V::set(R::kHuge), largest) |
-         V::not_at_least(alpha, V::set(R::kSmall));
+         V::not_at_least(alpha, V::set(R::kFlattest));
 }
 
-// The suspects that the vector arithmetic is wrong for; `values` are the taps, negatives as 0.
+// The suspects that the vector arithmetic is wrong for: all but all-zero windows.
 template <class V>
-unsigned odd_lanes(const typename V::F* values, int64_t count, typename V::F largest,
-                   typename V::F alpha) {
+unsigned odd_lanes(unsigned suspects, typename V::F largest, typename V::F alpha) {
   using R = Range<typename V::Real>;
-  const typename V::F zero = V::set(0);
-  const unsigned some = V::not_at_least(zero, largest);
-  const unsigned weighed = V::at_least(alpha, zero) & V::not_at_least(zero, alpha);
-  unsigned odd = V::not_at_least(V::set(R::kHuge), largest) | ~weighed;
-  odd |= some & V::not_at_least(largest, V::set(R::kTiny));
-  const unsigned flat = V::not_at_least(alpha, V::set(R::kSmall));
-  if ((flat & ~odd) != 0) {
-    const typename V::F least = largest * V::set(R::kUnderflow);
-    for (int64_t i = 0; i < count; ++i) {
-      odd |= flat & V::not_at_least(values[i], least) & V::not_at_least(zero, values[i]);
-    }
-  }
-  return odd & ((1u << V::kLanes) - 1);
+  const unsigned zeros = V::at_least(V::set(0), largest);
+  return suspects & ~(zeros & V::at_least(alpha, V::set(R::kFlattest)));
 }
 
 // Eq. 1 for a vector of windows: raw taps in, which are left in no particular order. `odd` receives
@@ -61,25 +49,22 @@ PPOOL_HOST_DEVICE typename V::F pool_windows(typename V::F* values, int64_t any_
   F largest = V::max(zero, values[0]);
 #pragma GCC unroll 9
   for (int64_t k = 1; k < count; ++k) {
-    const F value = V::max(zero, values[k]);
-    values[k] = V::min(largest, value);
-    largest = V::max(largest, value);
+    values[k] = V::max(zero, values[k]);
+    V::sort(largest, values[k]);
   }
   const unsigned suspect = suspects<V>(largest, alpha);
-  const F inverse = V::inverse(largest);
-  F sum_w = V::set(1), sum_wr = V::set(1);
+  const Power<V> power(alpha, largest);
+  F sum_w = V::set(1), sum_wd = zero;
   constexpr int kGroup = kTaps == 4 ? 3 : 4;
   int64_t k = 1;
 #pragma GCC unroll 2
-  for (; k + kGroup <= count; k += kGroup) {
-    weigh<V, kGroup>(values + k, inverse, alpha, sum_w, sum_wr);
-  }
-  for (; k < count; ++k) weigh<V, 1>(values + k, inverse, alpha, sum_w, sum_wr);
-  // Ties with the largest have a ratio just above 1, which ends here as the largest itself.
-  const F y = V::min(largest, largest * (sum_wr / sum_w));
+  for (; k + kGroup <= count; k += kGroup) weigh<V, kGroup>(values + k, power, sum_w, sum_wd);
+  for (; k < count; ++k) weigh<V, 1>(values + k, power, sum_w, sum_wd);
+  // Taken from the largest, y is exactly that where all taps are equal.
+  const F y = largest - sum_wd / sum_w;
   odd = 0;
   if (suspect == 0) return y;
-  odd = odd_lanes<V>(values + 1, count - 1, largest, alpha);
+  odd = odd_lanes<V>(suspect, largest, alpha);
   return V::if_less(zero, largest, y, zero);
 }
 
@@ -109,25 +94,22 @@ struct TapVectors {
   }
 };
 
-// Finds the logarithms of kCount ratios, which are in `logs`, and the taps' weights.
+// Finds the logarithms of kCount taps' ratios to the largest, and their weights.
 template <class V, int kCount>
-PPOOL_HOST_DEVICE void weights_of(const TapVectors<V>& taps, int64_t first,
-                                  typename V::F alpha) {
+PPOOL_HOST_DEVICE void weights_of(const TapVectors<V>& taps, int64_t first, const Power<V>& power) {
   typename V::F logs[kCount], powers[kCount];
 #pragma GCC unroll 4
-  for (int n = 0; n < kCount; ++n) logs[n] = taps.logs[first + n];
-  log2_each<V, kCount>(logs);
+  for (int n = 0; n < kCount; ++n) logs[n] = taps.values[first + n];
+  log2_each<V, kCount>(logs, power.largest);
 #pragma GCC unroll 4
   for (int n = 0; n < kCount; ++n) {
-    taps.logs[first + n] = logs[n];
-    powers[n] = alpha * logs[n];
+    taps.logs[first + n] = logs[n] - power.log_largest;
+    powers[n] = power.alpha * taps.logs[first + n];
   }
   exp2_each<V, kCount>(powers);
 #pragma GCC unroll 4
   for (int n = 0; n < kCount; ++n) {
-    // A denormal beside a large number has a ratio of 0; its weight is then 0, too.
-    const typename V::F ratio = taps.ratios[first + n];
-    taps.weights[first + n] = V::if_less(V::set(0), ratio, powers[n], V::set(0));
+    taps.weights[first + n] = V::unless_zero(taps.values[first + n], powers[n]);
   }
 }
 
@@ -152,13 +134,14 @@ PPOOL_HOST_DEVICE typename V::F differentiate_windows(const TapVectors<V>& taps,
   const F inverse = V::inverse(largest);
   F sum_w = zero, sum_wr = zero;
   for (int64_t k = 0; k < count; ++k) {
-    taps.ratios[k] = taps.logs[k] = V::ratio(taps.values[k], largest, inverse);
+    taps.ratios[k] = V::ratio(taps.values[k], largest, inverse);
   }
+  const Power<V> power(alpha, largest);
   constexpr int kGroup = kTaps == 9 ? 3 : 4;
   int64_t done = 0;
 #pragma GCC unroll 3
-  for (; done + kGroup <= count; done += kGroup) weights_of<V, kGroup>(taps, done, alpha);
-  for (; done < count; ++done) weights_of<V, 1>(taps, done, alpha);
+  for (; done + kGroup <= count; done += kGroup) weights_of<V, kGroup>(taps, done, power);
+  for (; done < count; ++done) weights_of<V, 1>(taps, done, power);
 #pragma GCC unroll 9
   for (int64_t k = 0; k < count; ++k) {
     sum_w = sum_w + taps.weights[k];
@@ -182,8 +165,7 @@ PPOOL_HOST_DEVICE typename V::F differentiate_windows(const TapVectors<V>& taps,
     taps.weights[k] = V::if_less(zero, largest, slope, average);
     terms = V::mul_add(weight * difference, V::max(least_log, taps.logs[k]), terms);
   }
-  odd = suspects<V>(largest, alpha);
-  if (odd != 0) odd = odd_lanes<V>(taps.values, count, largest, alpha);
+  odd = odd_lanes<V>(suspects<V>(largest, alpha), largest, alpha);
   const F slope = largest * (V::set(Real(0.6931471805599453)) * terms * per_weight);
   return V::if_less(zero, largest, slope, zero);
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ from service.settings import Settings
 from service.shapes import padded_shape, tiled_shape
 
 __all__ = ["Engine"]
+
+_logger = logging.getLogger("ppool.service")
 
 Phase = Literal["starting", "ready", "draining"]
 
@@ -89,10 +92,10 @@ class Engine:
             NotReady: before the models are warm.
             UnknownModel: if there is none of that name.
         """
-        if self.phase == "starting":
-            raise NotReady("The model is still warming up. Retry in a second.")
         models = self.fleet.models
-        if name is None and models:
+        if self.phase == "starting" or not models:
+            raise NotReady("The model is still warming up. Retry in a second.")
+        if name is None:
             return next(iter(models.values()))
         if name not in models:
             known = ", ".join(models)
@@ -132,12 +135,13 @@ class Engine:
         )
 
     @contextmanager
-    def admission(self, deadline: float) -> Iterator[None]:
-        """Hold a place for one request, before anything of it is read.
+    def admission(self, served: Served, deadline: float) -> Iterator[None]:
+        """Hold a place for one request, before anything of it is read, and its model loaded.
 
         Under overload most requests end here, so that refusing them takes little from the others.
 
         Args:
+            served: Stays loaded until the end, though a newer file may take its place meanwhile.
             deadline: In seconds of ``time.monotonic``.
 
         Raises:
@@ -149,9 +153,11 @@ class Engine:
         self._in_flight += 1
         self._idle.clear()
         self.metrics.in_flight.inc()
+        self.fleet.acquire(served)
         try:
             yield
         finally:
+            self.fleet.release(served)
             self._in_flight -= 1
             self.metrics.in_flight.dec()
             if not self._in_flight:
@@ -164,7 +170,7 @@ class Engine:
 
         Args:
             task: The photo and the answer wanted.
-            served: Which model to use.
+            served: Which model to use; it is that of the request's :meth:`admission`.
             journey: Notes the stage reached.
             deadline: In seconds of ``time.monotonic``; not run after it.
 
@@ -190,13 +196,11 @@ class Engine:
         item = Item(task, served, inner[0] * inner[1], journey, result)
         self._admit(partial(self._dispatcher.push, key, item, 3 * width * height, deadline))
         journey.stage = "queue"
-        self.fleet.acquire(served)
         try:
             self._dispatcher.dispatch()
             return await result
         finally:
             self._dispatcher.cancel(item)
-            self.fleet.release(served)
 
     def ready(self) -> bool:
         """Whether requests are welcome."""
@@ -241,4 +245,7 @@ class Engine:
     async def _poll(self) -> None:
         while True:
             await asyncio.sleep(self.settings.reload_seconds)
-            await self.fleet.reload()
+            try:
+                await self.fleet.reload()
+            except Exception:  # or it would be the last time that anyone looked
+                _logger.exception("reload failed")

@@ -20,7 +20,7 @@ from service.protocol import Drop, Load, Probe
 from service.settings import Settings
 from service.shapes import padded_shape
 from service.tuning import Cell, Plan, cells_to_try, choose, measure
-from service.workers import Worker, WorkerFailed
+from service.workers import Worker, WorkerFailed, WorkerLost
 
 __all__ = ["Fleet", "Served"]
 
@@ -128,6 +128,11 @@ class Fleet:
         Raises:
             ValueError: if a model cannot be served; the message says why.
         """
+        # Whoever asks for a reload meanwhile is to find everything started.
+        async with self._reloading:
+            await self._start()
+
+    async def _start(self) -> None:
         for path in model_files(self._settings.model or (shipped_model(),)):
             source = _Source(path, self._settings.name, _stamp(path), self.plan.threads)
             self._sources[next(self._handles)] = source
@@ -145,7 +150,10 @@ class Fleet:
                 up.cancel()
                 raise ValueError(str(error)) from error
         if self._settings.tune_seconds:
-            await self.tune(self._settings.tune_seconds)
+            try:
+                await self.tune(self._settings.tune_seconds)
+            except (WorkerFailed, WorkerLost) as error:
+                _logger.error("measuring ended early, so nothing is changed: %s", error)
 
     async def tune(self, seconds: float, *, thorough: bool = False) -> None:
         """Measure what the settings leave open on the first model, and use the best."""
@@ -168,21 +176,24 @@ class Fleet:
         """
         async with self._reloading:
             try:
-                files = model_files(self._settings.model or (shipped_model(),))
-            except ValueError as error:
+                paths = model_files(self._settings.model or (shipped_model(),))
+                files = {path: _stamp(path) for path in paths}
+            except (OSError, ValueError) as error:
                 _logger.error("reload: %s", error)
                 return
             served = {self._sources[entry.handle].path: entry for entry in self.models.values()}
-            for path in files:
-                stamp = _stamp(path)
+            gone = served.keys() - files.keys()
+            if gone:
+                # What was refused because of its name may have that name now.
+                self._refused.clear()
+            for path, stamp in files.items():
                 old = served.get(path)
                 if stamp != self._refused.get(path) and (
                     old is None or stamp != self._sources[old.handle].stamp
                 ):
                     await self._take(path, stamp, old)
-            for path in served.keys() - set(files):
-                self._retire(self.models.pop(served[path].model.name))
-                _logger.info("model file %s is gone; no longer served", path.name)
+            for path in gone:
+                self._leave(served[path])
 
     def acquire(self, served: Served) -> None:
         """Keep a model loaded until :meth:`release`."""
@@ -235,16 +246,24 @@ class Fleet:
                 self._learned(served, (height, width), size, seconds)
 
     async def _load_everywhere(self, handle: int, source: _Source) -> Model:
+        model: Model | None = None
         while missing := [w for w in self.workers if w.up and handle not in w.loaded]:
-            loads = (self._load(worker, handle, source) for worker in missing)
+            # One goes first: a file that kills who loads it is not to kill them all.
+            loads = (self._load(w, handle, source) for w in missing[: None if model else 1])
             results = await asyncio.gather(*loads, return_exceptions=True)
-            # A worker that died meanwhile is prepared anew by its supervisor.
+            # A worker that died later is prepared anew by its supervisor.
             failures = [error for error in results if isinstance(error, WorkerFailed)]
             if failures:
                 self._drop(handle)
                 raise ValueError(str(failures[0]))
-            models = [model for model in results if isinstance(model, Model)]
-        return models[0]
+            if model is None:
+                (first,) = results
+                if not isinstance(first, Model):
+                    raise ValueError(f"a worker died loading {source.path.name}")
+                model = first
+        if model is None:
+            raise WorkerLost("no worker is up")
+        return model
 
     async def _replace(self, old: Served, source: _Source) -> Model:
         """Serve ``source`` in place of ``old``, which goes on until nothing uses it."""
@@ -256,7 +275,7 @@ class Fleet:
         return model
 
     async def _take(self, path: Path, stamp: Stamp, old: Served | None) -> None:
-        name = old.model.name if old else None
+        name = old.model.name if old else self._settings.name
         source = _Source(path, name, stamp, self.plan.threads)
         try:
             if old is None:
@@ -266,6 +285,9 @@ class Fleet:
                 self._sources[handle] = source
             else:
                 model = await self._replace(old, source)
+        except WorkerLost as error:
+            _logger.error("model file %s waits for the next reload: %s", path.name, error)
+            return
         except ValueError as error:
             self._refused[path] = stamp
             self._metrics.reloads.labels(name or path.stem, "failed").inc()
@@ -277,11 +299,27 @@ class Fleet:
 
     def _enter(self, served: Served) -> None:
         other = self.models.setdefault(served.model.name, served)
-        if other.handle != served.handle:
+        if other.handle == served.handle:
+            return
+        if self._sources[other.handle].path.exists():
             self._drop(served.handle)
             raise ValueError(
                 f"two models are called {served.model.name!r}; export one under another name"
             )
+        # The file was renamed, or a new one has another name.
+        self.models[served.model.name] = served
+        self._retire(other)
+
+    def _leave(self, served: Served) -> None:
+        """End the service of a model whose file is gone, unless it is the only one."""
+        name, file = served.model.name, served.model.file
+        if self.models.get(name) is not served:
+            return
+        if len(self.models) == 1:
+            _logger.error("model file %s is gone, but no other is served, so it goes on", file)
+            return
+        self._retire(self.models.pop(name))
+        _logger.info("model file %s is gone; no longer served", file)
 
     def _retire(self, served: Served) -> None:
         del self._sources[served.handle]

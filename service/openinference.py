@@ -41,9 +41,14 @@ INPUT, VERSION = "image", "1"
 _DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
 
 
+def _short(most: int) -> Any:
+    """A list of so many, whose faults end at the first: a body has room for millions of them."""
+    return Field(max_length=most, fail_fast=True)
+
+
 class _Input(BaseModel):
     name: str
-    shape: list[Annotated[int, Field(ge=0)]]
+    shape: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], _short(4)]
     datatype: str
     parameters: dict[str, Any] = {}
     data: list[Any] | None = None
@@ -57,8 +62,8 @@ class _Output(BaseModel):
 class _Inference(BaseModel):
     id: str = ""
     parameters: dict[str, Any] = {}
-    inputs: Annotated[list[_Input], Field(min_length=1, max_length=1)]
-    outputs: list[_Output] = []
+    inputs: Annotated[list[_Input], Field(min_length=1), _short(1)]
+    outputs: Annotated[list[_Output], _short(64)] = []
 
 
 _ERROR = {
@@ -158,7 +163,7 @@ async def _readiness(engine: Engine, served: Served, _: Request) -> Response:
 
 async def _infer(engine: Engine, served: Served, request: Request) -> Response:
     start, limit = time.monotonic(), engine.settings.request_timeout_seconds
-    with engine.admission(start + limit):
+    with engine.admission(served, start + limit):
         try:
             async with asyncio.timeout(limit):
                 inference, binary = _parsed(request, await read_body(request, engine.settings))
@@ -168,7 +173,8 @@ async def _infer(engine: Engine, served: Served, request: Request) -> Response:
                         f"Send at most {engine.settings.max_images} images in a request."
                     )
                 stages = {stage.output for stage in served.model.metadata.stages}
-                wanted = [output.name for output in inference.outputs] or ["mask"]
+                names = dict.fromkeys(output.name for output in inference.outputs)
+                wanted = list(names) or ["mask"]
                 if unknown := set(wanted) - stages - {"mask"}:
                     raise BadRequest(f"This model has no output called {min(unknown)!r}.")
                 alpha: Alpha = "full" if stages.intersection(wanted) else "none"

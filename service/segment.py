@@ -29,6 +29,9 @@ R = TypeVar("R")
 
 STAGES: tuple[Stage, ...] = ("receive", "decode", "queue", "infer", "encode")
 
+# A day; the server's own limit is far below.
+_LONGEST_TIMEOUT_MS = 86_400_000
+
 # A ZIP of more than this is packed on a thread, or it would hold up everyone else.
 _INLINE_BYTES = 2**20
 
@@ -53,6 +56,7 @@ class SegmentQuery(BaseModel, extra="forbid"):
         None,
         alias="X-Request-Timeout-Ms",
         ge=1,
+        le=_LONGEST_TIMEOUT_MS,
         description="answer within this time or not at all; the server may allow less",
     )
 
@@ -81,7 +85,7 @@ def add_segment(app: FastAPI, engine: Engine) -> None:
             limit = min(limit, query.timeout_ms / 1e3)
         deadline = time.monotonic() + limit
         journeys = [Journey()]
-        with engine.admission(deadline):
+        with engine.admission(served, deadline):
             try:
                 async with asyncio.timeout(limit):
                     uploads = await read_uploads(request, engine.settings)

@@ -118,6 +118,8 @@ def test_photo_files_as_bytes(client: Client) -> None:
         ({"inputs": [tensor(datatype="BYTES", shape=[1], data=["AAAA"])]}, 415, "Send a JPEG"),
         ({"inputs": [tensor(shape=[0, 4, 4, 3], data=[])]}, 400, "at least one image"),
         ({"inputs": [tensor()], "outputs": [{"name": "x"}]}, 400, "no output called 'x'"),
+        ({"inputs": [tensor(shape=[2**31, 4, 4, 3])]}, 400, "less than 2147483648"),
+        ({"inputs": [tensor()], "outputs": [{"name": "mask"}] * 65}, 400, "at most 64 items"),
     ],
 )
 def test_what_is_wrong_is_said_in_the_protocols_form(
@@ -127,6 +129,19 @@ def test_what_is_wrong_is_said_in_the_protocols_form(
     assert answer.status_code == status, answer.text
     assert list(answer.json()) == ["error"]
     assert message in answer.json()["error"]
+
+
+@pytest.mark.parametrize("field", ["inputs", "outputs", "shape"])
+def test_of_many_faults_the_first_is_told(client: Client, field: str) -> None:
+    faults: list[Any] = ["fault"] * 1000
+    inputs = {"shape": [tensor(shape=faults)], "inputs": faults, "outputs": [tensor()]}[field]
+    answer = infer(client, {"inputs": inputs, "outputs": faults if field == "outputs" else []})
+    assert (answer.status_code, answer.text.count("Input should be")) == (400, 1)
+
+
+def test_an_output_that_is_asked_for_twice_comes_once(client: Client) -> None:
+    answer = infer(client, {"inputs": [tensor()], "outputs": [{"name": "mask"}] * 2})
+    assert [output["name"] for output in answer.json()["outputs"]] == ["mask"]
 
 
 @pytest.mark.parametrize("content", [b"\1", struct.pack("<I", 9) + b"short"])

@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import repeat, takewhile
@@ -20,7 +20,7 @@ import pytest
 
 from benchmarks.clients import Answers, closed_loop
 from tests.service.harness import encoded, photo, tiny_model
-from tests.service.traffic import PATIENCE_SECONDS, Server, served
+from tests.service.traffic import PATIENCE_SECONDS, Server, served, until
 
 SECONDS = float(os.environ.get("STRESS_SECONDS", "2"))
 BODIES = int(os.environ.get("STRESS_BODIES", "300"))
@@ -29,13 +29,6 @@ BODIES = int(os.environ.get("STRESS_BODIES", "300"))
 LARGE = encoded(photo(1500, 1000), "JPEG")
 SMALL = encoded(photo())
 MEBIBYTE = 2**20
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Ask until ``condition`` holds."""
-    end = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
 
 
 def closed(server: Server, body: bytes, clients: int, seconds: float) -> Answers:

@@ -1,12 +1,15 @@
 """Which plan is chosen, from rates that the tests make up."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from service.cores import usable_cores
+from service.fleet import Fleet
 from service.settings import Settings
 from service.tuning import Cell, Plan, cells_to_try, choose, measure
+from service.workers import WorkerLost
 
 
 def test_what_the_settings_fix_is_not_tried_otherwise() -> None:
@@ -56,3 +59,14 @@ def test_a_slow_network_is_measured_once_and_no_large_batches() -> None:
     cells = asyncio.run(measure(plans, run, 0.2))
     assert tried == plans[:1]
     assert choose(cells) == plans[0]
+
+
+def test_a_worker_that_dies_while_plans_are_measured_does_not_keep_the_service_from_starting(
+    serving: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def died(*_: Any) -> float:
+        raise WorkerLost("cpu-0")
+
+    monkeypatch.setattr(Fleet, "_try", died)
+    with serving(max_batch_size=None) as client:
+        assert client.get("/readyz").json() == {"status": "ready"}

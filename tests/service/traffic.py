@@ -2,7 +2,8 @@
 
 import os
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import httpx
 from benchmarks.clients import Request
 from benchmarks.running import ROOT, service
 
-__all__ = ["PATIENCE_SECONDS", "ROOT", "Server", "served"]
+__all__ = ["PATIENCE_SECONDS", "ROOT", "Server", "served", "until"]
 
 # Longer than any pause of a busy machine; only a hang waits this long.
 PATIENCE_SECONDS = 60
@@ -51,6 +52,13 @@ class Server:
         """Resident memory of the server and its workers."""
         files = [Path(f"/proc/{pid}/statm") for pid in (self.process.pid, *self.workers())]
         return sum(int(file.read_text().split()[1]) for file in files) * os.sysconf("SC_PAGE_SIZE")
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Ask until ``condition`` holds."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
 
 
 @contextmanager

@@ -259,3 +259,16 @@ def test_what_does_not_fit_is_an_error_and_no_crash() -> None:
 
 def test_every_element_type_of_the_gpu_is_one_of_the_library() -> None:
     assert set(GPU_DTYPES) < set(DTYPES)
+
+
+@pytest.mark.parametrize("side", [16, 64])
+def test_many_equal_elements_below_a_larger_one_do_not_add_up_errors(
+    rng: np.random.Generator, side: int
+) -> None:
+    shape = (1, 64, side, side)
+    x = np.broadcast_to(rng.uniform(0.5, 1.0, (1, 64, 1, 1)), shape).astype(np.float32)
+    x[:, :, 0, 0] = 1
+    alpha = rng.uniform(0, 8, (1, 64, 1, 1)).astype(np.float32)
+    y = wide(forward(x, alpha, Window.of(side)))
+    expected = ppool2d_reference(wide(x), wide(alpha), (side, side))
+    np.testing.assert_allclose(y, expected, rtol=1e-5)

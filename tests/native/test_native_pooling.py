@@ -292,3 +292,16 @@ def test_threads_batch_position_and_alignment_never_change_a_bit(
         alone = backward(grad[one], moved, alpha[one], window, signed=signed)
         assert same_bits(alone[0], dx[one])
         assert same_bits(alone[1], dalpha[one])
+
+
+@pytest.mark.parametrize("side", [16, 64])
+def test_many_equal_elements_below_a_larger_one_do_not_add_up_errors(
+    rng: np.random.Generator, side: int
+) -> None:
+    shape = (1, 64, side, side)
+    x = np.broadcast_to(rng.uniform(0.5, 1.0, (1, 64, 1, 1)), shape).astype(np.float32)
+    x[:, :, 0, 0] = 1
+    alpha = rng.uniform(0, 8, (1, 64, 1, 1)).astype(np.float32)
+    y = wide(forward(x, alpha, Window.of(side)))
+    expected = ppool2d_reference(wide(x), wide(alpha), (side, side))
+    np.testing.assert_allclose(y, expected, rtol=1e-5)

@@ -54,6 +54,7 @@ class Engine:
         self.fleet = Fleet(settings, launch, self._workers_changed, self._learned, metrics)
         self._dispatcher = Dispatcher(self.fleet, settings, self.limits, metrics)
         self._in_flight = 0
+        self._body_bytes = 0
         self._idle = asyncio.Event()
         self._idle.set()
         self._polling: asyncio.Task[None] | None = None
@@ -135,7 +136,7 @@ class Engine:
         )
 
     @contextmanager
-    def admission(self, served: Served, deadline: float) -> Iterator[None]:
+    def admission(self, served: Served, deadline: float) -> Iterator[Callable[[int], None]]:
         """Hold a place for one request, before anything of it is read, and its model loaded.
 
         Under overload most requests end here, so that refusing them takes little from the others.
@@ -144,9 +145,23 @@ class Engine:
             served: Stays loaded until the end, though a newer file may take its place meanwhile.
             deadline: In seconds of ``time.monotonic``.
 
+        Yields:
+            What to call with the number of bytes whenever some of the body have come. They count
+            until the end; it raises ``Overloaded`` when all requests together hold too many.
+
         Raises:
             Overloaded: if all places are taken, or no image could wait for a worker.
         """
+        held = 0
+
+        def hold(size: int) -> None:
+            nonlocal held
+            held += size
+            self._body_bytes += size
+            # A lone body larger than the limit must still be served.
+            if self._body_bytes > max(self.settings.queue_bytes, held):
+                raise self._overloaded("bytes", self.queue_seconds())
+
         if self._in_flight >= self.settings.max_requests:
             raise self._overloaded("requests", self.queue_seconds())
         self._admit(partial(self._dispatcher.check, deadline))
@@ -155,8 +170,9 @@ class Engine:
         self.metrics.in_flight.inc()
         self.fleet.acquire(served)
         try:
-            yield
+            yield hold
         finally:
+            self._body_bytes -= held
             self.fleet.release(served)
             self._in_flight -= 1
             self.metrics.in_flight.dec()

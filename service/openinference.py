@@ -163,10 +163,11 @@ async def _readiness(engine: Engine, served: Served, _: Request) -> Response:
 
 async def _infer(engine: Engine, served: Served, request: Request) -> Response:
     start, limit = time.monotonic(), engine.settings.request_timeout_seconds
-    with engine.admission(served, start + limit):
+    with engine.admission(served, start + limit) as hold:
         try:
             async with asyncio.timeout(limit):
-                inference, binary = _parsed(request, await read_body(request, engine.settings))
+                body = await read_body(request, engine.settings, hold)
+                inference, binary = _parsed(request, body)
                 uploads = _photos(inference.inputs[0], binary)
                 if len(uploads) > engine.settings.max_images:
                     raise TooLarge(

@@ -85,10 +85,10 @@ def add_segment(app: FastAPI, engine: Engine) -> None:
             limit = min(limit, query.timeout_ms / 1e3)
         deadline = time.monotonic() + limit
         journeys = [Journey()]
-        with engine.admission(served, deadline):
+        with engine.admission(served, deadline) as hold:
             try:
                 async with asyncio.timeout(limit):
-                    uploads = await read_uploads(request, engine.settings)
+                    uploads = await read_uploads(request, engine.settings, hold)
                     answer = _negotiate(request, query, len(uploads))
                     journeys = [Journey() for _ in uploads]
                     work = _answer(engine, served, uploads, answer, journeys, deadline)

@@ -85,10 +85,14 @@ class Settings(BaseSettings):
 
     max_requests: int = Field(256, ge=1, description="requests being answered at a time")
     queue_images: int = Field(256, ge=1, description="images waiting for a worker")
-    queue_bytes: int = Field(2**30, ge=1, description="bytes they have once decoded")
+    queue_bytes: int = Field(
+        2**30, ge=1, description="bytes they have once decoded, and of request bodies"
+    )
     request_timeout_seconds: float = Field(30.0, gt=0, description="from first byte to answer")
     head_timeout_seconds: float = Field(
-        10.0, gt=0, description="from connection to the last header, or it is closed"
+        10.0,
+        gt=0,
+        description="close connections where no whole head, or no taking of an answer, comes",
     )
     drain_delay_seconds: float = Field(
         0.0, ge=0, description="serve on after SIGTERM, for balancers to notice"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -29,8 +29,10 @@ class Upload:
     data: bytes
 
 
-async def read_uploads(request: Request, settings: Settings) -> list[Upload]:
-    """Read the whole body.
+async def read_uploads(
+    request: Request, settings: Settings, hold: Callable[[int], None]
+) -> list[Upload]:
+    """Read the whole body; ``hold`` is called with the bytes of every part that came.
 
     Raises:
         TooLarge: as soon as the announced or the received bytes pass the limit.
@@ -38,7 +40,7 @@ async def read_uploads(request: Request, settings: Settings) -> list[Upload]:
         ClientGone: if the connection closes before the end.
     """
     try:
-        stream = _counted(request, settings.max_body_bytes)
+        stream = _counted(request, settings.max_body_bytes, hold)
         if request.headers.get("content-type", "").lower().startswith("multipart/"):
             return await _parts(request, stream, settings.max_images)
         data = b"".join([chunk async for chunk in stream])
@@ -49,19 +51,22 @@ async def read_uploads(request: Request, settings: Settings) -> list[Upload]:
     return [Upload(PART, data)]
 
 
-async def read_body(request: Request, settings: Settings) -> bytes:
+async def read_body(request: Request, settings: Settings, hold: Callable[[int], None]) -> bytes:
     """The whole body as it is.
 
     Raises:
         TooLarge, ClientGone: as :func:`read_uploads`.
     """
     try:
-        return b"".join([chunk async for chunk in _counted(request, settings.max_body_bytes)])
+        stream = _counted(request, settings.max_body_bytes, hold)
+        return b"".join([chunk async for chunk in stream])
     except ClientDisconnect as error:
         raise ClientGone("The connection closed before the whole body had come.") from error
 
 
-async def _counted(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
+async def _counted(
+    request: Request, limit: int, hold: Callable[[int], None]
+) -> AsyncGenerator[bytes, None]:
     announced = request.headers.get("content-length", "0")
     received = int(announced) if announced.isascii() and announced.isdigit() else 0
     too_large = TooLarge(f"Send at most {limit} bytes in a request.")
@@ -74,6 +79,7 @@ async def _counted(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
         received += len(chunk)
         if received > limit:
             raise too_large
+        hold(len(chunk))
         yield chunk
 
 

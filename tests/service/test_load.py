@@ -1,12 +1,15 @@
 """Too much, too slow, gone: what happens when a request cannot simply be answered."""
 
 import dataclasses
+import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import anyio
 import pytest
 
+from service.errors import Overloaded
 from service.inference import Segmenter
 from tests.service.harness import Client, Gate, encoded, photo
 
@@ -278,3 +281,17 @@ def test_stopping_finishes_what_was_accepted(
         gate.open.set()
         stopping.result()
         assert [answer.result().status_code for answer in pending] == [200] * 4
+
+
+def test_bodies_that_are_coming_in_count_against_the_bytes(serving: Serving) -> None:
+    with serving(queue_bytes=1000) as client:
+        engine = client.app.state.engine
+        request = partial(engine.admission, engine.served(None), math.inf)
+        with request() as first, request() as second:
+            first(999)
+            with pytest.raises(Overloaded):
+                second(2)
+        assert client.metric('ppool_refused_total{reason="bytes"}') == 1
+        with request() as alone:
+            alone(10_000)
+        assert client.segment(BODY).status_code == 200

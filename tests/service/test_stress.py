@@ -320,3 +320,38 @@ def test_mutated_photos_never_break_the_service(server: Server) -> None:
     assert min(seen[200], seen[422]) > 0
     assert server.workers() == workers
     assert server.memory_bytes() - memory < 128 * MEBIBYTE
+
+
+@contextmanager
+def large_answer(server: Server) -> Iterator[socket.socket]:
+    """A connection on which several MB begin to come, and of which little fits in between."""
+    body = encoded(np.random.default_rng(0).integers(0, 256, (1500, 1500, 3), np.uint8))
+    head = f"POST /segment?overlay=true HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**15)
+        client.settimeout(PATIENCE_SECONDS)
+        client.connect(("127.0.0.1", server.port))
+        client.sendall(head.encode() + b"Connection: close\r\n\r\n" + body)
+        assert client.recv(12) == b"HTTP/1.1 200"
+        yield client
+
+
+def test_an_answer_that_nobody_takes_is_not_kept(hasty: Server) -> None:
+    with large_answer(hasty) as client:
+        open_files = Path(f"/proc/{hasty.process.pid}/fd")
+        before = len(list(open_files.iterdir()))
+        until(lambda: len(list(open_files.iterdir())) < before)
+        rest = b"".join(iter(lambda: client.recv(MEBIBYTE), b""))
+    assert b"IEND" not in rest
+
+
+def test_an_answer_that_is_taken_slowly_comes_whole(hasty: Server) -> None:
+    ours, theirs = socket.socketpair()
+    ours.settimeout(0.05)
+    rest = b""
+    with ours, theirs, large_answer(hasty) as client:
+        while content := client.recv(2**18, socket.MSG_WAITALL):
+            rest += content
+            with pytest.raises(TimeoutError):
+                ours.recv(1)
+    assert b"IEND" in rest

@@ -38,7 +38,7 @@ def main(
         raise typer.BadParameter(f"expected some of {', '.join(NETWORKS)}; got {names!r}")
     measure: dict[Part, Callable[[], Any]] = {
         Part.KERNELS: lambda: kernels(rounds),
-        Part.NETWORKS: lambda: networks(names, max(rounds // 2, 3)),
+        Part.NETWORKS: lambda: networks(names, rounds),
         Part.TRAINING_STEP: lambda: training_step(rounds),
     }
     console = Console()

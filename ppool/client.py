@@ -58,7 +58,9 @@ class Problem(Exception):  # noqa: N818 - the name RFC 9457 gives it
     def __init__(self, response: httpx.Response) -> None:
         try:
             document = response.json()
-        except ValueError:  # not from the service: an ingress, perhaps
+        except ValueError:
+            document = None
+        if not isinstance(document, dict):  # not from the service: an ingress, perhaps
             document = {}
         detail = document.get("detail") or f"status {response.status_code} from {response.url}"
         super().__init__(detail)

@@ -130,8 +130,14 @@ class Dispatcher:
 
     def buckets(self) -> Iterable[BucketState]:
         """What waits."""
+        found: dict[tuple[str, str], tuple[int, float]] = {}
         for key, depth, age in self._batcher.waiting():
-            yield BucketState(key.model, f"{key.width}x{key.height}", depth, age)
+            place = key.model, f"{key.width}x{key.height}"
+            # With alpha and without are two buckets, but one series.
+            others, oldest = found.get(place, (0, 0.0))
+            found[place] = depth + others, max(age, oldest)
+        for place, state in found.items():
+            yield BucketState(*place, *state)
 
     def workers_changed(self) -> None:
         """Go on with the workers that are up now."""

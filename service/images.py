@@ -49,6 +49,8 @@ _CLOSE_ENOUGH = 0.9
 # photo its place in a batch of photos of its shape, no more.
 _EXIF_BYTES = 4096
 
+_STRIP_ROWS = 128
+
 _BILINEAR = ResizeOptions(ResizeAlg.convolution(FilterType.bilinear))
 
 # What undoes each EXIF orientation (tag 0x0112, EXIF 2.32 section 4.6.4).
@@ -164,7 +166,7 @@ def _upright(image: Image.Image, data: bytes, policy: InputPolicy | None) -> Pho
     rgb = _jpeg(image, data, policy) if image.format == "JPEG" else None
     if rgb is None:
         image.load()
-        rgb = np.asarray(_to_rgb(image))
+        rgb = _pixels(image)
     orientation = _orientation(image)  # only now: a PNG may tell it behind its pixels
     turned = orientation >= 5
     if policy is not None:
@@ -221,6 +223,16 @@ def _orientation(image: Image.Image) -> int:
     except Exception:  # noqa: BLE001 - a damaged EXIF block is no reason to refuse sound pixels
         return 1
     return orientation if orientation in _UPRIGHT else 1
+
+
+def _pixels(image: Image.Image) -> NDArray[np.uint8]:
+    """Uint8 [h, w, 3] in strips: whole, what lies in between takes 12 bytes a pixel."""
+    width, height = image.size
+    pixels = np.empty((height, width, 3), np.uint8)
+    for top in range(0, height, _STRIP_ROWS):
+        bottom = min(top + _STRIP_ROWS, height)
+        pixels[top:bottom] = np.asarray(_to_rgb(image.crop((0, top, width, bottom))))
+    return pixels
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

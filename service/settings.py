@@ -25,7 +25,10 @@ T = TypeVar("T")
 
 def _split(value: object) -> object:
     if isinstance(value, str):
-        return [part.strip() for part in value.split(",") if part.strip()]
+        if not (parts := [part.strip() for part in value.split(",") if part.strip()]):
+            # Nothing at all is "not set"; a list of nothing would be no keys, so open to everybody.
+            raise ValueError("values with commas between them")
+        return parts
     return value
 
 
@@ -40,7 +43,7 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid"
+        env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid", allow_inf_nan=False
     )
 
     model: Listed[Path] = Field(
@@ -54,7 +57,7 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
-    api_keys: Listed[SecretStr] = Field(
+    api_keys: Listed[Annotated[SecretStr, Field(min_length=1)]] = Field(
         (), description="accept only these as Authorization: Bearer; none: everybody"
     )
 
@@ -143,5 +146,5 @@ def load_settings(file: Path | None = None, **given: Any) -> Settings:
 
 def _explain(location: tuple[int | str, ...], value: object, message: str) -> str:
     key = str(location[0])
-    expected = message.removeprefix("Input should be ")
+    expected = message.removeprefix("Input should be ").removeprefix("Value error, ")
     return f"setting {key} ({PREFIX}{key.upper()}): expected {expected}, got {value!r}"

@@ -106,6 +106,7 @@ def test_its_patience_ends_before_a_pause_that_is_too_long(call: Call, pauses: l
     [
         ({"status_code": 422, "json": BUSY | {"detail": "It is cut off."}}, "It is cut off"),
         ({"status_code": 502, "text": "<html>bad"}, "status 502 from http://test/segment"),
+        ({"status_code": 502, "json": ["bad"]}, "status 502 from http://test/segment"),
     ],
 )
 def test_other_refusals_are_raised_at_once(

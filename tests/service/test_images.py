@@ -25,6 +25,11 @@ def test_lossless_rgb_comes_out_as_it_went_in(kind: str) -> None:
     np.testing.assert_array_equal(pixels(encoded(photo(), kind)), photo())
 
 
+def test_a_photo_of_many_strips_is_put_together_again() -> None:
+    tall = photo(30, 300)
+    np.testing.assert_array_equal(pixels(encoded(tall)), tall)
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
 def test_lossy_rgb_comes_out_nearly_as_it_went_in(kind: str) -> None:
     decoded = pixels(encoded(photo(), kind, quality=95))

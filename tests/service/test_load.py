@@ -53,6 +53,24 @@ def test_a_full_queue_refuses_before_the_body_is_read(
         assert [answer.result().status_code for answer in held] == [200] * 3
 
 
+def test_what_waits_in_two_buckets_of_one_shape_is_one_series(
+    serving: Serving, gated: Segmenter, gate: Gate
+) -> None:
+    with serving(gated, workers=1) as client:
+        gate.close()
+        held = [client.start("POST", "/segment", content=BODY)]
+        gate.arrived.acquire()
+        for query in ("", "?alpha=full"):
+            headers = {"Accept": "application/x-npz"}
+            held.append(client.start("POST", f"/segment{query}", content=BODY, headers=headers))
+        while client.metric("ppool_queue_depth") < 2:
+            pass
+        rows = client.get("/metrics").text.splitlines()
+        gate.open.set()
+        assert [answer.result().status_code for answer in held] == [200] * 3
+    assert sum(row.startswith("ppool_queue_depth{") for row in rows) == 1
+
+
 def test_what_waits_shares_a_batch(serving: Serving, gated: Segmenter, gate: Gate) -> None:
     with serving(gated, workers=1, max_batch_size=8) as client:
         gate.close()

@@ -196,8 +196,13 @@ def test_the_overlay_blends_the_class_colours_over_the_photo(
     np.testing.assert_allclose(np.asarray(png(answer.content)), expected, atol=1)
 
 
-def test_the_overlay_of_a_large_photo_keeps_its_size(client: Client) -> None:
-    assert png(client.segment(encoded(photo(400, 300)), "?overlay=1").content).size == (400, 300)
+def test_the_overlay_of_a_large_photo_fits_its_mask(client: Client) -> None:
+    pixels = photo(400, 300)
+    body = encoded(pixels)
+    mask = np.asarray(png(client.segment(body).content))
+    overlay = np.asarray(png(client.segment(body, "?overlay=1").content))
+    palette = np.array([label.rgb for label in METADATA.classes])
+    np.testing.assert_allclose(overlay, (pixels + palette[mask]) / 2, atol=1)
 
 
 def test_several_images_come_back_as_a_zip(client: Client) -> None:

@@ -54,6 +54,29 @@ def test_a_file_that_is_not_toml_is_named(tmp_path: Path, content: bytes) -> Non
         load_settings(file)
 
 
+@pytest.mark.parametrize("keys", [",", "  ", " , "])
+def test_a_list_of_nothing_is_not_taken_for_no_keys(
+    monkeypatch: pytest.MonkeyPatch, keys: str
+) -> None:
+    monkeypatch.setenv("PPOOL_API_KEYS", keys)
+    with pytest.raises(ValueError, match=r"PPOOL_API_KEYS\): expected values with commas"):
+        load_settings()
+
+
+def test_an_empty_key_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "ppool.toml"
+    path.write_text('api_keys = ["key", ""]\n')
+    with pytest.raises(ValueError, match=r"setting api_keys .* at least 1"):
+        load_settings(path)
+
+
+@pytest.mark.parametrize("name", ["PPOOL_REQUEST_TIMEOUT_SECONDS", "PPOOL_DRAIN_DELAY_SECONDS"])
+def test_times_are_finite(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "inf")
+    with pytest.raises(ValueError, match=rf"{name}\): expected a finite number"):
+        load_settings()
+
+
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         load_settings().port = 1  # type: ignore[misc]

@@ -59,7 +59,13 @@ class Session:
         """Whether ``logits`` can be asked for; files of earlier versions have none."""
         return any(entry.name == LOGITS for entry in self.session.get_outputs())
 
-    def run(self, outputs: Sequence[str], feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+    def run(
+        self,
+        outputs: Sequence[str],
+        feeds: Mapping[str, NDArray[Any]],
+        *,
+        release: bool = False,
+    ) -> list[NDArray[Any]]:
         """Compute the named outputs; alpha maps and logits are not unless they are among them.
 
         A network that only takes one image at a time is run once for each.
@@ -67,7 +73,11 @@ class Session:
         Args:
             outputs: Names such as ``mask`` or ``alpha/pool1``, in the order wanted.
             feeds: ``image``, uint8 [N, H, W, 3] RGB.
+            release: Afterwards, give the memory that is left of earlier runs back to the system.
         """
+        options = ort.RunOptions()
+        if release:
+            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         feeds = dict(feeds)
         wanted = {
             ALPHA_SWITCH: any(stage.output in outputs for stage in self.metadata.stages),
@@ -78,9 +88,11 @@ class Session:
                 feeds[entry.name] = np.array(wanted[entry.name])
         images = feeds["image"]
         if len(images) > 1 and self.session.get_inputs()[0].shape[0] == 1:
-            singles = [self.session.run(list(outputs), feeds | {"image": i[None]}) for i in images]
+            singles = [
+                self.session.run(list(outputs), feeds | {"image": i[None]}, options) for i in images
+            ]
             return [np.concatenate(arrays) for arrays in zip(*singles, strict=True)]
-        results: list[NDArray[Any]] = self.session.run(list(outputs), feeds)
+        results: list[NDArray[Any]] = self.session.run(list(outputs), feeds, options)
         return results
 
 

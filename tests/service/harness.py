@@ -90,7 +90,9 @@ class Gate:
         self._run = session.run
         self.open.set()
 
-    def run(self, outputs: Sequence[str], feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+    def run(
+        self, outputs: Sequence[str], feeds: Mapping[str, NDArray[Any]], **_: bool
+    ) -> list[NDArray[Any]]:
         self.sizes.append(len(feeds["image"]))
         self.arrived.release()
         self.open.wait()

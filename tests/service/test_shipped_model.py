@@ -83,18 +83,35 @@ def test_asking_for_alpha_leaves_the_mask_alone(shipped: Client) -> None:
     assert plain == asked
 
 
-# Pages of memory that running the model took in each of two sessions.
-TWO_SESSIONS = """
-import numpy as np
+RESIDENT = """
 from pathlib import Path
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1])
+"""
+# Pages of memory that running the model took in each of two sessions.
+TWO_SESSIONS = f"""
+import numpy as np
 from ppool.runtime import make_session
 from service.models import shipped_model
+{RESIDENT}
 image = np.zeros((1, 512, 512, 3), np.uint8)
 for _ in range(2):
     session = make_session(shipped_model())
-    before = int(Path("/proc/self/statm").read_text().split()[1])
-    session.run(["mask"], {"image": image})
-    print(int(Path("/proc/self/statm").read_text().split()[1]) - before)
+    before = resident()
+    session.run(["mask"], {{"image": image}})
+    print(resident() - before)
+"""
+# The same of a batch of eight, warmed up for and measured, beyond that of one.
+WARM_AND_MEASURED = f"""
+from service.inference import load_segmenter
+from service.models import shipped_model
+{RESIDENT}
+segmenter = load_segmenter(shipped_model())
+segmenter.probe(256, 256, 1, 0.0)
+before = resident()
+for seconds in (0.0, 1e-3):
+    segmenter.probe(256, 256, 8, seconds)
+    print(resident() - before)
 """
 
 
@@ -124,13 +141,28 @@ def test_alone_or_among_neighbours_the_mask_is_the_same_to_the_bit(native: bool)
             assert np.array_equal(alone[0], together[index])
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
+needs_proc = pytest.mark.skipif(
+    not Path("/proc/self/statm").exists(), reason="memory is read from /proc"
+)
+
+
+def printed(script: str) -> list[int]:
+    """The numbers that a script prints in a process of its own."""
+    command = [sys.executable, "-c", script]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    return [int(number) for number in found.stdout.split()]
+
+
+@needs_proc
 def test_a_second_session_needs_no_arena_of_its_own() -> None:
-    found = subprocess.run(
-        [sys.executable, "-c", TWO_SESSIONS], capture_output=True, text=True, check=True
-    )
-    first, second = map(int, found.stdout.split())
+    first, second = printed(TWO_SESSIONS)
     assert second < first / 3
+
+
+@needs_proc
+def test_measuring_large_batches_leaves_no_memory_behind() -> None:
+    warm, measured = printed(WARM_AND_MEASURED)
+    assert measured < warm / 3
 
 
 def test_native_and_portable_kernels_differ_in_at_most_one_pixel_of_100_000() -> None:

@@ -148,7 +148,8 @@ def segment_command(
         settings = load_settings(config, model=[model] if model else None)
         file, *_ = model_files(settings.model) or [shipped_model()]
         segmenter = load_segmenter(file, threads=settings.threads or 1)
-        work = Folder(photos, masks, overlay, tile, settings.workers or usable_cores())
+        workers = settings.workers or usable_cores()
+        work = Folder(photos.resolve(), masks.resolve(), overlay, tile, workers)
         limits = ImageLimits(settings.max_pixels, settings.max_side_pixels, settings.max_frames)
         with Progress(*Progress.get_default_columns(), MofNCompleteColumn()) as progress:
             bar = progress.add_task("segmenting")

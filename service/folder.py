@@ -49,10 +49,11 @@ class Folder:
 
     def pending(self, finished: Iterable[str]) -> list[Path]:
         """The photos still to do, in the order of their names."""
-        found = (path for path in self.photos.rglob("*") if path.suffix.lower() in SUFFIXES)
-        outside = (path for path in found if not path.is_relative_to(self.masks))
+        found = [path for path in self.photos.rglob("*") if path.suffix.lower() in SUFFIXES]
+        if self.masks.is_relative_to(self.photos):
+            found = [path for path in found if not path.is_relative_to(self.masks)]
         done = set(finished)
-        return sorted(path for path in outside if self.name(path) not in done)
+        return sorted(path for path in found if self.name(path) not in done)
 
     def name(self, photo: Path) -> str:
         """The photo in the summary: its path below the folder."""
@@ -120,6 +121,8 @@ def segment_folder(
 
 def _finished(folder: Folder, header: Row) -> dict[str, Row]:
     """The rows of an earlier run whose masks are there."""
+    if folder.masks == folder.photos:
+        raise ValueError(f"{folder.masks}: has the photos; choose another folder for the masks")
     try:
         folder.masks.mkdir(parents=True, exist_ok=True)
     except OSError as error:

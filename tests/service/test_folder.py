@@ -3,6 +3,7 @@
 import csv
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,19 @@ def test_masks_among_the_photos_are_not_photos(tmp_path: Path, segmenter: Segmen
     folder = Folder(tmp_path, tmp_path / "masks")
     assert run(folder, segmenter) == (0, {"a.png": ""})
     assert run(folder, segmenter) == (0, {})
+
+
+def test_masks_may_go_to_a_folder_that_holds_that_of_the_photos(
+    folder: Folder, segmenter: Segmenter
+) -> None:
+    above = replace(folder, masks=folder.photos.parent)
+    assert run(above, segmenter) == (0, dict.fromkeys(["a.JPG", "a.png", "more/b.png"], ""))
+    assert run(above, segmenter) == (0, {})
+
+
+def test_masks_may_not_go_among_the_photos(folder: Folder, segmenter: Segmenter) -> None:
+    with pytest.raises(ValueError, match="has the photos; choose another folder"):
+        run(replace(folder, masks=folder.photos), segmenter)
 
 
 def test_masks_of_another_model_are_left_alone(folder: Folder, segmenter: Segmenter) -> None:

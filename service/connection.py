@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import termios
 from array import array
+from contextlib import suppress
 from typing import ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -103,7 +104,8 @@ class _Limited(HttpToolsProtocol):
         life from a slow client for minutes.
         """
         queued = array("i", [0])
-        fcntl.ioctl(self.transport.get_extra_info("socket"), termios.TIOCOUTQ, queued)
+        with suppress(OSError):  # Linux tells; elsewhere what lies here must do
+            fcntl.ioctl(self.transport.get_extra_info("socket"), termios.TIOCOUTQ, queued)
         return self.transport.get_write_buffer_size() + queued[0]
 
     def _stop_expecting(self) -> None:

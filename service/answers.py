@@ -15,7 +15,7 @@ import orjson
 from numpy.typing import NDArray
 from PIL import Image
 
-from service.images import ImageLimits, decode
+from service.images import ImageLimits, decode, strips
 from service.models import Model
 from service.png import png
 from service.rle import coco_rle
@@ -107,8 +107,6 @@ def offers(count: int, alpha: Alpha, *, overlay: bool, rle: bool) -> tuple[str, 
     return tuple(media for media in order if able[media])
 
 
-_STRIP_ROWS = 128
-
 # Until the whole journey is over.
 _UNTIMED = Milliseconds(decode=0, queue=0, infer=0, encode=0)
 
@@ -179,8 +177,7 @@ def _overlay(data: bytes, mask: NDArray[np.uint8], palette: bytes, limits: Image
     photo = decode(data, limits).image
     blended = np.empty_like(photo)
     # In strips: whole, what lies in between takes 12 bytes a pixel, and four times as long.
-    for top in range(0, len(photo), _STRIP_ROWS):
-        rows = slice(top, top + _STRIP_ROWS)
+    for rows in strips(len(photo)):
         colours = Image.fromarray(mask[rows])
         colours.putpalette(palette)
         strip = Image.blend(Image.fromarray(photo[rows]), colours.convert("RGB"), 0.5)

@@ -83,7 +83,7 @@ class Fleet:
             settings.threads or 1,
             settings.max_batch_size or 1,
         )
-        ours_to_choose = settings.devices[0] == "cpu" and settings.threads is None
+        ours_to_choose = not settings.on_gpu and settings.threads is None
         self._most_threads = min(usable_cores(), _MOST_ALONE_THREADS) if ours_to_choose else 0
         self.cells: list[Cell] = []
         self.models: dict[str, Served] = {}

@@ -24,7 +24,7 @@ from PIL import (  # the plugins register themselves; on demand Pillow would loa
 from ppool.metadata import InputPolicy
 from service.errors import CorruptImage, TooLarge, UnsupportedImage
 
-__all__ = ["ImageLimits", "decode", "probe"]
+__all__ = ["ImageLimits", "decode", "probe", "strips"]
 
 # Pillow warns about odd files; a server that anyone can send odd files to would drown in it.
 warnings.filterwarnings("ignore", module="PIL")
@@ -225,13 +225,18 @@ def _orientation(image: Image.Image) -> int:
     return orientation if orientation in _UPRIGHT else 1
 
 
+def strips(height: int) -> Iterator[slice]:
+    """The rows of an image of ``height``, a few at a time."""
+    for top in range(0, height, _STRIP_ROWS):
+        yield slice(top, min(top + _STRIP_ROWS, height))
+
+
 def _pixels(image: Image.Image) -> NDArray[np.uint8]:
     """Uint8 [h, w, 3] in strips: whole, what lies in between takes 12 bytes a pixel."""
     width, height = image.size
     pixels = np.empty((height, width, 3), np.uint8)
-    for top in range(0, height, _STRIP_ROWS):
-        bottom = min(top + _STRIP_ROWS, height)
-        pixels[top:bottom] = np.asarray(_to_rgb(image.crop((0, top, width, bottom))))
+    for rows in strips(height):
+        pixels[rows] = np.asarray(_to_rgb(image.crop((0, rows.start, width, rows.stop))))
     return pixels
 
 

@@ -35,9 +35,8 @@ Launch = Callable[[int, str], tuple[Process, socket.socket]]
 
 def crew(settings: Settings) -> list[tuple[str, int]]:
     """Device and lanes of each worker to begin with."""
-    gpu = settings.devices[0] != "cpu"
-    workers = settings.workers or (1 if gpu else usable_cores())
-    lanes = settings.lanes or (3 if gpu else 1)
+    workers = settings.workers or (1 if settings.on_gpu else usable_cores())
+    lanes = settings.lanes or (3 if settings.on_gpu else 1)
     return [(device, lanes) for device in settings.devices for _ in range(workers)]
 
 

@@ -110,6 +110,11 @@ class Settings(BaseSettings):
     max_side_pixels: int = Field(20_000, ge=1, description="longer side of an image")
     max_frames: int = Field(1000, ge=1, description="frames of an animation; the first is used")
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the devices are GPUs."""
+        return self.devices[0] != "cpu"
+
     @classmethod
     def settings_customise_sources(
         cls,

@@ -44,7 +44,7 @@ def cells_to_try(settings: Settings, *, thorough: bool = False) -> list[Plan]:
 
     With ``thorough`` every power of two is tried, otherwise the ends of each scale.
     """
-    gpu = settings.devices[0] != "cpu"
+    gpu = settings.on_gpu
     cores = 1 if gpu else usable_cores()
     threads = _scale(cores, thorough) if settings.threads is None else (settings.threads,)
     most = 32 if gpu else 8

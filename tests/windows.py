@@ -65,3 +65,16 @@ def cases(draw: st.DrawFn, *, extreme: bool = True) -> Case:
 def scale_of(case: Case) -> float:
     """What errors are measured against: the largest magnitude in the input."""
     return float(np.abs(case.x).max(initial=0.0)) or 1.0
+
+
+def equal_but_one(
+    rng: np.random.Generator, side: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """64 windows of ``side`` squared: a 1 among equal smaller elements; and their exponents.
+
+    Every addition of equal terms rounds the same way, so errors add up.
+    """
+    shape = (1, 64, side, side)
+    x = np.broadcast_to(rng.uniform(0.5, 1.0, (1, 64, 1, 1)), shape).astype(np.float32)
+    x[:, :, 0, 0] = 1
+    return x, rng.uniform(0, 8, (1, 64, 1, 1)).astype(np.float32)

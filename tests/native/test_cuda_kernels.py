@@ -24,7 +24,7 @@ from tests.native.gpu import (
     resize_argmax,
     unit,
 )
-from tests.windows import TOLERANCE, Case, cases, scale_of
+from tests.windows import TOLERANCE, Case, cases, equal_but_one, scale_of
 
 pytestmark = needs_compiler
 
@@ -265,10 +265,7 @@ def test_every_element_type_of_the_gpu_is_one_of_the_library() -> None:
 def test_many_equal_elements_below_a_larger_one_do_not_add_up_errors(
     rng: np.random.Generator, side: int
 ) -> None:
-    shape = (1, 64, side, side)
-    x = np.broadcast_to(rng.uniform(0.5, 1.0, (1, 64, 1, 1)), shape).astype(np.float32)
-    x[:, :, 0, 0] = 1
-    alpha = rng.uniform(0, 8, (1, 64, 1, 1)).astype(np.float32)
+    x, alpha = equal_but_one(rng, side)
     y = wide(forward(x, alpha, Window.of(side)))
     expected = ppool2d_reference(wide(x), wide(alpha), (side, side))
     np.testing.assert_allclose(y, expected, rtol=1e-5)

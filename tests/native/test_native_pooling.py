@@ -17,7 +17,7 @@ from tests.native.entries import (
     stored,
     wide,
 )
-from tests.windows import TOLERANCE, Case, cases, scale_of
+from tests.windows import TOLERANCE, Case, cases, equal_but_one, scale_of
 
 pytestmark = needs_library
 
@@ -298,10 +298,7 @@ def test_threads_batch_position_and_alignment_never_change_a_bit(
 def test_many_equal_elements_below_a_larger_one_do_not_add_up_errors(
     rng: np.random.Generator, side: int
 ) -> None:
-    shape = (1, 64, side, side)
-    x = np.broadcast_to(rng.uniform(0.5, 1.0, (1, 64, 1, 1)), shape).astype(np.float32)
-    x[:, :, 0, 0] = 1
-    alpha = rng.uniform(0, 8, (1, 64, 1, 1)).astype(np.float32)
+    x, alpha = equal_but_one(rng, side)
     y = wide(forward(x, alpha, Window.of(side)))
     expected = ppool2d_reference(wide(x), wide(alpha), (side, side))
     np.testing.assert_allclose(y, expected, rtol=1e-5)

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from benchmarks.measure import contest
-from export import export_model
-from models import create_model
+from ppool.export import export_model
+from ppool.models import create_model
 from ppool.runtime import make_session
 
 __all__ = ["NETWORKS", "networks"]

@@ -24,10 +24,10 @@ from rich.console import Console
 
 from benchmarks.measure import contest, write
 from benchmarks.page import write_page
-from export import lower_precision, score
+from ppool.export import lower_precision, score
 from ppool import custom_ops_library
 from ppool.runtime import ALPHA_SWITCH, LOGITS_SWITCH, make_session
-from service.models import shipped_model
+from ppool.service.models import shipped_model
 
 SIDE = 512
 Pages = Sequence[NDArray[np.uint8]]

@@ -42,7 +42,7 @@ def service(*arguments: str, **environment: str) -> Iterator[tuple[subprocess.Po
         RuntimeError: if it ends before it is ready.
     """
     with subprocess.Popen(
-        [sys.executable, "-m", "service", *arguments, "--port", "0"],
+        [sys.executable, "-m", "ppool.service", *arguments, "--port", "0"],
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, **environment},

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from benchmarks.measure import contest
-from models import create_model
+from ppool.models import create_model
 
 __all__ = ["training_step"]
 

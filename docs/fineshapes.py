@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib import patches
 from matplotlib import pyplot as plt
 
-from training.fineshapes import FINE_SHAPES_CLASSES, FineShapes
+from ppool.training.fineshapes import FINE_SHAPES_CLASSES, FineShapes
 
 mpl.use("Agg")
 

@@ -14,13 +14,13 @@ from pathlib import Path
 import typer
 from typer.cli import get_docs_for_click
 
-from export import _cli as export_command
-from service import __main__ as serve_command
-from service import pages
-from service.app import create_app
-from service.metrics import Metrics
-from service.settings import PREFIX, Settings
-from training import cli as train_command
+from ppool.export import _cli as export_command
+from ppool.service import __main__ as serve_command
+from ppool.service import pages
+from ppool.service.app import create_app
+from ppool.service.metrics import Metrics
+from ppool.service.settings import PREFIX, Settings
+from ppool.training import cli as train_command
 
 FOLDER = Path(__file__).parent / "reference"
 

@@ -6,11 +6,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from export._adopt import Adoption, adopt_model
-    from export._describe import Normalisation
-    from export._export import export_checkpoint, export_model
-    from export._precision import lower_precision, score
-    from export._verify import VerificationError
+    from ppool.export._adopt import Adoption, adopt_model
+    from ppool.export._describe import Normalisation
+    from ppool.export._export import export_checkpoint, export_model
+    from ppool.export._precision import lower_precision, score
+    from ppool.export._verify import VerificationError
 
 __all__ = [
     "Adoption",
@@ -28,25 +28,25 @@ EXTRA = frozenset({"PIL", "onnx", "onnxruntime", "onnxscript", "rich", "torch", 
 
 # Imported at first use: the command line starts, and names a missing extra, without PyTorch.
 _HOMES = {
-    "Adoption": "export._adopt",
-    "lower_precision": "export._precision",
-    "score": "export._precision",
-    "Normalisation": "export._describe",
-    "VerificationError": "export._verify",
-    "adopt_model": "export._adopt",
-    "export_checkpoint": "export._export",
-    "export_model": "export._export",
+    "Adoption": "ppool.export._adopt",
+    "lower_precision": "ppool.export._precision",
+    "score": "ppool.export._precision",
+    "Normalisation": "ppool.export._describe",
+    "VerificationError": "ppool.export._verify",
+    "adopt_model": "ppool.export._adopt",
+    "export_checkpoint": "ppool.export._export",
+    "export_model": "ppool.export._export",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
-        raise AttributeError(f"module 'export' has no attribute {name!r}")
+        raise AttributeError(f"module 'ppool.export' has no attribute {name!r}")
     try:
         return getattr(import_module(_HOMES[name]), name)
     except ModuleNotFoundError as error:
         if error.name not in EXTRA:
             raise
         raise ModuleNotFoundError(
-            f"export.{name} needs {error.name}: pip install 'ppool[export]'", name=error.name
+            f"ppool.export.{name} needs {error.name}: pip install 'ppool[export]'", name=error.name
         ) from error

@@ -1,10 +1,10 @@
-"""``ppool-export`` and ``python -m export``."""
+"""``ppool-export`` and ``python -m ppool.export``."""
 
 from __future__ import annotations
 
 import sys
 
-from export import EXTRA
+from ppool.export import EXTRA
 
 __all__ = ["main"]
 
@@ -12,7 +12,7 @@ __all__ = ["main"]
 def main() -> None:
     """Run the command line; a missing dependency is one line naming the extra to install."""
     try:
-        from export._cli import app
+        from ppool.export._cli import app
 
         app(prog_name="ppool-export")
     except ModuleNotFoundError as error:

@@ -86,8 +86,8 @@ def export_command(
     ] = True,
 ) -> None:
     """Export CHECKPOINT (the word "export" may be left out)."""
-    from export import VerificationError, export_checkpoint
-    from export._info import comparison_table
+    from ppool.export import VerificationError, export_checkpoint
+    from ppool.export._info import comparison_table
 
     console = Console()
     with _complaining(VerificationError):
@@ -131,8 +131,8 @@ def adopt_command(
     ] = None,
 ) -> None:
     """Wrap a NETWORK exported by others, so that ppool-serve serves it. Needs no PyTorch."""
-    from export import Adoption, Normalisation, adopt_model
-    from export._info import describe_policy
+    from ppool.export import Adoption, Normalisation, adopt_model
+    from ppool.export._info import describe_policy
     from ppool.runtime import make_session
 
     with _complaining():
@@ -200,7 +200,7 @@ def precision_command(
     limit: Annotated[int | None, typer.Option(min=1, help="Compare on so many images.")] = None,
 ) -> None:
     """Convert a MODEL to smaller numbers; pooling keeps its precision."""
-    from export import lower_precision, score
+    from ppool.export import lower_precision, score
 
     console = Console()
     with _complaining():
@@ -221,7 +221,7 @@ def precision_command(
 @app.command("info")
 def info_command(model: Exported) -> None:
     """Print what an exported file holds."""
-    from export._info import print_info
+    from ppool.export._info import print_info
 
     with _complaining():
         print_info(model, Console())
@@ -248,8 +248,8 @@ def tensorrt_command(
     ] = True,
 ) -> None:
     """Build a TensorRT engine for this machine's GPU, and print how trtexec builds it."""
-    from export import _tensorrt as trt
-    from export._files import read_exported, save_whole
+    from ppool.export import _tensorrt as trt
+    from ppool.export._files import read_exported, save_whole
 
     engine = model.with_suffix(".engine") if output is None else output
     console = Console()

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from export._assemble import assemble, on_pixel_grid
-from export._describe import Normalisation, with_colours
-from export._files import refuse_to_overwrite, save_whole
-from export._trace import Pipeline, trace
-from export._verify import verify
-from models import Checkpoint
+from ppool.export._assemble import assemble, on_pixel_grid
+from ppool.export._describe import Normalisation, with_colours
+from ppool.export._files import refuse_to_overwrite, save_whole
+from ppool.export._trace import Pipeline, trace
+from ppool.export._verify import verify
+from ppool.models import Checkpoint
 from ppool.metadata import InputPolicy, LabelClass, ModelMetadata
 from ppool.onnx_ops import DOMAIN, ONNX_OPSET, OPSET
 
@@ -62,7 +62,7 @@ def export_model(
 
     Raises:
         ValueError: if classes or sizes do not fit the network.
-        export.VerificationError: if the file and the network disagree.
+        ppool.export.VerificationError: if the file and the network disagree.
     """
     path = Path(path)
     description = ModelMetadata(
@@ -101,7 +101,7 @@ def export_checkpoint(
     Raises:
         FileNotFoundError: if there is no checkpoint.
         ValueError: if it is not one, or ``path`` is the checkpoint's.
-        export.VerificationError: if the file and the network disagree.
+        ppool.export.VerificationError: if the file and the network disagree.
     """
     path = Path(path)
     trained = Checkpoint.load(checkpoint)

@@ -14,11 +14,11 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
-from export._files import read_exported
+from ppool.export._files import read_exported
 from ppool.metadata import InputPolicy, ModelMetadata
 
 if TYPE_CHECKING:  # it needs torch
-    from export._verify import Comparison
+    from ppool.export._verify import Comparison
 
 __all__ = ["comparison_table", "describe_policy", "print_info"]
 

@@ -14,8 +14,8 @@ import onnx
 from numpy.typing import NDArray
 from PIL import Image
 
-from export._files import refuse_to_overwrite, save_whole
-from export._int8 import quantised
+from ppool.export._files import refuse_to_overwrite, save_whole
+from ppool.export._int8 import quantised
 from ppool.metadata import InputPolicy
 from ppool.runtime import ALPHA_SWITCH, LOGITS_SWITCH, make_session
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from export._trace import Pipeline
+from ppool.export._trace import Pipeline
 from ppool._library import custom_ops_library
 from ppool.runtime import Session, make_session
 

@@ -1,10 +1,10 @@
 """The networks, with pooling injected."""
 
-from models._layers import PretrainedNetwork
-from models._pooling import list_poolings
-from models._registry import create_model, list_models, original_pooling
-from models.checkpoint import Checkpoint
-from models.weights import LoadReport, load_weights
+from ppool.models._layers import PretrainedNetwork
+from ppool.models._pooling import list_poolings
+from ppool.models._registry import create_model, list_models, original_pooling
+from ppool.models.checkpoint import Checkpoint
+from ppool.models.weights import LoadReport, load_weights
 
 __all__ = [
     "Checkpoint",

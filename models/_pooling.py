@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from models.poolings import DPPool2d, GatedPool2d, LpPool2d
+from ppool.models.poolings import DPPool2d, GatedPool2d, LpPool2d
 from ppool import PPool2d
 from ppool._shape import Window
 
@@ -80,7 +80,7 @@ _POOLINGS: dict[str, Callable[[_Place], nn.Module]] = {
 
 
 def list_poolings() -> list[str]:
-    """Names accepted as ``pooling`` by :func:`models.create_model`."""
+    """Names accepted as ``pooling`` by :func:`ppool.models.create_model`."""
     return sorted(_POOLINGS)
 
 

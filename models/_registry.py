@@ -7,15 +7,15 @@ from pathlib import Path
 
 from torch import nn
 
-from models._layers import PretrainedNetwork
-from models.deeplab_largefov import DeepLabLargeFOV
-from models.deeplabv3_xception import DeepLabv3Xception
-from models.fcn8s_inceptionv2 import FCN8sInceptionv2
-from models.resnet50 import ResNet50
-from models.small import ResNetSmall, VGGSmall
-from models.unet_small import UNetSmall
-from models.vgg16 import VGG16
-from models.weights import load_weights
+from ppool.models._layers import PretrainedNetwork
+from ppool.models.deeplab_largefov import DeepLabLargeFOV
+from ppool.models.deeplabv3_xception import DeepLabv3Xception
+from ppool.models.fcn8s_inceptionv2 import FCN8sInceptionv2
+from ppool.models.resnet50 import ResNet50
+from ppool.models.small import ResNetSmall, VGGSmall
+from ppool.models.unet_small import UNetSmall
+from ppool.models.vgg16 import VGG16
+from ppool.models.weights import load_weights
 
 __all__ = ["create_model", "list_models", "original_pooling"]
 
@@ -61,10 +61,10 @@ def create_model(
 
     Args:
         name: One of :func:`list_models`.
-        pooling: One of :func:`models.list_poolings` for all stages, or a mapping from each
-            stage's name to one; :func:`models.original_pooling` lists the stages.
+        pooling: One of :func:`ppool.models.list_poolings` for all stages, or a mapping from each
+            stage's name to one; :func:`ppool.models.original_pooling` lists the stages.
         num_classes: K.
-        weights: A local file for :func:`models.load_weights`, such as torchvision's ``vgg16``;
+        weights: A local file for :func:`ppool.models.load_weights`, such as torchvision's ``vgg16``;
             what it had no tensor for, and what was not used, is logged.
 
     Returns:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models._registry import create_model
+from ppool.models._registry import create_model
 from ppool.metadata import InputPolicy, LabelClass
 
 __all__ = ["Checkpoint"]
@@ -31,7 +31,7 @@ _OTHER_FILES = (
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights of a network of :func:`models.create_model` and what they were trained for.
+    """Weights of a network of :func:`ppool.models.create_model` and what they were trained for.
 
     ``mean`` and ``std`` normalise RGB images scaled to [0, 1]. ``training`` records how the
     weights came to be (data, seed, iterations, scores) and travels into the exported file.

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models._layers import classifier, conv
-from models._pooling import Poolings
-from models.vgg16 import VGG16Trunk
+from ppool.models._layers import classifier, conv
+from ppool.models._pooling import Poolings
+from ppool.models.vgg16 import VGG16Trunk
 from ppool._shape import Window
 
 __all__ = ["DeepLabLargeFOV"]
@@ -28,7 +28,7 @@ class DeepLabLargeFOV(VGG16Trunk):
     - ``fc6`` and ``fc7`` start random: no torchvision file has them at this size.
     - Sizes round down where Caffe's pooling rounds up; on DeepLab's 32 k - 31 they agree.
 
-    Pretrained weights: torchvision ``vgg16``, normalised as for :class:`models.vgg16.VGG16`.
+    Pretrained weights: torchvision ``vgg16``, normalised as for :class:`ppool.models.vgg16.VGG16`.
 
     Shape:
         [N, 3, H, W] to [N, num_classes, ceil(H / 16), ceil(W / 16)].

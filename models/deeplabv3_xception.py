@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models._layers import PretrainedNetwork, classifier, conv, conv_bn_relu
-from models._pooling import Poolings
+from ppool.models._layers import PretrainedNetwork, classifier, conv, conv_bn_relu
+from ppool.models._pooling import Poolings
 from ppool._shape import Window
 
 __all__ = ["ASPP", "DeepLabv3Xception"]

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models._layers import PretrainedNetwork, classifier, conv, upsample
-from models._pooling import Poolings
+from ppool.models._layers import PretrainedNetwork, classifier, conv, upsample
+from ppool.models._pooling import Poolings
 from ppool._shape import Window
 
 __all__ = ["FCN8sInceptionv2"]

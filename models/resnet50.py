@@ -8,8 +8,8 @@ from typing import cast
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models._layers import PretrainedNetwork, classifier, conv
-from models._pooling import Poolings
+from ppool.models._layers import PretrainedNetwork, classifier, conv
+from ppool.models._pooling import Poolings
 from ppool._shape import Window
 
 __all__ = ["ResNet50"]

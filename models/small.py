@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models._layers import PretrainedNetwork, classifier, conv, upsample
-from models._pooling import Poolings
+from ppool.models._layers import PretrainedNetwork, classifier, conv, upsample
+from ppool.models._pooling import Poolings
 from ppool._shape import Window
 
 __all__ = ["ResNetSmall", "VGGSmall"]
@@ -118,7 +118,7 @@ class ResNetSmall(PretrainedNetwork):
     """A residual network of nine convolutions, pooled where Section 4.1 pools ResNet-50.
 
     Poolings follow the first convolution and the first three of four layers, 3x3 at stride 2 as in
-    :class:`models.resnet50.ResNet50`. ``pool1`` is left out, so that the stride is 16.
+    :class:`ppool.models.resnet50.ResNet50`. ``pool1`` is left out, so that the stride is 16.
 
     Shape:
         [N, 3, H, W] to [N, num_classes, H / 2, W / 2], for H and W multiples of 16.

@@ -8,8 +8,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models._layers import upsample
-from models._pooling import Poolings
+from ppool.models._layers import upsample
+from ppool.models._pooling import Poolings
 from ppool._shape import Window
 
 __all__ = ["UNetSmall"]

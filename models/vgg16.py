@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from torch import Tensor
 from torch.nn import functional as F
 
-from models._layers import PretrainedNetwork, classifier, conv
-from models._pooling import Poolings
+from ppool.models._layers import PretrainedNetwork, classifier, conv
+from ppool.models._pooling import Poolings
 from ppool._shape import Window
 
 __all__ = ["VGG16", "VGG16Trunk"]

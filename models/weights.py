@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from models._layers import PretrainedNetwork
+from ppool.models._layers import PretrainedNetwork
 
 __all__ = ["LoadReport", "load_weights"]
 
@@ -78,7 +78,7 @@ def load_weights(model: nn.Module, path: str | Path) -> LoadReport:
     as a warning if it names any tensor.
 
     Args:
-        model: A network of :func:`models.create_model`.
+        model: A network of :func:`ppool.models.create_model`.
         path: A file written by ``torch.save``: a state dict, or a document holding ``state_dict``.
 
     Returns:

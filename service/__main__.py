@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ppool._version import __version__, print_version
-from service.cores import usable_cores
-from service.launch import launch_early, launch_process
-from service.logs import configure_logging
-from service.models import model_files, shipped_model
-from service.settings import Settings, load_settings
+from ppool.service.cores import usable_cores
+from ppool.service.launch import launch_early, launch_process
+from ppool.service.logs import configure_logging
+from ppool.service.models import model_files, shipped_model
+from ppool.service.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from service.fleet import Fleet
+    from ppool.service.fleet import Fleet
 
 __all__ = ["main"]
 
@@ -75,7 +75,7 @@ def serve(
         # Only here: workers start while this process imports the web framework, which makes a lot
         # of objects that stay. Looking for garbage among them takes a tenth of a second.
         gc.disable()
-        from service.server import run
+        from ppool.service.server import run
 
         gc.freeze()
         gc.enable()
@@ -140,9 +140,9 @@ def segment_command(
     from rich.progress import MofNCompleteColumn, Progress
 
     # Only here: the server itself needs no ONNX Runtime, its workers do.
-    from service.folder import Folder, segment_folder
-    from service.images import ImageLimits
-    from service.inference import load_segmenter
+    from ppool.service.folder import Folder, segment_folder
+    from ppool.service.images import ImageLimits
+    from ppool.service.inference import load_segmenter
 
     try:
         settings = load_settings(config, model=[model] if model else None)
@@ -173,7 +173,7 @@ def segment_command(
 
 
 def main() -> None:
-    """Entry point of ``ppool-serve`` and ``python -m service``; to serve needs no command."""
+    """Entry point of ``ppool-serve`` and ``python -m ppool.service``; to serve needs no command."""
     arguments = sys.argv[1:]
     if not arguments or arguments[0] not in _COMMANDS:
         arguments.insert(0, "serve")
@@ -181,8 +181,8 @@ def main() -> None:
 
 
 async def _tuned(settings: Settings, seconds: float) -> Fleet:
-    from service.fleet import Fleet
-    from service.metrics import Metrics
+    from ppool.service.fleet import Fleet
+    from ppool.service.metrics import Metrics
 
     fleet = Fleet(settings, launch_process, lambda: None, lambda *_: None, Metrics())
     try:

@@ -15,11 +15,11 @@ import orjson
 from numpy.typing import NDArray
 from PIL import Image
 
-from service.images import ImageLimits, decode, strips
-from service.models import Model
-from service.png import png
-from service.rle import coco_rle
-from service.schemas import (
+from ppool.service.images import ImageLimits, decode, strips
+from ppool.service.models import Model
+from ppool.service.png import png
+from ppool.service.rle import coco_rle
+from ppool.service.schemas import (
     AlphaMap,
     ClassArea,
     ImageResult,

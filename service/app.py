@@ -17,17 +17,17 @@ from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse
 from starlette.staticfiles import StaticFiles
 
-from service import STARTED, openapi, pages
-from service.engine import Engine
-from service.errors import BadRequest, ServiceError
-from service.launch import Launch, launch_process
-from service.metrics import Metrics
-from service.middleware import Envelope, answer_error, error_response
-from service.openinference import add_open_inference
-from service.schemas import Health, ModelInfo
-from service.segment import add_segment
-from service.settings import Settings
-from service.tracing import recorder
+from ppool.service import STARTED, openapi, pages
+from ppool.service.engine import Engine
+from ppool.service.errors import BadRequest, ServiceError
+from ppool.service.launch import Launch, launch_process
+from ppool.service.metrics import Metrics
+from ppool.service.middleware import Envelope, answer_error, error_response
+from ppool.service.openinference import add_open_inference
+from ppool.service.schemas import Health, ModelInfo
+from ppool.service.segment import add_segment
+from ppool.service.settings import Settings
+from ppool.service.tracing import recorder
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider

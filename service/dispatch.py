@@ -10,16 +10,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
-from service.answers import Encoded, Stage
-from service.batching import Batch, Batcher, Limits, Ticket
-from service.costs import Costs
-from service.errors import DeadlinePassed, InternalError, NotReady, ServiceError
-from service.fleet import Fleet, Served
-from service.images import ImageLimits
-from service.metrics import BucketState, Metrics
-from service.protocol import Run, Task
-from service.settings import Settings
-from service.workers import Worker, WorkerLost
+from ppool.service.answers import Encoded, Stage
+from ppool.service.batching import Batch, Batcher, Limits, Ticket
+from ppool.service.costs import Costs
+from ppool.service.errors import DeadlinePassed, InternalError, NotReady, ServiceError
+from ppool.service.fleet import Fleet, Served
+from ppool.service.images import ImageLimits
+from ppool.service.metrics import BucketState, Metrics
+from ppool.service.protocol import Run, Task
+from ppool.service.settings import Settings
+from ppool.service.workers import Worker, WorkerLost
 
 __all__ = ["Dispatcher", "Item", "Journey", "Key"]
 

@@ -11,17 +11,17 @@ from functools import partial
 from importlib.metadata import version
 from typing import Any, Literal
 
-from service.answers import Encoded
-from service.batching import QueueRefusal
-from service.dispatch import Dispatcher, Item, Journey, Key
-from service.errors import NotReady, Overloaded, UnknownModel
-from service.fleet import Fleet, Served
-from service.images import ImageLimits, probe
-from service.launch import Launch, launch_process
-from service.metrics import BucketState, Build, Metrics, WorkerState
-from service.protocol import Task
-from service.settings import Settings
-from service.shapes import padded_shape, tiled_shape
+from ppool.service.answers import Encoded
+from ppool.service.batching import QueueRefusal
+from ppool.service.dispatch import Dispatcher, Item, Journey, Key
+from ppool.service.errors import NotReady, Overloaded, UnknownModel
+from ppool.service.fleet import Fleet, Served
+from ppool.service.images import ImageLimits, probe
+from ppool.service.launch import Launch, launch_process
+from ppool.service.metrics import BucketState, Build, Metrics, WorkerState
+from ppool.service.protocol import Task
+from ppool.service.settings import Settings
+from ppool.service.shapes import padded_shape, tiled_shape
 
 __all__ = ["Engine"]
 

@@ -11,16 +11,16 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from service.batching import batch_ladder
-from service.cores import usable_cores
-from service.launch import Launch, crew
-from service.metrics import Metrics
-from service.models import Model, model_files, shipped_model
-from service.protocol import Drop, Load, Probe
-from service.settings import Settings
-from service.shapes import padded_shape
-from service.tuning import Cell, Plan, cells_to_try, choose, measure
-from service.workers import Worker, WorkerFailed, WorkerLost
+from ppool.service.batching import batch_ladder
+from ppool.service.cores import usable_cores
+from ppool.service.launch import Launch, crew
+from ppool.service.metrics import Metrics
+from ppool.service.models import Model, model_files, shipped_model
+from ppool.service.protocol import Drop, Load, Probe
+from ppool.service.settings import Settings
+from ppool.service.shapes import padded_shape
+from ppool.service.tuning import Cell, Plan, cells_to_try, choose, measure
+from ppool.service.workers import Worker, WorkerFailed, WorkerLost
 
 __all__ = ["Fleet", "Served"]
 

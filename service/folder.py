@@ -12,11 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.answers import ZIP, Answer
-from service.errors import InternalError, ServiceError
-from service.images import ImageLimits
-from service.inference import Segmenter
-from service.protocol import Task
+from ppool.service.answers import ZIP, Answer
+from ppool.service.errors import InternalError, ServiceError
+from ppool.service.images import ImageLimits
+from ppool.service.inference import Segmenter
+from ppool.service.protocol import Task
 
 __all__ = ["Folder", "segment_folder"]
 

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from ppool.metadata import Stage
 from ppool.runtime import LOGITS, Session, make_session
-from service.answers import Encoded, Segmentation, encode
-from service.errors import BadRequest, InternalError, Overloaded, ServiceError
-from service.images import ImageLimits, decode
-from service.models import Model
-from service.protocol import Task
-from service.shapes import pad
-from service.staging import Staging
-from service.tiles import segment_tiles
+from ppool.service.answers import Encoded, Segmentation, encode
+from ppool.service.errors import BadRequest, InternalError, Overloaded, ServiceError
+from ppool.service.images import ImageLimits, decode
+from ppool.service.models import Model
+from ppool.service.protocol import Task
+from ppool.service.shapes import pad
+from ppool.service.staging import Staging
+from ppool.service.tiles import segment_tiles
 
 __all__ = ["Segmenter", "load_segmenter"]
 

@@ -18,10 +18,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.engine import Engine
-from service.errors import PROBLEM_JSON, InternalError, ServiceError, Unauthorized
-from service.logs import request_id
-from service.tracing import Record
+from ppool.service.engine import Engine
+from ppool.service.errors import PROBLEM_JSON, InternalError, ServiceError, Unauthorized
+from ppool.service.logs import request_id
+from ppool.service.tracing import Record
 
 __all__ = ["Envelope", "answer_error", "error_response"]
 

@@ -11,15 +11,15 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field, ValidationError
 
-from service import openapi
-from service.answers import ZIP, Answer, Encoded, Stage, assemble, offers
-from service.dispatch import Journey
-from service.engine import Engine
-from service.errors import BadRequest, ClientGone, DeadlinePassed, NotAcceptable, ServiceError
-from service.fleet import Served
-from service.negotiation import choose
-from service.protocol import Task
-from service.uploads import Upload, read_uploads
+from ppool.service import openapi
+from ppool.service.answers import ZIP, Answer, Encoded, Stage, assemble, offers
+from ppool.service.dispatch import Journey
+from ppool.service.engine import Engine
+from ppool.service.errors import BadRequest, ClientGone, DeadlinePassed, NotAcceptable, ServiceError
+from ppool.service.fleet import Served
+from ppool.service.negotiation import choose
+from ppool.service.protocol import Task
+from ppool.service.uploads import Upload, read_uploads
 
 __all__ = ["add_segment", "observe", "segment_all", "while_connected"]
 

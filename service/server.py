@@ -12,12 +12,12 @@ from types import FrameType
 
 import uvicorn
 
-from service.app import create_app
-from service.connection import limited
-from service.engine import Engine
-from service.launch import Launch
-from service.settings import Settings
-from service.tracing import exporting_provider
+from ppool.service.app import create_app
+from ppool.service.connection import limited
+from ppool.service.engine import Engine
+from ppool.service.launch import Launch
+from ppool.service.settings import Settings
+from ppool.service.tracing import exporting_provider
 
 __all__ = ["run"]
 

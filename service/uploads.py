@@ -10,8 +10,8 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
-from service.errors import BadRequest, ClientGone, TooLarge
-from service.settings import Settings
+from ppool.service.errors import BadRequest, ClientGone, TooLarge
+from ppool.service.settings import Settings
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks

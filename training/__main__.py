@@ -1,4 +1,4 @@
-"""``ppool-train`` and ``python -m training``."""
+"""``ppool-train`` and ``python -m ppool.training``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EXTRA = frozenset(
 def main() -> None:
     """Run the command line; a mistake of the user is one line, not a traceback."""
     try:
-        from training.cli import app
+        from ppool.training.cli import app
 
         app(prog_name="ppool-train")
     except ModuleNotFoundError as error:

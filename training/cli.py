@@ -12,20 +12,20 @@ import torch
 import typer
 from rich.console import Console
 
-from models import Checkpoint, list_poolings
+from ppool.models import Checkpoint, list_poolings
 from ppool._version import print_version
-from training import compare as comparison
-from training.dataset import SegmentationDataset
-from training.datasets import DATASETS, LAYOUTS, Plan, open_dataset, write_fineshapes
-from training.evaluate import BAND, Normalisation, evaluate
-from training.figure_command import figures
-from training.memory import InMemory
-from training.pages import PageDataset, write_dataset
-from training.processes import processes
-from training.provenance import provenance
-from training.recipe import PAGES, RECIPES, Recipe
-from training.table_command import table
-from training.train import Runtime, train
+from ppool.training import compare as comparison
+from ppool.training.dataset import SegmentationDataset
+from ppool.training.datasets import DATASETS, LAYOUTS, Plan, open_dataset, write_fineshapes
+from ppool.training.evaluate import BAND, Normalisation, evaluate
+from ppool.training.figure_command import figures
+from ppool.training.memory import InMemory
+from ppool.training.pages import PageDataset, write_dataset
+from ppool.training.processes import processes
+from ppool.training.provenance import provenance
+from ppool.training.recipe import PAGES, RECIPES, Recipe
+from ppool.training.table_command import table
+from ppool.training.train import Runtime, train
 
 __all__ = ["app"]
 
@@ -112,7 +112,7 @@ def run(
     """Train one network; continues where an earlier call stopped.
 
     Every setting of a run is in one recipe; the options replace single ones. For several GPUs or
-    processes: `torchrun --nproc-per-node N -m training run ...`.
+    processes: `torchrun --nproc-per-node N -m ppool.training run ...`.
     """
     _use_threads(threads)
     asked = {

@@ -11,9 +11,9 @@ from typing import Any
 
 from rich.table import Table
 
-from training.dataset import SegmentationDataset
-from training.recipe import Recipe
-from training.train import Runtime, train
+from ppool.training.dataset import SegmentationDataset
+from ppool.training.recipe import Recipe
+from ppool.training.train import Runtime, train
 
 __all__ = ["Records", "compare", "per_cent", "run_all", "table"]
 

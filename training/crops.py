@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from training.dataset import IGNORE, SegmentationDataset
-from training.recipe import Recipe
+from ppool.training.dataset import IGNORE, SegmentationDataset
+from ppool.training.recipe import Recipe
 
 __all__ = ["Batch", "CropSampler", "batches"]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ppool.metadata import LabelClass
-from training.fields import Image
+from ppool.training.fields import Image
 
 __all__ = ["HELD_OUT_SEED", "IGNORE", "Sample", "SegmentationDataset"]
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from models import list_poolings, original_pooling
-from training import paper
-from training.recipe import FINE_TUNING, Recipe
+from ppool.models import list_poolings, original_pooling
+from ppool.training import paper
+from ppool.training.recipe import FINE_TUNING, Recipe
 
 __all__ = ["EXPERIMENTS", "PRETRAINING", "Column", "Experiment", "recipe_of"]
 
 Column = tuple[str, str]
-"""A data set of :func:`training.datasets.open_dataset` and a network."""
+"""A data set of :func:`ppool.training.datasets.open_dataset` and a network."""
 
 
 @dataclass(frozen=True)

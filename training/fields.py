@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from training.dice import Dice
+from ppool.training.dice import Dice
 
 __all__ = ["Field", "Image", "as_image", "noise", "resized"]
 

@@ -18,7 +18,7 @@ Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the pic
 @figures.command("2")
 def figure_2(output: Output = Path("figures")) -> None:
     """What each pooling leaves of single points and thin lines."""
-    from training.figures.toy import draw_toy
+    from ppool.training.figures.toy import draw_toy
 
     _report(draw_toy(output))
 
@@ -26,7 +26,7 @@ def figure_2(output: Output = Path("figures")) -> None:
 @figures.command("3")
 def figure_3(output: Output = Path("figures")) -> None:
     """Poolings of two numbers as surfaces, P-pooling's gradients, Lp pooling's problems."""
-    from training.figures.surfaces import draw_surfaces
+    from ppool.training.figures.surfaces import draw_surfaces
 
     _report(draw_surfaces(output))
 
@@ -41,7 +41,7 @@ def figure_5(
     over: Annotated[str, typer.Option(help="What it is compared with.")] = "max",
 ) -> None:
     """What each class gains when one pooling takes another's place."""
-    from training.figures.gains import draw_gains
+    from ppool.training.figures.gains import draw_gains
 
     _report(draw_gains(results, output, pooling, over))
 
@@ -53,7 +53,7 @@ def figure_6(
     output: Output = Path("figures"),
 ) -> None:
     """The alpha maps of a checkpoint on a photo, and every channel's mean."""
-    from training.figures.alpha_maps import draw_alpha_maps
+    from ppool.training.figures.alpha_maps import draw_alpha_maps
 
     _report(draw_alpha_maps(checkpoint, photo, output))
 

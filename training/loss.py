@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from training.dataset import IGNORE, SegmentationDataset
+from ppool.training.dataset import IGNORE, SegmentationDataset
 
 __all__ = ["balancing_weights", "divisor", "total_loss"]
 

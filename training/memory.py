@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from ppool.metadata import LabelClass
-from training.dataset import Sample, SegmentationDataset
-from training.fineshapes import FineShapesObjects
+from ppool.training.dataset import Sample, SegmentationDataset
+from ppool.training.fineshapes import FineShapesObjects
 
 __all__ = ["InMemory"]
 

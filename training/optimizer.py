@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from models import PretrainedNetwork
+from ppool.models import PretrainedNetwork
 from ppool import PPool2d
-from training.recipe import Recipe
+from ppool.training.recipe import Recipe
 
 __all__ = ["build_optimizer", "parameter_groups"]
 

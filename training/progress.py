@@ -19,7 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from training.recipe import Recipe, learning_rate
+from ppool.training.recipe import Recipe, learning_rate
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
-from models import list_poolings, original_pooling
+from ppool.models import list_poolings, original_pooling
 
 __all__ = ["FINE_TUNING", "PAGES", "RECIPES", "Recipe", "learning_rate"]
 
@@ -29,11 +29,11 @@ class Recipe:
 
     Attributes:
         dataset: Name of the data set, for whoever runs it.
-        network: A name of :func:`models.list_models`.
-        pooling: What :func:`models.create_model` takes: one name, or one for each stage.
+        network: A name of :func:`ppool.models.list_models`.
+        pooling: What :func:`ppool.models.create_model` takes: one name, or one for each stage.
         task: ``segmentation``, or ``classification`` of whole crops by the mean of their logits,
             which is how a small network gets weights to fine-tune from.
-        weights: File for :func:`models.load_weights` to start from; ``None`` starts at random.
+        weights: File for :func:`ppool.models.load_weights` to start from; ``None`` starts at random.
         seed: Decides initial weights, batches and dropout.
         iterations: Optimiser steps.
         batch_size: Crops a step, over all processes and accumulated parts.

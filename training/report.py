@@ -9,10 +9,10 @@ from typing import Any
 
 from rich.table import Table
 
-from training.compare import Records, per_cent
-from training.experiments import Column, Experiment
-from training.fineshapes import DETAIL_CLASSES, FINE_SHAPES_CLASSES
-from training.paper import ROW_NAMES
+from ppool.training.compare import Records, per_cent
+from ppool.training.experiments import Column, Experiment
+from ppool.training.fineshapes import DETAIL_CLASSES, FINE_SHAPES_CLASSES
+from ppool.training.paper import ROW_NAMES
 
 __all__ = ["Grid", "grids"]
 

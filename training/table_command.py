@@ -9,9 +9,9 @@ import torch
 import typer
 from rich.console import Console
 
-from training.experiments import EXPERIMENTS, PRETRAINING
-from training.tables import Sizes, Sources, run_table
-from training.train import Runtime
+from ppool.training.experiments import EXPERIMENTS, PRETRAINING
+from ppool.training.tables import Sizes, Sources, run_table
+from ppool.training.train import Runtime
 
 __all__ = ["table"]
 

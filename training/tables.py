@@ -10,17 +10,17 @@ from typing import Any
 
 import torch
 
-from models import Checkpoint
-from training.compare import Records, run_all
-from training.dataset import HELD_OUT_SEED, SegmentationDataset
-from training.datasets import open_dataset
-from training.experiments import EXPERIMENTS, PRETRAINING, Column, Experiment, recipe_of
-from training.fineshapes import FineShapes, FineShapesObjects
-from training.memory import InMemory
-from training.provenance import provenance
-from training.recipe import Recipe
-from training.report import Grid, grids
-from training.train import Runtime, train
+from ppool.models import Checkpoint
+from ppool.training.compare import Records, run_all
+from ppool.training.dataset import HELD_OUT_SEED, SegmentationDataset
+from ppool.training.datasets import open_dataset
+from ppool.training.experiments import EXPERIMENTS, PRETRAINING, Column, Experiment, recipe_of
+from ppool.training.fineshapes import FineShapes, FineShapesObjects
+from ppool.training.memory import InMemory
+from ppool.training.provenance import provenance
+from ppool.training.recipe import Recipe
+from ppool.training.report import Grid, grids
+from ppool.training.train import Runtime, train
 
 __all__ = ["Sizes", "Sources", "run_table"]
 
@@ -58,7 +58,7 @@ class Sizes:
         datasets: Data sets to keep.
         networks: Networks in place of the table's own.
         rows: Rows to keep.
-        changes: Settings to replace, for :meth:`training.recipe.Recipe.changed`.
+        changes: Settings to replace, for :meth:`ppool.training.recipe.Recipe.changed`.
         pretraining: Iterations of a small network's classification.
         scenes: FineShapes scenes to train on; a quarter as many are held out.
         objects: Drawn objects to classify; a twentieth as many are held out.

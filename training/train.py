@@ -14,19 +14,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from models import Checkpoint, create_model
+from ppool.models import Checkpoint, create_model
 from ppool import PPool2d
 from ppool.metadata import InputPolicy, LabelClass
-from training.alpha import alpha_maps, resting_alpha
-from training.crops import Batch, CropSampler, batches
-from training.dataset import SegmentationDataset
-from training.evaluate import Evaluation, Normalisation, evaluate
-from training.loss import balancing_weights, divisor, total_loss
-from training.optimizer import build_optimizer
-from training.processes import Processes, processes
-from training.progress import Journal
-from training.provenance import provenance
-from training.recipe import Recipe, learning_rate
+from ppool.training.alpha import alpha_maps, resting_alpha
+from ppool.training.crops import Batch, CropSampler, batches
+from ppool.training.dataset import SegmentationDataset
+from ppool.training.evaluate import Evaluation, Normalisation, evaluate
+from ppool.training.loss import balancing_weights, divisor, total_loss
+from ppool.training.optimizer import build_optimizer
+from ppool.training.processes import Processes, processes
+from ppool.training.progress import Journal
+from ppool.training.provenance import provenance
+from ppool.training.recipe import Recipe, learning_rate
 
 __all__ = ["Runtime", "train"]
 

@@ -182,7 +182,7 @@ def resize_argmax(gpu: Gpu) -> dict[str, Any]:
 
 def networks() -> list[dict[str, Any]]:
     """VGG-16 at 512x512 with P-pooling beside its twin with max pooling, without gradients."""
-    from models import create_model
+    from ppool.models import create_model
 
     rows = []
     for dtype in (torch.float32, torch.float16):

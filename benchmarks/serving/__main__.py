@@ -63,7 +63,7 @@ def prepare(name: str, folder: Path) -> Network:
     plain, adopted = folder / f"{name}.onnx", folder / f"{name}-adopted.onnx"
     build(plain, side)
     command = [
-        sys.executable, "-m", "export", "adopt", str(plain), "--output", str(adopted),
+        sys.executable, "-m", "ppool.export", "adopt", str(plain), "--output", str(adopted),
         "--classes", ",".join(networks.CLASSES), "--name", name,
         "--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225",
     ]  # fmt: skip

@@ -115,7 +115,7 @@ def _peer(module: str) -> tuple[str, ...]:
     return ("{python}", "-m", f"benchmarks.serving.peers.{module}")
 
 
-PPOOL = Server("ppool", (sys.executable, "-m", "service", "{model}"), _ppool, "/readyz")
+PPOOL = Server("ppool", (sys.executable, "-m", "ppool.service", "{model}"), _ppool, "/readyz")
 PEERS = (
     Server("fastapi", _peer("fastapi_app"), _raw, "/ready"),
     Server("litserve", _peer("litserve_app"), _multipart, "/health", workers=2),

@@ -13,7 +13,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from service.settings import Settings
+from ppool.service.settings import Settings
 
 K8S = Path(__file__).parents[2] / "k8s"
 SERVING = ("cpu", "gpu", "gpu-keda", "cpu with a model volume")

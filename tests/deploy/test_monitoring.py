@@ -17,7 +17,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.running import MONITORING, ROOT, Prometheus, alert_rules, prometheus
-from service.settings import Settings
+from ppool.service.settings import Settings
 from tests.deploy.promql import metrics_of
 from tests.service.harness import encoded, photo
 

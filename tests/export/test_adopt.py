@@ -14,8 +14,8 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
-from export import Adoption, Normalisation, adopt_model
-from export._cli import app
+from ppool.export import Adoption, Normalisation, adopt_model
+from ppool.export._cli import app
 from ppool.metadata import InputPolicy
 from ppool.reference import resize_argmax_reference
 from ppool.runtime import make_session
@@ -220,7 +220,7 @@ def test_the_command_adopts_without_pytorch(tmp_path: Path) -> None:
     arguments += ["--classes", str(tmp_path / "classes.txt"), "--output-name", "mask"]
     arguments += [*ARGUMENTS[2:], "--size", "64x48"]
     script = (
-        "import sys; sys.modules['torch'] = None; from export.__main__ import main; "
+        "import sys; sys.modules['torch'] = None; from ppool.export.__main__ import main; "
         f"sys.argv[1:] = {arguments!r}; main()"
     )
     done = subprocess.run(

@@ -12,11 +12,11 @@ import torch
 from onnx import helper
 from typer.testing import CliRunner
 
-from export import _export
-from export._cli import app
-from export._files import save_whole
-from export._verify import Comparison, VerificationError
-from models import Checkpoint, create_model
+from ppool.export import _export
+from ppool.export._cli import app
+from ppool.export._files import save_whole
+from ppool.export._verify import Comparison, VerificationError
+from ppool.models import Checkpoint, create_model
 from ppool.metadata import InputPolicy, LabelClass
 from ppool.runtime import make_session
 
@@ -136,7 +136,7 @@ def test_a_disagreement_is_a_table_and_status_1(
 
 
 def test_help_names_both_commands() -> None:
-    command = [sys.executable, "-m", "export", "--help"]
+    command = [sys.executable, "-m", "ppool.export", "--help"]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "CHECKPOINT -o model.onnx" in " ".join(result.stdout.split())
     assert "info" in result.stdout
@@ -148,7 +148,7 @@ def test_a_missing_extra_is_one_line_that_says_what_to_install(
 ) -> None:
     script = (
         f"import sys; sys.modules[{missing!r}] = None; sys.argv[1:] = "
-        f"[{str(checkpoint)!r}, '-o', 'model.onnx']; from export.__main__ import main; main()"
+        f"[{str(checkpoint)!r}, '-o', 'model.onnx']; from ppool.export.__main__ import main; main()"
     )
     result = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=False

@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-import export
-from export import _export, export_model
-from export._assemble import lint
+from ppool import export
+from ppool.export import _export, export_model
+from ppool.export._assemble import lint
 from ppool import PPool2d
 from ppool._library import custom_ops_library
 from ppool.metadata import LabelClass, ModelMetadata

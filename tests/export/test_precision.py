@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from export import Adoption, Normalisation, adopt_model, lower_precision, score
-from export._cli import app
+from ppool.export import Adoption, Normalisation, adopt_model, lower_precision, score
+from ppool.export._cli import app
 from ppool.reference import resize_argmax_reference
 from ppool.runtime import LOGITS, make_session
-from service.models import shipped_model
+from ppool.service.models import shipped_model
 
 PHOTO = Path(__file__).parents[2] / "service" / "playground" / "notes.jpg"
 

@@ -13,8 +13,8 @@ import pytest
 from onnx import helper
 from typer.testing import CliRunner
 
-from export import _tensorrt
-from export._cli import app
+from ppool.export import _tensorrt
+from ppool.export._cli import app
 from ppool.onnx_ops import SHAPE_INPUTS
 
 SHIPPED = Path(__file__).parents[2] / "service" / "assets" / "pages.onnx"

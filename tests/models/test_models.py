@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from models import Checkpoint, create_model, list_models, list_poolings, original_pooling
+from ppool.models import Checkpoint, create_model, list_models, list_poolings, original_pooling
 from ppool import PPool2d
 from ppool.metadata import InputPolicy, LabelClass
 

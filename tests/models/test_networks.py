@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models import Checkpoint, create_model, list_models, load_weights, original_pooling
+from ppool.models import Checkpoint, create_model, list_models, load_weights, original_pooling
 from ppool import PPool2d
 from ppool.metadata import InputPolicy, LabelClass
 from tests.models import layouts, standard

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models import create_model, load_weights
+from ppool.models import create_model, load_weights
 from tests.models import layouts
 
 

@@ -11,10 +11,10 @@ import anyio.from_thread
 import anyio.lowlevel
 import pytest
 
-from service import dispatch
-from service.app import create_app
-from service.inference import Segmenter, load_segmenter
-from service.settings import Settings
+from ppool.service import dispatch
+from ppool.service.app import create_app
+from ppool.service.inference import Segmenter, load_segmenter
+from ppool.service.settings import Settings
 from tests.service.harness import Client, Gate, ThreadWorker, tiny_model
 
 

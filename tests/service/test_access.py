@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from service.inference import Segmenter
-from service.logs import configure_logging
+from ppool.service.inference import Segmenter
+from ppool.service.logs import configure_logging
 from tests.service.harness import Client, Gate, encoded, photo
 from tests.service.traffic import PATIENCE_SECONDS
 

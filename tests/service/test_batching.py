@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.batching import Batch, Batcher, Limits, QueueRefusal, Ticket, batch_ladder
-from service.costs import Costs
+from ppool.service.batching import Batch, Batcher, Limits, QueueRefusal, Ticket, batch_ladder
+from ppool.service.costs import Costs
 
 
 class Clock:

@@ -10,18 +10,18 @@ from typing import Any
 
 import pytest
 
-from service import dispatch, fleet
-from service.answers import PNG, Answer, Encoded
-from service.dispatch import Dispatcher, Item, Journey, Key
-from service.errors import InternalError
-from service.fleet import Fleet, Served
-from service.images import ImageLimits
-from service.launch import launch_process
-from service.metrics import Metrics
-from service.protocol import Drop, Run, Task
-from service.settings import Settings
-from service.tuning import Plan
-from service.workers import Worker, WorkerLost
+from ppool.service import dispatch, fleet
+from ppool.service.answers import PNG, Answer, Encoded
+from ppool.service.dispatch import Dispatcher, Item, Journey, Key
+from ppool.service.errors import InternalError
+from ppool.service.fleet import Fleet, Served
+from ppool.service.images import ImageLimits
+from ppool.service.launch import launch_process
+from ppool.service.metrics import Metrics
+from ppool.service.protocol import Drop, Run, Task
+from ppool.service.settings import Settings
+from ppool.service.tuning import Plan
+from ppool.service.workers import Worker, WorkerLost
 from tests.service.traffic import PATIENCE_SECONDS
 
 

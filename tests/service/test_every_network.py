@@ -18,13 +18,13 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-from export import export_checkpoint
-from models import Checkpoint, create_model, list_models, list_poolings, original_pooling
+from ppool.export import export_checkpoint
+from ppool.models import Checkpoint, create_model, list_models, list_poolings, original_pooling
 from ppool.metadata import InputPolicy, LabelClass
-from service.inference import load_segmenter
+from ppool.service.inference import load_segmenter
 from tests.service.harness import encoded
-from training.dataset import Sample
-from training.evaluate import Normalisation, evaluate, predict
+from ppool.training.dataset import Sample
+from ppool.training.evaluate import Normalisation, evaluate, predict
 
 CLASSES = tuple(LabelClass(i, f"class {i}", f"#{i:02x}0000") for i in range(3))
 INPUT = InputPolicy(max_side=96, multiple=32)

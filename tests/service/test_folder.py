@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.folder import Folder, segment_folder
-from service.images import ImageLimits
-from service.inference import Segmenter
+from ppool.service.folder import Folder, segment_folder
+from ppool.service.images import ImageLimits
+from ppool.service.inference import Segmenter
 from tests.service.harness import encoded, photo
 from tests.service.test_segment import outputs_of
 from tests.service.traffic import ROOT
@@ -119,7 +119,7 @@ def test_without_photos_or_a_place_for_masks_it_says_so(
 def test_the_command_tells_by_its_status_whether_any_failed(
     folder: Folder, model_file: Path
 ) -> None:
-    command = [sys.executable, "-m", "service", "segment", str(folder.photos)]
+    command = [sys.executable, "-m", "ppool.service", "segment", str(folder.photos)]
     command += ["-o", str(folder.masks), "--model", str(model_file)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, len(rows(folder))) == (0, 3), done.stderr

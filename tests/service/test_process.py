@@ -56,7 +56,7 @@ def test_without_clients_it_exits_0_when_the_time_to_notice_is_over(model_file: 
 
 def test_workers_are_started_before_the_web_framework_is_imported() -> None:
     code = (
-        "import sys, service.__main__;"
+        "import sys, ppool.service.__main__;"
         "late = {'fastapi', 'numpy', 'rich', 'uvicorn'} & set(sys.modules);"
         "sys.exit(f'imported {late}' if late else 0)"
     )
@@ -65,7 +65,7 @@ def test_workers_are_started_before_the_web_framework_is_imported() -> None:
 
 def test_torch_and_onnx_are_not_imported() -> None:
     code = (
-        "import sys, service.__main__, service.server;"
+        "import sys, ppool.service.__main__, ppool.service.server;"
         "bad = {'torch', 'onnx', 'models', 'export', 'training'} & set(sys.modules);"
         "sys.exit(f'imported {bad}' if bad else 0)"
     )
@@ -83,7 +83,7 @@ def test_a_bad_start_says_why_and_exits_2(
     arguments: list[str], environment: dict[str, str], message: str
 ) -> None:
     result = subprocess.run(
-        [sys.executable, "-m", "service", *arguments],
+        [sys.executable, "-m", "ppool.service", *arguments],
         env={**os.environ, **environment},
         cwd=ROOT,
         capture_output=True,
@@ -99,7 +99,7 @@ def test_a_taken_port_says_so(model_file: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         result = subprocess.run(
-            [sys.executable, "-m", "service", str(model_file), "--port", port],
+            [sys.executable, "-m", "ppool.service", str(model_file), "--port", port],
             cwd=ROOT,
             capture_output=True,
             text=True,

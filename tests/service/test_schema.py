@@ -13,8 +13,8 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from service.app import create_app
-from service.settings import Settings
+from ppool.service.app import create_app
+from ppool.service.settings import Settings
 from tests.service.harness import encoded, photo
 from tests.service.traffic import Server, served
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from service.settings import load_settings
+from ppool.service.settings import load_settings
 
 
 @pytest.fixture

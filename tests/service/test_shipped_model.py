@@ -15,9 +15,9 @@ from skimage import data
 from skimage.filters import threshold_sauvola
 
 from ppool.runtime import make_session
-from service.inference import load_segmenter
-from service.models import shipped_model
-from service.shapes import pad
+from ppool.service.inference import load_segmenter
+from ppool.service.models import shipped_model
+from ppool.service.shapes import pad
 from tests.service.harness import Client, encoded
 
 INK = {"text", "handwriting", "line"}
@@ -92,7 +92,7 @@ def resident():
 TWO_SESSIONS = f"""
 import numpy as np
 from ppool.runtime import make_session
-from service.models import shipped_model
+from ppool.service.models import shipped_model
 {RESIDENT}
 image = np.zeros((1, 512, 512, 3), np.uint8)
 for _ in range(2):
@@ -103,8 +103,8 @@ for _ in range(2):
 """
 # The same of a batch of eight, warmed up for and measured, beyond that of one.
 WARM_AND_MEASURED = f"""
-from service.inference import load_segmenter
-from service.models import shipped_model
+from ppool.service.inference import load_segmenter
+from ppool.service.models import shipped_model
 {RESIDENT}
 segmenter = load_segmenter(shipped_model())
 segmenter.probe(256, 256, 1, 0.0)

@@ -9,7 +9,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from service.tracing import exporting_provider
+from ppool.service.tracing import exporting_provider
 from tests.service.harness import encoded, photo
 
 BODY = encoded(photo())

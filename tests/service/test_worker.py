@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from service.images import ImageLimits
-from service.protocol import HEADER, Drop, Failure, Load, Run, frame, parse
+from ppool.service.images import ImageLimits
+from ppool.service.protocol import HEADER, Drop, Failure, Load, Run, frame, parse
 from tests.service.harness import ThreadWorker
 from tests.service.traffic import PATIENCE_SECONDS
 

@@ -20,13 +20,13 @@ from torchmetrics.functional.classification import (
 )
 from typer.testing import CliRunner
 
-from models import Checkpoint, create_model
+from ppool.models import Checkpoint, create_model
 from ppool.metadata import InputPolicy, LabelClass
-from training.boundary import boundary_band
-from training.cli import app
-from training.dataset import Sample
-from training.evaluate import IGNORE, Evaluation, Normalisation, evaluate
-from training.pages import PAGE_CLASSES
+from ppool.training.boundary import boundary_band
+from ppool.training.cli import app
+from ppool.training.dataset import Sample
+from ppool.training.evaluate import IGNORE, Evaluation, Normalisation, evaluate
+from ppool.training.pages import PAGE_CLASSES
 
 Mask = NDArray[np.uint8]
 CLASSES = tuple(LabelClass(i, f"class {i}", "#000000") for i in range(6))

@@ -11,14 +11,14 @@ from PIL import Image
 from torch import Tensor
 from typer.testing import CliRunner
 
-from models import Checkpoint, create_model
+from ppool.models import Checkpoint, create_model
 from ppool import PPool2d, ppool2d
 from ppool.metadata import InputPolicy, LabelClass
-from training.cli import app
-from training.evaluate import Normalisation
-from training.figures.alpha_maps import alpha_maps
-from training.figures.gains import class_gains
-from training.figures.surfaces import lp_norm
+from ppool.training.cli import app
+from ppool.training.evaluate import Normalisation
+from ppool.training.figures.alpha_maps import alpha_maps
+from ppool.training.figures.gains import class_gains
+from ppool.training.figures.surfaces import lp_norm
 
 AS_IS = Normalisation(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from training.dataset import Sample
-from training.datasets import open_dataset
-from training.fineshapes import (
+from ppool.training.dataset import Sample
+from ppool.training.datasets import open_dataset
+from ppool.training.fineshapes import (
     DETAIL_CLASSES,
     FINE_SHAPES_CLASSES,
     FineShapes,
@@ -19,7 +19,7 @@ from training.fineshapes import (
     draw_object,
     draw_scene,
 )
-from training.fineshapes.canvas import MAX_SURFACES, Canvas, Surface
+from ppool.training.fineshapes.canvas import MAX_SURFACES, Canvas, Surface
 
 CLASSES = len(FINE_SHAPES_CLASSES)
 PLAIN = np.zeros((24, 32), np.float32)

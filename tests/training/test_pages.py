@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from training.dataset import Sample
-from training.dice import Dice
-from training.pages import (
+from ppool.training.dataset import Sample
+from ppool.training.dice import Dice
+from ppool.training.pages import (
     PAGE_CLASSES,
     FontLibrary,
     PageDataset,
@@ -20,12 +20,12 @@ from training.pages import (
     textures,
     write_dataset,
 )
-from training.pages.camera import without_unseen
-from training.pages.classes import DESK, LINE, PAPER, PICTURE, TEXT
-from training.pages.draw import installed_fonts
-from training.pages.frame import Frame, Placing
-from training.pages.photos import PHOTO_NAMES, TEXTURE_NAMES, Photos
-from training.pages.sheet import Ink, Sheet, text_alpha
+from ppool.training.pages.camera import without_unseen
+from ppool.training.pages.classes import DESK, LINE, PAPER, PICTURE, TEXT
+from ppool.training.pages.draw import installed_fonts
+from ppool.training.pages.frame import Frame, Placing
+from ppool.training.pages.photos import PHOTO_NAMES, TEXTURE_NAMES, Photos
+from ppool.training.pages.sheet import Ink, Sheet, text_alpha
 
 SIDE = 200
 BLACK_TEXT = Ink(TEXT, (0, 0, 0))

@@ -7,16 +7,16 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from models import create_model, list_models, list_poolings, original_pooling
-from training import paper
-from training.cli import app
-from training.datasets import LAYOUTS, write_fineshapes
-from training.datasets.write import Plan
-from training.experiments import EXPERIMENTS, recipe_of
-from training.fineshapes import DETAIL_CLASSES, FINE_SHAPES_CLASSES
-from training.report import value
-from training.tables import Sizes, Sources, run_table
-from training.train import Runtime
+from ppool.models import create_model, list_models, list_poolings, original_pooling
+from ppool.training import paper
+from ppool.training.cli import app
+from ppool.training.datasets import LAYOUTS, write_fineshapes
+from ppool.training.datasets.write import Plan
+from ppool.training.experiments import EXPERIMENTS, recipe_of
+from ppool.training.fineshapes import DETAIL_CLASSES, FINE_SHAPES_CLASSES
+from ppool.training.report import value
+from ppool.training.tables import Sizes, Sources, run_table
+from ppool.training.train import Runtime
 
 TINY = (
     "--iterations=1",

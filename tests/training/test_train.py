@@ -14,19 +14,19 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from models import Checkpoint, create_model
+from ppool.models import Checkpoint, create_model
 from ppool import PPool2d
-from training import progress
-from training import train as train_module
-from training.compare import compare, table
-from training.crops import CropSampler, batches
-from training.dataset import IGNORE, Sample
-from training.loss import balancing_weights
-from training.memory import InMemory
-from training.optimizer import parameter_groups
-from training.pages import PAGE_CLASSES
-from training.recipe import FINE_TUNING, Recipe, learning_rate
-from training.train import Runtime, train
+from ppool.training import progress
+from ppool.training import train as train_module
+from ppool.training.compare import compare, table
+from ppool.training.crops import CropSampler, batches
+from ppool.training.dataset import IGNORE, Sample
+from ppool.training.loss import balancing_weights
+from ppool.training.memory import InMemory
+from ppool.training.optimizer import parameter_groups
+from ppool.training.pages import PAGE_CLASSES
+from ppool.training.recipe import FINE_TUNING, Recipe, learning_rate
+from ppool.training.train import Runtime, train
 
 ROOT = Path(__file__).parents[2]
 
@@ -125,8 +125,8 @@ def test_two_processes_train_and_evaluate_as_one_does(tmp_path: Path) -> None:
     recipe.save(tmp_path / "recipe.json")
     arguments = ["run", "--data", "data", "--recipe", "recipe.json", "--threads", "1", "-o"]
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    for command in (["-m", "training", *arguments, "one"],
-                    [*launch, "-m", "training", *arguments, "two"]):  # fmt: skip
+    for command in (["-m", "ppool.training", *arguments, "one"],
+                    [*launch, "-m", "ppool.training", *arguments, "two"]):  # fmt: skip
         subprocess.run(
             [sys.executable, *command],
             cwd=tmp_path,

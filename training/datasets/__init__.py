@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from training.dataset import HELD_OUT_SEED, SegmentationDataset
-from training.datasets.ade20k import ade20k
-from training.datasets.cityscapes import cityscapes
-from training.datasets.pascal_voc import voc, voc_aug
-from training.datasets.write import LAYOUTS, Plan, write_fineshapes
-from training.fineshapes import FineShapes
+from ppool.training.dataset import HELD_OUT_SEED, SegmentationDataset
+from ppool.training.datasets.ade20k import ade20k
+from ppool.training.datasets.cityscapes import cityscapes
+from ppool.training.datasets.pascal_voc import voc, voc_aug
+from ppool.training.datasets.write import LAYOUTS, Plan, write_fineshapes
+from ppool.training.fineshapes import FineShapes
 
 __all__ = ["DATASETS", "LAYOUTS", "Plan", "open_dataset", "write_fineshapes"]
 

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 from ppool.metadata import LabelClass
-from training.dataset import IGNORE
-from training.datasets.files import FilePairs, bit_shift_colors
+from ppool.training.dataset import IGNORE
+from ppool.training.datasets.files import FilePairs, bit_shift_colors
 
 __all__ = ["ADE", "ade20k", "ade20k_classes"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ppool.metadata import LabelClass
-from training.dataset import IGNORE
-from training.datasets.files import FilePairs
+from ppool.training.dataset import IGNORE
+from ppool.training.datasets.files import FilePairs
 
 __all__ = ["CITYSCAPES_CLASSES", "LABEL_IDS", "cityscapes"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ppool.metadata import LabelClass
-from training.dataset import IGNORE
-from training.datasets.files import FilePairs, bit_shift_colors, read_names
+from ppool.training.dataset import IGNORE
+from ppool.training.datasets.files import FilePairs, bit_shift_colors, read_names
 
 __all__ = ["SBD", "VOC", "VOC_CLASSES", "trainaug", "voc", "voc_aug"]
 

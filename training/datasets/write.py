@@ -12,14 +12,14 @@ import PIL.Image
 import scipy.io
 from rich.progress import track
 
-from training.dataset import HELD_OUT_SEED, IGNORE, Sample
-from training.datasets.ade20k import ADE
-from training.datasets.cityscapes import LABEL_IDS
-from training.datasets.files import bit_shift_colors
-from training.datasets.pascal_voc import SBD, VOC
-from training.fields import Image
-from training.fineshapes import DETAIL_CLASSES, FineShapes
-from training.fineshapes.classes import (
+from ppool.training.dataset import HELD_OUT_SEED, IGNORE, Sample
+from ppool.training.datasets.ade20k import ADE
+from ppool.training.datasets.cityscapes import LABEL_IDS
+from ppool.training.datasets.files import bit_shift_colors
+from ppool.training.datasets.pascal_voc import SBD, VOC
+from ppool.training.fields import Image
+from ppool.training.fineshapes import DETAIL_CLASSES, FineShapes
+from ppool.training.fineshapes.classes import (
     BACKGROUND,
     BLOCK,
     BODY,

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 
-from models import Checkpoint
+from ppool.models import Checkpoint
 from ppool import PPool2d
-from training.evaluate import Normalisation, predict
-from training.figures.style import GREY, INK, WIDTH, frame, paper, save
+from ppool.training.evaluate import Normalisation, predict
+from ppool.training.figures.style import GREY, INK, WIDTH, frame, paper, save
 
 __all__ = ["StageAlpha", "alpha_maps", "draw_alpha_maps"]
 

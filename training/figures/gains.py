@@ -10,7 +10,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from training.figures.style import ALARM, GREY, INK, WIDTH, paper, save
+from ppool.training.figures.style import ALARM, GREY, INK, WIDTH, paper, save
 
 __all__ = ["class_gains", "draw_gains"]
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ppool import ppool2d
-from training.figures.style import ALARM, GREY, SEVERAL, WIDTH, paper, save
+from ppool.training.figures.style import ALARM, GREY, SEVERAL, WIDTH, paper, save
 
 __all__ = ["draw_surfaces", "lp_norm"]
 

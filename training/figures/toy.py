@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.poolings import DPPool2d, LpPool2d
+from ppool.models.poolings import DPPool2d, LpPool2d
 from ppool import ppool2d
 from ppool._shape import Window
-from training.figures.style import WIDTH, frame, paper, save
+from ppool.training.figures.style import WIDTH, frame, paper, save
 
 __all__ = ["draw_toy"]
 

@@ -4,9 +4,9 @@ Posts, cables, spokes, fences, chair legs and twigs, one to four pixels wide, st
 buildings, cars and sofas. Labels are exact: a pixel's is the class of what covers its centre.
 """
 
-from training.fineshapes.classes import DETAIL_CLASSES, FINE_SHAPES_CLASSES
-from training.fineshapes.dataset import FineShapes, FineShapesObjects
-from training.fineshapes.scene import draw_object, draw_scene
+from ppool.training.fineshapes.classes import DETAIL_CLASSES, FINE_SHAPES_CLASSES
+from ppool.training.fineshapes.dataset import FineShapes, FineShapesObjects
+from ppool.training.fineshapes.scene import draw_object, draw_scene
 
 __all__ = [
     "DETAIL_CLASSES",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from training.dice import Dice
-from training.fields import Field, Image, as_image, noise
+from ppool.training.dice import Dice
+from ppool.training.fields import Field, Image, as_image, noise
 
 __all__ = ["photograph"]
 

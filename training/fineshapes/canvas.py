@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from training.dice import Color
-from training.fields import Field, Image
+from ppool.training.dice import Color
+from ppool.training.fields import Field, Image
 
 __all__ = ["Box", "Canvas", "Point", "Surface"]
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from training.dataset import Sample
-from training.fields import Image
-from training.fineshapes.classes import FINE_SHAPES_CLASSES
-from training.fineshapes.scene import draw_object, draw_scene
+from ppool.training.dataset import Sample
+from ppool.training.fields import Image
+from ppool.training.fineshapes.classes import FINE_SHAPES_CLASSES
+from ppool.training.fineshapes.scene import draw_object, draw_scene
 
 __all__ = ["FineShapes", "FineShapesObjects"]
 

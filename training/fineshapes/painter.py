@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from training.dice import Color, Dice
-from training.fineshapes.canvas import Box, Canvas, Surface
+from ppool.training.dice import Color, Dice
+from ppool.training.fineshapes.canvas import Box, Canvas, Surface
 
 __all__ = ["Painter"]
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from training.dataset import Sample
-from training.dice import Dice
-from training.fields import Image
-from training.fineshapes.camera import photograph
-from training.fineshapes.canvas import Canvas
-from training.fineshapes.classes import (
+from ppool.training.dataset import Sample
+from ppool.training.dice import Dice
+from ppool.training.fields import Image
+from ppool.training.fineshapes.camera import photograph
+from ppool.training.fineshapes.canvas import Canvas
+from ppool.training.fineshapes.classes import (
     BACKGROUND,
     BLOCK,
     BODY,
@@ -20,9 +20,9 @@ from training.fineshapes.classes import (
     TWIG,
     WHEEL,
 )
-from training.fineshapes.painter import Painter
-from training.fineshapes.textures import textures
-from training.fineshapes.things import THINGS
+from ppool.training.fineshapes.painter import Painter
+from ppool.training.fineshapes.textures import textures
+from ppool.training.fineshapes.things import THINGS
 
 __all__ = ["draw_object", "draw_scene"]
 

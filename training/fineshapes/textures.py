@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from training.dice import Dice
-from training.fields import Field, noise
+from ppool.training.dice import Dice
+from ppool.training.fields import Field, noise
 
 __all__ = ["textures"]
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from training.fineshapes.canvas import Box, Point
-from training.fineshapes.classes import (
+from ppool.training.fineshapes.canvas import Box, Point
+from ppool.training.fineshapes.classes import (
     BLOCK,
     BODY,
     CABLE,
@@ -17,7 +17,7 @@ from training.fineshapes.classes import (
     TWIG,
     WHEEL,
 )
-from training.fineshapes.painter import Painter
+from ppool.training.fineshapes.painter import Painter
 
 __all__ = ["THINGS"]
 

@@ -4,9 +4,9 @@ No labelled pages are needed: type, handwriting, rules, stamps and pictures are 
 their masks, warped together, and then only the colours pass through light, lens and sensor.
 """
 
-from training.pages.classes import PAGE_CLASSES
-from training.pages.dataset import PageDataset, write_dataset
-from training.pages.draw import draw_page
-from training.pages.fonts import FontLibrary
+from ppool.training.pages.classes import PAGE_CLASSES
+from ppool.training.pages.dataset import PageDataset, write_dataset
+from ppool.training.pages.draw import draw_page
+from ppool.training.pages.fonts import FontLibrary
 
 __all__ = ["PAGE_CLASSES", "FontLibrary", "PageDataset", "draw_page", "write_dataset"]

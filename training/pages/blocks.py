@@ -11,13 +11,13 @@ from itertools import pairwise
 
 import numpy as np
 
-from training.pages import pictures
-from training.pages.classes import TEXT
-from training.pages.handwriting import Hand
-from training.pages.press import Press, fitting, set_words
-from training.pages.prose import banner, code, formula, heading, listing, paragraph
-from training.pages.sheet import Box, Ink
-from training.pages.words import Writer
+from ppool.training.pages import pictures
+from ppool.training.pages.classes import TEXT
+from ppool.training.pages.handwriting import Hand
+from ppool.training.pages.press import Press, fitting, set_words
+from ppool.training.pages.prose import banner, code, formula, heading, listing, paragraph
+from ppool.training.pages.sheet import Box, Ink
+from ppool.training.pages.words import Writer
 
 __all__ = ["BLOCKS"]
 

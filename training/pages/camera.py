@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from training.dice import Dice
-from training.fields import Field, Image, as_image, noise
-from training.pages.classes import LINE, PAPER, PICTURE
+from ppool.training.dice import Dice
+from ppool.training.fields import Field, Image, as_image, noise
+from ppool.training.pages.classes import LINE, PAPER, PICTURE
 
 __all__ = ["Camera", "without_unseen"]
 

@@ -13,11 +13,11 @@ import cv2
 import numpy as np
 from rich.progress import track
 
-from training.dataset import HELD_OUT_SEED, Sample
-from training.fields import Image
-from training.pages.classes import PAGE_CLASSES
-from training.pages.draw import draw_page, installed_fonts
-from training.pages.photos import load_photos
+from ppool.training.dataset import HELD_OUT_SEED, Sample
+from ppool.training.fields import Image
+from ppool.training.pages.classes import PAGE_CLASSES
+from ppool.training.pages.draw import draw_page, installed_fonts
+from ppool.training.pages.photos import load_photos
 
 __all__ = ["GENERATOR_VERSION", "PageDataset", "write_dataset"]
 

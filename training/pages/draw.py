@@ -8,16 +8,16 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from training.dataset import Sample
-from training.dice import Dice
-from training.fields import Field
-from training.pages.camera import Camera, without_unseen
-from training.pages.fonts import FontLibrary
-from training.pages.frame import Frame, Placing
-from training.pages.layout import compose, compose_spread, photograph
-from training.pages.pictures import picture
-from training.pages.sheet import Sheet
-from training.pages.textures import desk
+from ppool.training.dataset import Sample
+from ppool.training.dice import Dice
+from ppool.training.fields import Field
+from ppool.training.pages.camera import Camera, without_unseen
+from ppool.training.pages.fonts import FontLibrary
+from ppool.training.pages.frame import Frame, Placing
+from ppool.training.pages.layout import compose, compose_spread, photograph
+from ppool.training.pages.pictures import picture
+from ppool.training.pages.sheet import Sheet
+from ppool.training.pages.textures import desk
 
 __all__ = ["draw_page", "installed_fonts"]
 

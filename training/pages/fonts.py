@@ -24,8 +24,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from training.dice import Dice
-from training.pages.words import PROBES
+from ppool.training.dice import Dice
+from ppool.training.pages.words import PROBES
 
 __all__ = ["FontFace", "FontLibrary"]
 

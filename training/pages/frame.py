@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from training.dice import Color, Dice
-from training.fields import Field, Image, as_image, noise
-from training.pages.classes import DESK, PAPER, PICTURE
-from training.pages.sheet import PLANES, Sheet
+from ppool.training.dice import Color, Dice
+from ppool.training.fields import Field, Image, as_image, noise
+from ppool.training.pages.classes import DESK, PAPER, PICTURE
+from ppool.training.pages.sheet import PLANES, Sheet
 
 __all__ = ["Frame", "Placing"]
 

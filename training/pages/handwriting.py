@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from training.dice import Color, Dice
-from training.pages.classes import HANDWRITING
-from training.pages.fonts import FontFace, FontLibrary
-from training.pages.sheet import Box, Ink, Sheet, text_alpha
+from ppool.training.dice import Color, Dice
+from ppool.training.pages.classes import HANDWRITING
+from ppool.training.pages.fonts import FontFace, FontLibrary
+from ppool.training.pages.sheet import Box, Ink, Sheet, text_alpha
 
 __all__ = ["Hand"]
 

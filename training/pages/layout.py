@@ -8,18 +8,18 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from training.dice import Dice
-from training.fields import noise, resized
-from training.pages import pictures
-from training.pages.blocks import BLOCKS
-from training.pages.classes import LINE, TEXT
-from training.pages.fonts import FontLibrary
-from training.pages.handwriting import Hand
-from training.pages.press import Press
-from training.pages.sheet import Box, Ink, Sheet
-from training.pages.stamps import press_stamp
-from training.pages.textures import paper
-from training.pages.words import SCRIPT_WEIGHTS, Writer
+from ppool.training.dice import Dice
+from ppool.training.fields import noise, resized
+from ppool.training.pages import pictures
+from ppool.training.pages.blocks import BLOCKS
+from ppool.training.pages.classes import LINE, TEXT
+from ppool.training.pages.fonts import FontLibrary
+from ppool.training.pages.handwriting import Hand
+from ppool.training.pages.press import Press
+from ppool.training.pages.sheet import Box, Ink, Sheet
+from ppool.training.pages.stamps import press_stamp
+from ppool.training.pages.textures import paper
+from ppool.training.pages.words import SCRIPT_WEIGHTS, Writer
 
 __all__ = ["compose", "compose_spread", "photograph"]
 

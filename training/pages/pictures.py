@@ -5,9 +5,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from training.dice import Color, Dice
-from training.fields import Image, as_image, noise
-from training.pages.photos import load_photos
+from ppool.training.dice import Color, Dice
+from ppool.training.fields import Image, as_image, noise
+from ppool.training.pages.photos import load_photos
 
 __all__ = ["chart", "logo", "picture"]
 

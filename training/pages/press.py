@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from PIL import ImageFont
 
-from training.dice import Dice
-from training.pages.fonts import FontFace, FontLibrary
-from training.pages.sheet import Box, Ink, Sheet, text_alpha
-from training.pages.words import Writer
+from ppool.training.dice import Dice
+from ppool.training.pages.fonts import FontFace, FontLibrary
+from ppool.training.pages.sheet import Box, Ink, Sheet, text_alpha
+from ppool.training.pages.words import Writer
 
 __all__ = ["Press", "fitting", "set_words"]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from training.pages.classes import LINE, TEXT
-from training.pages.press import Press, fitting, set_words
-from training.pages.sheet import Box, Ink
-from training.pages.words import Writer
+from ppool.training.pages.classes import LINE, TEXT
+from ppool.training.pages.press import Press, fitting, set_words
+from ppool.training.pages.sheet import Box, Ink
+from ppool.training.pages.words import Writer
 
 __all__ = ["banner", "code", "formula", "heading", "listing", "paragraph"]
 

@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image as PillowImage
 from PIL import ImageDraw, ImageFont
 
-from training.dice import Color
-from training.fields import Image, as_image
-from training.pages.classes import HANDWRITING, LINE, PICTURE, STAMP, TEXT
+from ppool.training.dice import Color
+from ppool.training.fields import Image, as_image
+from ppool.training.pages.classes import HANDWRITING, LINE, PICTURE, STAMP, TEXT
 
 __all__ = ["PLANES", "Box", "Ink", "Sheet", "text_alpha"]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from training.dice import Color, Dice
-from training.fields import Image, as_image, noise
-from training.pages.classes import STAMP
-from training.pages.fonts import FontFace, FontLibrary
-from training.pages.sheet import Ink, Sheet, text_alpha
-from training.pages.words import Writer
+from ppool.training.dice import Color, Dice
+from ppool.training.fields import Image, as_image, noise
+from ppool.training.pages.classes import STAMP
+from ppool.training.pages.fonts import FontFace, FontLibrary
+from ppool.training.pages.sheet import Ink, Sheet, text_alpha
+from ppool.training.pages.words import Writer
 
 __all__ = ["press_stamp"]
 

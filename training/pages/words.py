@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from training.dice import Dice
+from ppool.training.dice import Dice
 
 __all__ = ["PROBES", "SCRIPT_WEIGHTS", "Writer"]
 

@@ -24,9 +24,9 @@ from skimage import data
 from benchmarks.measure import contest, write
 from ppool.metadata import InputPolicy
 from ppool.runtime import make_session
-from ppool.service.images import ImageLimits, decode
+from ppool.service.codecs.images import ImageLimits, decode
+from ppool.service.codecs.png import png
 from ppool.service.models import shipped_model
-from ppool.service.png import png
 
 Contestant = Callable[[], Any]
 

@@ -24,8 +24,8 @@ from rich.console import Console
 
 from benchmarks.measure import contest, write
 from benchmarks.page import write_page
-from ppool.export import lower_precision, score
 from ppool import custom_ops_library
+from ppool.export import lower_precision, score
 from ppool.runtime import ALPHA_SWITCH, LOGITS_SWITCH, make_session
 from ppool.service.models import shipped_model
 

@@ -16,8 +16,8 @@ from typer.cli import get_docs_for_click
 
 from ppool.export import _cli as export_command
 from ppool.service import __main__ as serve_command
-from ppool.service import pages
-from ppool.service.app import create_app
+from ppool.service.http import pages
+from ppool.service.http.app import create_app
 from ppool.service.metrics import Metrics
 from ppool.service.settings import PREFIX, Settings
 from ppool.training import cli as train_command

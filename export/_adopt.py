@@ -15,10 +15,10 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
+from ppool._library import custom_ops_library
 from ppool.export._assemble import ancestors, assemble, on_pixel_grid
 from ppool.export._describe import Normalisation, with_colours
 from ppool.export._files import refuse_to_overwrite, save_whole
-from ppool._library import custom_ops_library
 from ppool.metadata import METADATA_KEY, InputPolicy, ModelMetadata
 from ppool.onnx_ops import DOMAIN, OPSET, RESIZE_ATTRIBUTES, register_schemas
 from ppool.reference import resize_argmax_reference

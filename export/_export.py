@@ -16,8 +16,8 @@ from ppool.export._describe import Normalisation, with_colours
 from ppool.export._files import refuse_to_overwrite, save_whole
 from ppool.export._trace import Pipeline, trace
 from ppool.export._verify import verify
-from ppool.models import Checkpoint
 from ppool.metadata import InputPolicy, LabelClass, ModelMetadata
+from ppool.models import Checkpoint
 from ppool.onnx_ops import DOMAIN, ONNX_OPSET, OPSET
 
 __all__ = ["export_checkpoint", "export_model"]

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ppool.export._trace import Pipeline
 from ppool._library import custom_ops_library
+from ppool.export._trace import Pipeline
 from ppool.runtime import Session, make_session
 
 __all__ = ["Comparison", "VerificationError", "verify"]

@@ -64,7 +64,8 @@ def create_model(
         pooling: One of :func:`ppool.models.list_poolings` for all stages, or a mapping from each
             stage's name to one; :func:`ppool.models.original_pooling` lists the stages.
         num_classes: K.
-        weights: A local file for :func:`ppool.models.load_weights`, such as torchvision's ``vgg16``;
+        weights: A local file for :func:`ppool.models.load_weights`, such as torchvision's
+            ``vgg16``;
             what it had no tensor for, and what was not used, is logged.
 
     Returns:

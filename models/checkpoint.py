@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ppool.models._registry import create_model
 from ppool.metadata import InputPolicy, LabelClass
+from ppool.models._registry import create_model
 
 __all__ = ["Checkpoint"]
 

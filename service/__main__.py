@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ppool._version import __version__, print_version
-from ppool.service.cores import usable_cores
-from ppool.service.launch import launch_early, launch_process
 from ppool.service.logs import configure_logging
 from ppool.service.models import model_files, shipped_model
 from ppool.service.settings import Settings, load_settings
+from ppool.service.workers.cores import usable_cores
+from ppool.service.workers.launch import launch_early, launch_process
 
 if TYPE_CHECKING:
-    from ppool.service.fleet import Fleet
+    from ppool.service.workers.fleet import Fleet
 
 __all__ = ["main"]
 
@@ -75,7 +75,7 @@ def serve(
         # Only here: workers start while this process imports the web framework, which makes a lot
         # of objects that stay. Looking for garbage among them takes a tenth of a second.
         gc.disable()
-        from ppool.service.server import run
+        from ppool.service.http.server import run
 
         gc.freeze()
         gc.enable()
@@ -139,10 +139,11 @@ def segment_command(
     """
     from rich.progress import MofNCompleteColumn, Progress
 
+    from ppool.service.codecs.images import ImageLimits
+
     # Only here: the server itself needs no ONNX Runtime, its workers do.
     from ppool.service.folder import Folder, segment_folder
-    from ppool.service.images import ImageLimits
-    from ppool.service.inference import load_segmenter
+    from ppool.service.workers.inference import load_segmenter
 
     try:
         settings = load_settings(config, model=[model] if model else None)
@@ -181,8 +182,8 @@ def main() -> None:
 
 
 async def _tuned(settings: Settings, seconds: float) -> Fleet:
-    from ppool.service.fleet import Fleet
     from ppool.service.metrics import Metrics
+    from ppool.service.workers.fleet import Fleet
 
     fleet = Fleet(settings, launch_process, lambda: None, lambda *_: None, Metrics())
     try:

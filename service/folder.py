@@ -12,11 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from ppool.service.answers import ZIP, Answer
-from ppool.service.errors import InternalError, ServiceError
-from ppool.service.images import ImageLimits
-from ppool.service.inference import Segmenter
-from ppool.service.protocol import Task
+from ppool.service.codecs.answers import ZIP, Answer
+from ppool.service.codecs.images import ImageLimits
+from ppool.service.http.errors import InternalError, ServiceError
+from ppool.service.workers.inference import Segmenter
+from ppool.service.workers.messages import Task
 
 __all__ = ["Folder", "segment_folder"]
 

@@ -65,7 +65,7 @@ class Model:
 
 def shipped_model() -> Path:
     """The model that comes with the package."""
-    return Path(str(files("service") / "assets" / "pages.onnx"))
+    return Path(str(files("ppool.service") / "assets" / "pages.onnx"))
 
 
 def model_files(paths: Iterable[Path]) -> list[Path]:

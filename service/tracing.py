@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 
-from ppool.service.answers import Encoded, Stage
+from ppool.service.codecs.answers import Encoded, Stage
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider

@@ -12,8 +12,8 @@ import torch
 import typer
 from rich.console import Console
 
-from ppool.models import Checkpoint, list_poolings
 from ppool._version import print_version
+from ppool.models import Checkpoint, list_poolings
 from ppool.training import compare as comparison
 from ppool.training.dataset import SegmentationDataset
 from ppool.training.datasets import DATASETS, LAYOUTS, Plan, open_dataset, write_fineshapes

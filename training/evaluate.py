@@ -104,7 +104,8 @@ class Evaluation:
     """What a network got right on a split: everywhere, and within a band along the boundaries.
 
     Attributes:
-        band: Half the width of the band in pixels; see :func:`ppool.training.boundary.boundary_band`.
+        band: Half the width of the band in pixels; see
+            :func:`ppool.training.boundary.boundary_band`.
         counts: int64 [2, K, K], the matrices of all pixels and of the band. The shares of several
             processes can be added.
         seconds: For each image, the time from uint8 image to mask.

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ppool.models import PretrainedNetwork
 from ppool import PPool2d
+from ppool.models import PretrainedNetwork
 from ppool.training.recipe import Recipe
 
 __all__ = ["build_optimizer", "parameter_groups"]

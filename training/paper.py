@@ -1,7 +1,8 @@
 """The figures of the paper's tables as data, with a note wherever they contradict each other.
 
 All are per cent, from Wei et al., CVPR 2019, and its supplement. Rows carry the names of
-:func:`ppool.models.list_poolings`; a cell that the paper leaves empty or says did not converge is None.
+:func:`ppool.models.list_poolings`; a cell that the paper leaves empty or says did not converge is
+None.
 """
 
 from __future__ import annotations

@@ -33,7 +33,8 @@ class Recipe:
         pooling: What :func:`ppool.models.create_model` takes: one name, or one for each stage.
         task: ``segmentation``, or ``classification`` of whole crops by the mean of their logits,
             which is how a small network gets weights to fine-tune from.
-        weights: File for :func:`ppool.models.load_weights` to start from; ``None`` starts at random.
+        weights: File for :func:`ppool.models.load_weights` to start from; ``None`` starts at
+            random.
         seed: Decides initial weights, batches and dropout.
         iterations: Optimiser steps.
         batch_size: Crops a step, over all processes and accumulated parts.

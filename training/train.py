@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ppool.models import Checkpoint, create_model
 from ppool import PPool2d
 from ppool.metadata import InputPolicy, LabelClass
+from ppool.models import Checkpoint, create_model
 from ppool.training.alpha import alpha_maps, resting_alpha
 from ppool.training.crops import Batch, CropSampler, batches
 from ppool.training.dataset import SegmentationDataset

@@ -16,8 +16,8 @@ from ppool.export import _export
 from ppool.export._cli import app
 from ppool.export._files import save_whole
 from ppool.export._verify import Comparison, VerificationError
-from ppool.models import Checkpoint, create_model
 from ppool.metadata import InputPolicy, LabelClass
+from ppool.models import Checkpoint, create_model
 from ppool.runtime import make_session
 
 

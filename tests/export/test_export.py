@@ -14,11 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ppool import export
+from ppool import PPool2d, export
+from ppool._library import custom_ops_library
 from ppool.export import _export, export_model
 from ppool.export._assemble import lint
-from ppool import PPool2d
-from ppool._library import custom_ops_library
 from ppool.metadata import LabelClass, ModelMetadata
 from ppool.onnx_ops import DOMAIN
 from ppool.reference import resize_argmax_reference

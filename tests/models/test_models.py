@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from ppool.models import Checkpoint, create_model, list_models, list_poolings, original_pooling
 from ppool import PPool2d
 from ppool.metadata import InputPolicy, LabelClass
+from ppool.models import Checkpoint, create_model, list_models, list_poolings, original_pooling
 
 # Logits of a 64 x 96 image.
 SIZES = {

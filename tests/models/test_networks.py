@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ppool.models import Checkpoint, create_model, list_models, load_weights, original_pooling
 from ppool import PPool2d
 from ppool.metadata import InputPolicy, LabelClass
+from ppool.models import Checkpoint, create_model, list_models, load_weights, original_pooling
 from tests.models import layouts, standard
 from tests.models.layouts import Shapes
 

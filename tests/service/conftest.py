@@ -11,10 +11,10 @@ import anyio.from_thread
 import anyio.lowlevel
 import pytest
 
-from ppool.service import dispatch
-from ppool.service.app import create_app
-from ppool.service.inference import Segmenter, load_segmenter
+from ppool.service.http.app import create_app
+from ppool.service.scheduling import dispatch
 from ppool.service.settings import Settings
+from ppool.service.workers.inference import Segmenter, load_segmenter
 from tests.service.harness import Client, Gate, ThreadWorker, tiny_model
 
 

@@ -21,7 +21,7 @@ from PIL import Image
 
 from ppool.metadata import METADATA_KEY, InputPolicy, LabelClass, ModelMetadata, Stage
 from ppool.runtime import Session
-from ppool.service.worker import Loader, serve
+from ppool.service.workers.child import Loader, serve
 
 METADATA = ModelMetadata(
     name="tiny",

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from ppool.service.inference import Segmenter
 from ppool.service.logs import configure_logging
+from ppool.service.workers.inference import Segmenter
 from tests.service.harness import Client, Gate, encoded, photo
 from tests.service.traffic import PATIENCE_SECONDS
 

@@ -9,8 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ppool.service.batching import Batch, Batcher, Limits, QueueRefusal, Ticket, batch_ladder
-from ppool.service.costs import Costs
+from ppool.service.scheduling.batcher import (
+    Batch,
+    Batcher,
+    Limits,
+    QueueRefusal,
+    Ticket,
+    batch_ladder,
+)
+from ppool.service.scheduling.costs import Costs
 
 
 class Clock:

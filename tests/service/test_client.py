@@ -15,7 +15,7 @@ import pytest
 from ppool import client as module
 from ppool.client import AsyncClient, Problem, Segmentation
 from ppool.client import Client as SyncClient
-from ppool.service.inference import Segmenter
+from ppool.service.workers.inference import Segmenter
 from tests.service.harness import encoded, photo
 from tests.service.test_segment import outputs_of
 from tests.service.traffic import ROOT, served

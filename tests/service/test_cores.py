@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from ppool.service import cores
-from ppool.service.cores import usable_cores
+from ppool.service.workers import cores
+from ppool.service.workers.cores import usable_cores
 
 DOCKER = "/docker/0a1b"
 

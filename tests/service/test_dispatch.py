@@ -10,18 +10,19 @@ from typing import Any
 
 import pytest
 
-from ppool.service import dispatch, fleet
-from ppool.service.answers import PNG, Answer, Encoded
-from ppool.service.dispatch import Dispatcher, Item, Journey, Key
-from ppool.service.errors import InternalError
-from ppool.service.fleet import Fleet, Served
-from ppool.service.images import ImageLimits
-from ppool.service.launch import launch_process
+from ppool.service.codecs.answers import PNG, Answer, Encoded
+from ppool.service.codecs.images import ImageLimits
+from ppool.service.http.errors import InternalError
 from ppool.service.metrics import Metrics
-from ppool.service.protocol import Drop, Run, Task
+from ppool.service.scheduling import dispatch
+from ppool.service.scheduling.dispatch import Dispatcher, Item, Journey, Key
 from ppool.service.settings import Settings
-from ppool.service.tuning import Plan
-from ppool.service.workers import Worker, WorkerLost
+from ppool.service.workers import fleet
+from ppool.service.workers.fleet import Fleet, Served
+from ppool.service.workers.launch import launch_process
+from ppool.service.workers.messages import Drop, Run, Task
+from ppool.service.workers.supervision import Worker, WorkerLost
+from ppool.service.workers.tuning import Plan
 from tests.service.traffic import PATIENCE_SECONDS
 
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 from numpy.typing import NDArray
 
-from ppool.service.negotiation import choose
-from ppool.service.rle import coco_rle
+from ppool.service.codecs.rle import coco_rle
+from ppool.service.http.negotiation import choose
 
 
 def decode_rle(text: str, height: int, width: int) -> NDArray[np.bool_]:

@@ -19,12 +19,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from ppool.export import export_checkpoint
-from ppool.models import Checkpoint, create_model, list_models, list_poolings, original_pooling
 from ppool.metadata import InputPolicy, LabelClass
-from ppool.service.inference import load_segmenter
-from tests.service.harness import encoded
+from ppool.models import Checkpoint, create_model, list_models, list_poolings, original_pooling
+from ppool.service.workers.inference import load_segmenter
 from ppool.training.dataset import Sample
 from ppool.training.evaluate import Normalisation, evaluate, predict
+from tests.service.harness import encoded
 
 CLASSES = tuple(LabelClass(i, f"class {i}", f"#{i:02x}0000") for i in range(3))
 INPUT = InputPolicy(max_side=96, multiple=32)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ppool.service.codecs.images import ImageLimits
 from ppool.service.folder import Folder, segment_folder
-from ppool.service.images import ImageLimits
-from ppool.service.inference import Segmenter
+from ppool.service.workers.inference import Segmenter
 from tests.service.harness import encoded, photo
 from tests.service.test_segment import outputs_of
 from tests.service.traffic import ROOT

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ppool.service import inference, staging
-from ppool.service.answers import NPZ, PNG, Answer, Encoded
-from ppool.service.errors import CorruptImage, InternalError, Overloaded
-from ppool.service.images import ImageLimits
-from ppool.service.inference import Segmenter
-from ppool.service.protocol import Task
-from ppool.service.staging import Staging
+from ppool.service.codecs.answers import NPZ, PNG, Answer, Encoded
+from ppool.service.codecs.images import ImageLimits
+from ppool.service.http.errors import CorruptImage, InternalError, Overloaded
+from ppool.service.workers import inference, staging
+from ppool.service.workers.inference import Segmenter
+from ppool.service.workers.messages import Task
+from ppool.service.workers.staging import Staging
 from tests.service.harness import Gate, encoded, photo
 
 LIMITS = ImageLimits(max_pixels=10**6, max_side_pixels=10**4, max_frames=1)

@@ -9,8 +9,8 @@ from typing import Any
 import anyio
 import pytest
 
-from ppool.service.errors import Overloaded
-from ppool.service.inference import Segmenter
+from ppool.service.http.errors import Overloaded
+from ppool.service.workers.inference import Segmenter
 from tests.service.harness import Client, Gate, encoded, photo
 
 BODY = encoded(photo())

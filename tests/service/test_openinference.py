@@ -14,7 +14,7 @@ import numpy as np
 import orjson
 import pytest
 
-from ppool.service.inference import Segmenter
+from ppool.service.workers.inference import Segmenter
 from tests.service.harness import Client, encoded, photo
 from tests.service.test_segment import outputs_of, png
 from tests.service.traffic import ROOT, served

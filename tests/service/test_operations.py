@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from ppool.service.inference import Segmenter, load_segmenter
 from ppool.service.models import model_files
+from ppool.service.workers.inference import Segmenter, load_segmenter
 from tests.service.harness import METADATA, Client, encoded, photo
 
 

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as st_numpy
 from numpy.typing import NDArray
 from PIL import Image
 
-from ppool.service.png import png
+from ppool.service.codecs.png import png
 
 sides = st.integers(1, 40)
 

@@ -65,7 +65,7 @@ def test_workers_are_started_before_the_web_framework_is_imported() -> None:
 
 def test_torch_and_onnx_are_not_imported() -> None:
     code = (
-        "import sys, ppool.service.__main__, ppool.service.server;"
+        "import sys, ppool.service.__main__, ppool.service.http.server;"
         "bad = {'torch', 'onnx', 'models', 'export', 'training'} & set(sys.modules);"
         "sys.exit(f'imported {bad}' if bad else 0)"
     )
@@ -109,7 +109,7 @@ def test_a_taken_port_says_so(model_file: Path) -> None:
     assert "choose another --port" in result.stderr
 
 
-@pytest.mark.parametrize("command", ["service", "export", "training"])
+@pytest.mark.parametrize("command", ["ppool.service", "ppool.export", "ppool.training"])
 def test_every_command_says_its_version(command: str) -> None:
     printed = subprocess.run(
         [sys.executable, "-m", command, "--version"],

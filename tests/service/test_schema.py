@@ -13,7 +13,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from ppool.service.app import create_app
+from ppool.service.http.app import create_app
 from ppool.service.settings import Settings
 from tests.service.harness import encoded, photo
 from tests.service.traffic import Server, served

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import TypeAdapter
 
-from ppool.service.inference import Segmenter
-from ppool.service.schemas import SegmentReply
+from ppool.service.http.schemas import SegmentReply
+from ppool.service.workers.inference import Segmenter
 from tests.service.harness import METADATA, Client, encoded, photo
 
 JSON, NPZ, ZIP = "application/json", "application/x-npz", "application/zip"

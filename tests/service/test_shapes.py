@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ppool.metadata import InputPolicy
-from ppool.service.shapes import pad, padded_side
+from ppool.service.codecs.shapes import pad, padded_side
 from tests.service.harness import photo
 
 policies = st.builds(

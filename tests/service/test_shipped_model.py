@@ -15,9 +15,9 @@ from skimage import data
 from skimage.filters import threshold_sauvola
 
 from ppool.runtime import make_session
-from ppool.service.inference import load_segmenter
+from ppool.service.codecs.shapes import pad
 from ppool.service.models import shipped_model
-from ppool.service.shapes import pad
+from ppool.service.workers.inference import load_segmenter
 from tests.service.harness import Client, encoded
 
 INK = {"text", "handwriting", "line"}
@@ -103,7 +103,7 @@ for _ in range(2):
 """
 # The same of a batch of eight, warmed up for and measured, beyond that of one.
 WARM_AND_MEASURED = f"""
-from ppool.service.inference import load_segmenter
+from ppool.service.workers.inference import load_segmenter
 from ppool.service.models import shipped_model
 {RESIDENT}
 segmenter = load_segmenter(shipped_model())

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from ppool.service.cores import usable_cores
-from ppool.service.fleet import Fleet
 from ppool.service.settings import Settings
-from ppool.service.tuning import Cell, Plan, cells_to_try, choose, measure
-from ppool.service.workers import WorkerLost
+from ppool.service.workers.cores import usable_cores
+from ppool.service.workers.fleet import Fleet
+from ppool.service.workers.supervision import WorkerLost
+from ppool.service.workers.tuning import Cell, Plan, cells_to_try, choose, measure
 
 
 def test_what_the_settings_fix_is_not_tried_otherwise() -> None:

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from ppool.service.images import ImageLimits
-from ppool.service.protocol import HEADER, Drop, Failure, Load, Run, frame, parse
+from ppool.service.codecs.images import ImageLimits
+from ppool.service.workers.messages import HEADER, Drop, Failure, Load, Run, frame, parse
 from tests.service.harness import ThreadWorker
 from tests.service.traffic import PATIENCE_SECONDS
 

@@ -42,7 +42,9 @@ def test_a_mistake_is_one_line_and_status_1(
 
 
 def test_a_missing_extra_is_one_line_that_says_what_to_install() -> None:
-    script = "import sys; sys.modules['torch'] = None; from ppool.training.__main__ import main; main()"
+    script = (
+        "import sys; sys.modules['torch'] = None; from ppool.training.__main__ import main; main()"
+    )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=False
     )

@@ -20,8 +20,8 @@ from torchmetrics.functional.classification import (
 )
 from typer.testing import CliRunner
 
-from ppool.models import Checkpoint, create_model
 from ppool.metadata import InputPolicy, LabelClass
+from ppool.models import Checkpoint, create_model
 from ppool.training.boundary import boundary_band
 from ppool.training.cli import app
 from ppool.training.dataset import Sample

@@ -11,9 +11,9 @@ from PIL import Image
 from torch import Tensor
 from typer.testing import CliRunner
 
-from ppool.models import Checkpoint, create_model
 from ppool import PPool2d, ppool2d
 from ppool.metadata import InputPolicy, LabelClass
+from ppool.models import Checkpoint, create_model
 from ppool.training.cli import app
 from ppool.training.evaluate import Normalisation
 from ppool.training.figures.alpha_maps import alpha_maps

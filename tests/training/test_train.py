@@ -14,8 +14,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from ppool.models import Checkpoint, create_model
 from ppool import PPool2d
+from ppool.models import Checkpoint, create_model
 from ppool.training import progress
 from ppool.training import train as train_module
 from ppool.training.compare import compare, table

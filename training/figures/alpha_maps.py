@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 
-from ppool.models import Checkpoint
 from ppool import PPool2d
+from ppool.models import Checkpoint
 from ppool.training.evaluate import Normalisation, predict
 from ppool.training.figures.style import GREY, INK, WIDTH, frame, paper, save
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from ppool.models.poolings import DPPool2d, LpPool2d
 from ppool import ppool2d
 from ppool._shape import Window
+from ppool.models.poolings import DPPool2d, LpPool2d
 from ppool.training.figures.style import WIDTH, frame, paper, save
 
 __all__ = ["draw_toy"]

@@ -11,17 +11,17 @@ from functools import partial
 from importlib.metadata import version
 from typing import Any, Literal
 
-from ppool.service.answers import Encoded
-from ppool.service.batching import QueueRefusal
-from ppool.service.dispatch import Dispatcher, Item, Journey, Key
-from ppool.service.errors import NotReady, Overloaded, UnknownModel
-from ppool.service.fleet import Fleet, Served
-from ppool.service.images import ImageLimits, probe
-from ppool.service.launch import Launch, launch_process
+from ppool.service.codecs.answers import Encoded
+from ppool.service.codecs.images import ImageLimits, probe
+from ppool.service.codecs.shapes import padded_shape, tiled_shape
+from ppool.service.http.errors import NotReady, Overloaded, UnknownModel
 from ppool.service.metrics import BucketState, Build, Metrics, WorkerState
-from ppool.service.protocol import Task
+from ppool.service.scheduling.batcher import QueueRefusal
+from ppool.service.scheduling.dispatch import Dispatcher, Item, Journey, Key
 from ppool.service.settings import Settings
-from ppool.service.shapes import padded_shape, tiled_shape
+from ppool.service.workers.fleet import Fleet, Served
+from ppool.service.workers.launch import Launch, launch_process
+from ppool.service.workers.messages import Task
 
 __all__ = ["Engine"]
 

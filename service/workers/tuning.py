@@ -7,8 +7,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ppool.service.cores import usable_cores
 from ppool.service.settings import Settings
+from ppool.service.workers.cores import usable_cores
 
 __all__ = ["Cell", "Plan", "cells_to_try", "choose", "measure"]
 

@@ -11,16 +11,16 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from ppool.service.batching import batch_ladder
-from ppool.service.cores import usable_cores
-from ppool.service.launch import Launch, crew
+from ppool.service.codecs.shapes import padded_shape
 from ppool.service.metrics import Metrics
 from ppool.service.models import Model, model_files, shipped_model
-from ppool.service.protocol import Drop, Load, Probe
+from ppool.service.scheduling.batcher import batch_ladder
 from ppool.service.settings import Settings
-from ppool.service.shapes import padded_shape
-from ppool.service.tuning import Cell, Plan, cells_to_try, choose, measure
-from ppool.service.workers import Worker, WorkerFailed, WorkerLost
+from ppool.service.workers.cores import usable_cores
+from ppool.service.workers.launch import Launch, crew
+from ppool.service.workers.messages import Drop, Load, Probe
+from ppool.service.workers.supervision import Worker, WorkerFailed, WorkerLost
+from ppool.service.workers.tuning import Cell, Plan, cells_to_try, choose, measure
 
 __all__ = ["Fleet", "Served"]
 

@@ -26,13 +26,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, Field, ValidationError
 
-from ppool.service.answers import TENSORS, Alpha, Answer, Encoded
-from ppool.service.dispatch import Journey
-from ppool.service.engine import Engine
-from ppool.service.errors import BadRequest, DeadlinePassed, TooLarge
-from ppool.service.fleet import Served
-from ppool.service.segment import observe, segment_all, while_connected
-from ppool.service.uploads import Upload, read_body
+from ppool.service.codecs.answers import TENSORS, Alpha, Answer, Encoded
+from ppool.service.http.errors import BadRequest, DeadlinePassed, TooLarge
+from ppool.service.http.segment import observe, segment_all, while_connected
+from ppool.service.http.uploads import Upload, read_body
+from ppool.service.scheduling.dispatch import Journey
+from ppool.service.scheduling.engine import Engine
+from ppool.service.workers.fleet import Served
 
 __all__ = ["add_open_inference"]
 

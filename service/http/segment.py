@@ -11,15 +11,21 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field, ValidationError
 
-from ppool.service import openapi
-from ppool.service.answers import ZIP, Answer, Encoded, Stage, assemble, offers
-from ppool.service.dispatch import Journey
-from ppool.service.engine import Engine
-from ppool.service.errors import BadRequest, ClientGone, DeadlinePassed, NotAcceptable, ServiceError
-from ppool.service.fleet import Served
-from ppool.service.negotiation import choose
-from ppool.service.protocol import Task
-from ppool.service.uploads import Upload, read_uploads
+from ppool.service.codecs.answers import ZIP, Answer, Encoded, Stage, assemble, offers
+from ppool.service.http import openapi
+from ppool.service.http.errors import (
+    BadRequest,
+    ClientGone,
+    DeadlinePassed,
+    NotAcceptable,
+    ServiceError,
+)
+from ppool.service.http.negotiation import choose
+from ppool.service.http.uploads import Upload, read_uploads
+from ppool.service.scheduling.dispatch import Journey
+from ppool.service.scheduling.engine import Engine
+from ppool.service.workers.fleet import Served
+from ppool.service.workers.messages import Task
 
 __all__ = ["add_segment", "observe", "segment_all", "while_connected"]
 

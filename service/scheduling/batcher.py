@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Generic, Literal, TypeVar
 
-from ppool.service.costs import Costs
+from ppool.service.scheduling.costs import Costs
 
 __all__ = ["Batch", "Batcher", "Limits", "QueueRefusal", "Ticket", "batch_ladder"]
 

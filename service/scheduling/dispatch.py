@@ -10,16 +10,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
-from ppool.service.answers import Encoded, Stage
-from ppool.service.batching import Batch, Batcher, Limits, Ticket
-from ppool.service.costs import Costs
-from ppool.service.errors import DeadlinePassed, InternalError, NotReady, ServiceError
-from ppool.service.fleet import Fleet, Served
-from ppool.service.images import ImageLimits
+from ppool.service.codecs.answers import Encoded, Stage
+from ppool.service.codecs.images import ImageLimits
+from ppool.service.http.errors import DeadlinePassed, InternalError, NotReady, ServiceError
 from ppool.service.metrics import BucketState, Metrics
-from ppool.service.protocol import Run, Task
+from ppool.service.scheduling.batcher import Batch, Batcher, Limits, Ticket
+from ppool.service.scheduling.costs import Costs
 from ppool.service.settings import Settings
-from ppool.service.workers import Worker, WorkerLost
+from ppool.service.workers.fleet import Fleet, Served
+from ppool.service.workers.messages import Run, Task
+from ppool.service.workers.supervision import Worker, WorkerLost
 
 __all__ = ["Dispatcher", "Item", "Journey", "Key"]
 

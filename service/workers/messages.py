@@ -7,8 +7,8 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
-from ppool.service.answers import Answer
-from ppool.service.images import ImageLimits
+from ppool.service.codecs.answers import Answer
+from ppool.service.codecs.images import ImageLimits
 
 __all__ = ["HEADER", "Drop", "Failure", "Load", "Probe", "Run", "Task", "frame", "parse"]
 

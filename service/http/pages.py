@@ -32,7 +32,7 @@ _NOTHING_FROM_OUTSIDE = {
     "Content-Security-Policy": "default-src 'self' 'unsafe-inline' data:; frame-ancestors 'none'"
 }
 
-_PLAYGROUND_HTML = files("service").joinpath("playground/index.html").read_text("utf-8")
+_PLAYGROUND_HTML = files("ppool.service").joinpath("playground/index.html").read_text("utf-8")
 
 
 def playground() -> HTMLResponse:
@@ -42,7 +42,7 @@ def playground() -> HTMLResponse:
 
 def playground_files() -> StaticFiles:
     """What the playground is made of, to be mounted at :data:`PLAYGROUND`."""
-    return _StrictFiles(packages=[("service", "playground")])
+    return _StrictFiles(packages=[("ppool.service", "playground")])
 
 
 def api_page() -> HTMLResponse:

@@ -12,8 +12,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from ppool.service.launch import Launch, Process
-from ppool.service.protocol import HEADER, Failure, frame, parse
+from ppool.service.workers.launch import Launch, Process
+from ppool.service.workers.messages import HEADER, Failure, frame, parse
 
 __all__ = ["Worker", "WorkerFailed", "WorkerLost"]
 

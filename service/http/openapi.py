@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from ppool.service.errors import (
+from ppool.service.http.errors import (
     PROBLEM_JSON,
     BadRequest,
     CorruptImage,
@@ -21,7 +21,7 @@ from ppool.service.errors import (
     UnknownModel,
     UnsupportedImage,
 )
-from ppool.service.schemas import Health, Problem, SegmentReply
+from ppool.service.http.schemas import Health, Problem, SegmentReply
 
 __all__ = [
     "DESCRIPTION",

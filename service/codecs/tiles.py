@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppool.metadata import InputPolicy
-from ppool.service.errors import BadRequest
+from ppool.service.http.errors import BadRequest
 
 __all__ = ["segment_tiles"]
 

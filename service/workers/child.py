@@ -15,8 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ppool.service.inference import Segmenter, load_segmenter
-from ppool.service.protocol import HEADER, Drop, Failure, Load, Probe, Run, frame, parse
+from ppool.service.workers.inference import Segmenter, load_segmenter
+from ppool.service.workers.messages import HEADER, Drop, Failure, Load, Probe, Run, frame, parse
 
 __all__ = ["Loader", "serve"]
 
@@ -106,7 +106,7 @@ class _Worker:
                 self._models.pop(handle, None)
                 self._alone.pop(handle, None)
                 return None
-        raise TypeError(f"message: expected one of ppool.service.protocol, got {message!r}")
+        raise TypeError(f"message: expected one of ppool.service.workers.messages, got {message!r}")
 
 
 class _Alone:

@@ -15,11 +15,10 @@ import orjson
 from numpy.typing import NDArray
 from PIL import Image
 
-from ppool.service.images import ImageLimits, decode, strips
-from ppool.service.models import Model
-from ppool.service.png import png
-from ppool.service.rle import coco_rle
-from ppool.service.schemas import (
+from ppool.service.codecs.images import ImageLimits, decode, strips
+from ppool.service.codecs.png import png
+from ppool.service.codecs.rle import coco_rle
+from ppool.service.http.schemas import (
     AlphaMap,
     ClassArea,
     ImageResult,
@@ -28,6 +27,7 @@ from ppool.service.schemas import (
     RleMask,
     SegmentReply,
 )
+from ppool.service.models import Model
 
 __all__ = [
     "JSON",

@@ -17,17 +17,18 @@ from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse
 from starlette.staticfiles import StaticFiles
 
-from ppool.service import STARTED, openapi, pages
-from ppool.service.engine import Engine
-from ppool.service.errors import BadRequest, ServiceError
-from ppool.service.launch import Launch, launch_process
+from ppool.service import STARTED
+from ppool.service.http import openapi, pages
+from ppool.service.http.errors import BadRequest, ServiceError
+from ppool.service.http.middleware import Envelope, answer_error, error_response
+from ppool.service.http.openinference import add_open_inference
+from ppool.service.http.schemas import Health, ModelInfo
+from ppool.service.http.segment import add_segment
 from ppool.service.metrics import Metrics
-from ppool.service.middleware import Envelope, answer_error, error_response
-from ppool.service.openinference import add_open_inference
-from ppool.service.schemas import Health, ModelInfo
-from ppool.service.segment import add_segment
+from ppool.service.scheduling.engine import Engine
 from ppool.service.settings import Settings
 from ppool.service.tracing import recorder
+from ppool.service.workers.launch import Launch, launch_process
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Callable
 from typing import Protocol
 
-from ppool.service.cores import usable_cores
 from ppool.service.settings import Settings
+from ppool.service.workers.cores import usable_cores
 
 __all__ = ["Launch", "Process", "crew", "launch_early", "launch_process"]
 
@@ -41,7 +41,7 @@ def crew(settings: Settings) -> list[tuple[str, int]]:
 
 
 def launch_process(lanes: int, device: str) -> tuple[Process, socket.socket]:
-    """Start ``python -m ppool.service.worker`` on its end of a socket pair.
+    """Start ``python -m ppool.service.workers.child`` on its end of a socket pair.
 
     Not ``multiprocessing``: that would import the server's main module, web framework and all,
     into every worker.
@@ -54,7 +54,15 @@ def launch_process(lanes: int, device: str) -> tuple[Process, socket.socket]:
     with theirs:
         descriptor = theirs.fileno()
         process = subprocess.Popen(  # noqa: S603 - this program
-            [sys.executable, "-P", "-m", "ppool.service.worker", str(descriptor), str(lanes), device],
+            [
+                sys.executable,
+                "-P",
+                "-m",
+                "ppool.service.workers.child",
+                str(descriptor),
+                str(lanes),
+                device,
+            ],
             pass_fds=[descriptor],
             stdin=subprocess.DEVNULL,
             env=environment,

@@ -12,12 +12,12 @@ from types import FrameType
 
 import uvicorn
 
-from ppool.service.app import create_app
-from ppool.service.connection import limited
-from ppool.service.engine import Engine
-from ppool.service.launch import Launch
+from ppool.service.http.app import create_app
+from ppool.service.http.connection import limited
+from ppool.service.scheduling.engine import Engine
 from ppool.service.settings import Settings
 from ppool.service.tracing import exporting_provider
+from ppool.service.workers.launch import Launch
 
 __all__ = ["run"]
 

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from ppool.metadata import Stage
 from ppool.runtime import LOGITS, Session, make_session
-from ppool.service.answers import Encoded, Segmentation, encode
-from ppool.service.errors import BadRequest, InternalError, Overloaded, ServiceError
-from ppool.service.images import ImageLimits, decode
+from ppool.service.codecs.answers import Encoded, Segmentation, encode
+from ppool.service.codecs.images import ImageLimits, decode
+from ppool.service.codecs.shapes import pad
+from ppool.service.codecs.tiles import segment_tiles
+from ppool.service.http.errors import BadRequest, InternalError, Overloaded, ServiceError
 from ppool.service.models import Model
-from ppool.service.protocol import Task
-from ppool.service.shapes import pad
-from ppool.service.staging import Staging
-from ppool.service.tiles import segment_tiles
+from ppool.service.workers.messages import Task
+from ppool.service.workers.staging import Staging
 
 __all__ = ["Segmenter", "load_segmenter"]
 

@@ -10,7 +10,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
-from ppool.service.errors import BadRequest, ClientGone, TooLarge
+from ppool.service.http.errors import BadRequest, ClientGone, TooLarge
 from ppool.service.settings import Settings
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""What travels over HTTP: routes, negotiation, uploads, problems, the pages for people."""

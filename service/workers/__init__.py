@@ -1,0 +1,1 @@
+"""The worker processes: started, spoken to, supervised; and what runs inside one."""

@@ -1,4 +1,4 @@
-"""Draw the picture of training/README.md: a few FineShapes scenes, their labels, the legend.
+"""Draw the picture of research/README.md: a few FineShapes scenes, their labels, the legend.
 
 Usage: python docs/fineshapes.py
 """
@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib import patches
 from matplotlib import pyplot as plt
 
-from ppool.training.fineshapes import FINE_SHAPES_CLASSES, FineShapes
+from research.fineshapes import FINE_SHAPES_CLASSES, FineShapes
 
 mpl.use("Agg")
 

@@ -1,8 +1,7 @@
-"""``ppool-train``: draw pages and scenes, train, evaluate, compare, draw the paper's figures."""
+"""``ppool-train``: train, evaluate and compare."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,15 +15,11 @@ from ppool._version import print_version
 from ppool.models import Checkpoint, list_poolings
 from ppool.training import compare as comparison
 from ppool.training.dataset import SegmentationDataset
-from ppool.training.datasets import DATASETS, LAYOUTS, Plan, open_dataset, write_fineshapes
+from ppool.training.datasets import DATASETS, open_dataset
 from ppool.training.evaluate import BAND, Normalisation, evaluate
-from ppool.training.figure_command import figures
-from ppool.training.memory import InMemory
-from ppool.training.pages import PageDataset, write_dataset
 from ppool.training.processes import processes
 from ppool.training.provenance import provenance
 from ppool.training.recipe import PAGES, RECIPES, Recipe
-from ppool.training.table_command import table
 from ppool.training.train import Runtime, train
 
 __all__ = ["app"]
@@ -32,14 +27,11 @@ __all__ = ["app"]
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
 console = Console()
 
-Data = Annotated[Path, typer.Option(help="Folder of the data, as of `ppool-train pages`.")]
+Data = Annotated[Path, typer.Option(help="Folder of the data.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for results.")]
 Iterations = Annotated[int | None, typer.Option(help="Optimiser steps; default the recipe's.")]
 BatchSize = Annotated[int | None, typer.Option(help="Crops a step; default the recipe's.")]
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves PyTorch's default.")]
-
-app.add_typer(figures, name="figure")
-app.command()(table)
 
 
 @app.callback()
@@ -53,43 +45,16 @@ def about(
 
 
 @app.command()
-def pages(
-    root: Annotated[Path, typer.Argument(help="Folder to write train/ and val/ into.")],
-    count: Annotated[int, typer.Option(help="Pages to draw, a tenth of them held out.")] = 1000,
-    seed: Annotated[int, typer.Option(help="First seed; page i is drawn from seed + i.")] = 0,
-    workers: Annotated[int, typer.Option(help="Processes.")] = 2,
-) -> None:
-    """Draw pages with exact labels; continues where an earlier call stopped."""
-    write_dataset(root, count, seed=seed, workers=workers, val_share=0.1)
-
-
-@app.command()
-def fineshapes(
-    root: Annotated[Path, typer.Argument(help="Folder to write into.")],
-    layout: Annotated[str, typer.Option(help=f"Whose files: {', '.join(LAYOUTS)}.")],
-    count: Annotated[int, typer.Option(help="Scenes to draw, a fifth of them held out.")] = 1000,
-    size: Annotated[str, typer.Option(help="Height and width in pixels.")] = "128x128",
-    seed: Annotated[int, typer.Option(help="First seed; scene i is drawn from seed + i.")] = 0,
-) -> None:
-    """Write drawn scenes in the layout of another data set, to try its commands without it."""
-    found = re.fullmatch(r"(\d+)x(\d+)", size)
-    if not found:
-        raise ValueError(f"--size: expected height x width such as 128x160, got {size!r}")
-    write_fineshapes(root, layout, Plan(count, int(found[1]), int(found[2]), seed))
-    console.print(f"wrote {count} scenes in the layout of {layout} to {root}")
-
-
-@app.command()
 def run(
     output: Output,
     data: Annotated[
-        Path | None, typer.Option(help="Folder of the data; none for fineshapes, which is drawn.")
+        Path | None, typer.Option(help="Folder of the data; drawn sets need none.")
     ] = None,
     recipe: Annotated[
         str, typer.Option(help=f"{' or '.join(RECIPES)}, or a file such as a run's recipe.json.")
     ] = "pages",
     dataset: Annotated[
-        str | None, typer.Option(help=f"pages, {', '.join(DATASETS)}; default the recipe's.")
+        str | None, typer.Option(help=f"{', '.join(DATASETS)}; default the recipe's.")
     ] = None,
     network: Annotated[str | None, typer.Option(help="Default the recipe's.")] = None,
     pooling: Annotated[
@@ -143,7 +108,7 @@ def evaluation(
         Path | None, typer.Option(help="Folder of the data; drawn sets need none.")
     ] = None,
     dataset: Annotated[
-        str | None, typer.Option(help=f"pages, {', '.join(DATASETS)}; default the checkpoint's.")
+        str | None, typer.Option(help=f"{', '.join(DATASETS)}; default the checkpoint's.")
     ] = None,
     split: Annotated[str, typer.Option(help="Which images to score.")] = "val",
     band: Annotated[int, typer.Option(min=1, help="Pixels that count as near a boundary.")] = BAND,
@@ -153,7 +118,7 @@ def evaluation(
     _use_threads(threads)
     loaded = Checkpoint.load(checkpoint)
     trained_on = loaded.training.get("recipe", {}).get("dataset", "pages")
-    held_out = _open(dataset or trained_on, data, split)
+    held_out = open_dataset(dataset or trained_on, data, split)
     names, known = ([c.name for c in classes] for classes in (held_out.classes, loaded.classes))
     if names != known:
         raise ValueError(
@@ -204,17 +169,5 @@ def _given(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _open(dataset: str, data: Path | None, split: str) -> SegmentationDataset:
-    if dataset != "pages":
-        return open_dataset(dataset, data, split)
-    if data is None:
-        raise ValueError("--data: expected the folder that `ppool-train pages` wrote, got none")
-    return PageDataset(data / split)
-
-
 def _load(dataset: str, data: Path | None) -> tuple[SegmentationDataset, SegmentationDataset]:
-    """Both splits; what is drawn is held in memory, for crops are cut from it again and again."""
-    training, held_out = (_open(dataset, data, split) for split in ("train", "val"))
-    if dataset in {"pages", "fineshapes"}:
-        return InMemory.of(training), InMemory.of(held_out)
-    return training, held_out
+    return open_dataset(dataset, data, "train"), open_dataset(dataset, data, "val")

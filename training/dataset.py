@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from ppool.metadata import LabelClass
-from ppool.training.fields import Image
+import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["HELD_OUT_SEED", "IGNORE", "Sample", "SegmentationDataset"]
+from ppool.metadata import LabelClass
+
+__all__ = ["HELD_OUT_SEED", "IGNORE", "Image", "Sample", "SegmentationDataset"]
+
+Image = NDArray[np.uint8]
 
 # The label of pixels that neither training nor evaluation counts (PASCAL VOC's "void").
 IGNORE = 255

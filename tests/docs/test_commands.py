@@ -28,7 +28,7 @@ from tests.service.traffic import served
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = Path(sys.executable).parent
-PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "training/README.md")]
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "research/README.md")]
 PAGES += sorted((ROOT / "docs").rglob("*.md"))
 GENERATED = {ROOT / "docs" / "reference" / f"{n}.md" for n in ("commands", "metrics", "settings")}
 
@@ -51,8 +51,8 @@ ELSEWHERE = {
     r"kustomize edit": "needs a registry; tests/deploy/test_manifests.py renders the overlays",
     r"git (tag|push)": "needs a remote repository",
     r"pip install|python3 -m venv": "needs the network; so does tests/deploy/test_packages.py",
-    r"ppool-train (pages|compare|run|table|evaluation)": "needs data or hours; tests/training",
-    r"ppool-train figure": "needs a trained network, or takes a minute; tests/training",
+    r"(ppool-train|python -m research) (pages|compare|run|table|evaluation)": "needs data or hours; tests/training",
+    r"python -m research figure": "needs a trained network, or takes a minute; tests/training",
     r"torchrun": "needs data and hours; tests/training",
     r"ppool-export runs/": "needs a trained network; tests/export",
     r"ppool-export adopt deeplab": "somebody's file; tests/export/test_adopt.py makes one",

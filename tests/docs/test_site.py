@@ -16,7 +16,7 @@ import pytest
 from tests.service.chromium import CHROMIUM, chromium_page
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("export", "models", "ppool", "service", "training")
+PACKAGES = ("ppool", "benchmarks")
 
 # What a browser fetches by itself; an <a> is only followed by the reader.
 FETCHED = {("script", "src"), ("img", "src"), ("link", "href"), ("source", "src")}

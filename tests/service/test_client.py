@@ -136,7 +136,8 @@ def test_masks_and_alpha_maps_come_as_arrays(
 
 def test_it_imports_neither_torch_nor_onnx_runtime() -> None:
     code = (
-        "import sys, ppool.client; bad = {'torch', 'onnxruntime', 'service'} & set(sys.modules);"
+        "import sys, ppool.client;"
+        "bad = {'torch', 'onnxruntime', 'ppool.service'} & set(sys.modules);"
         "sys.exit(f'imported {bad}' if bad else 0)"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

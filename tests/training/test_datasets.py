@@ -14,14 +14,14 @@ import scipy.io
 from typer.testing import CliRunner
 
 from ppool.metadata import LabelClass
-from ppool.training.cli import app
 from ppool.training.dataset import IGNORE, Sample
-from ppool.training.datasets import DATASETS, Plan, open_dataset, write_fineshapes
+from ppool.training.datasets import DATASETS, open_dataset
 from ppool.training.datasets.ade20k import ade20k_classes
 from ppool.training.datasets.cityscapes import CITYSCAPES_CLASSES, LABEL_IDS
 from ppool.training.datasets.pascal_voc import VOC_CLASSES, trainaug
-from ppool.training.datasets.write import CITYSCAPES_IDS
-from ppool.training.fineshapes import DETAIL_CLASSES, FINE_SHAPES_CLASSES, draw_scene
+from research.__main__ import app
+from research.fineshapes import DETAIL_CLASSES, FINE_SHAPES_CLASSES, draw_scene
+from research.layouts import CITYSCAPES_IDS, Plan, write_fineshapes
 
 PLAN = Plan(count=11, height=48, width=64, seed=3)
 LAYOUT = {"voc": "voc", "voc-aug": "voc", "cityscapes": "cityscapes", "ade20k": "ade20k"}

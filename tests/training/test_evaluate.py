@@ -23,10 +23,10 @@ from typer.testing import CliRunner
 from ppool.metadata import InputPolicy, LabelClass
 from ppool.models import Checkpoint, create_model
 from ppool.training.boundary import boundary_band
-from ppool.training.cli import app
 from ppool.training.dataset import Sample
 from ppool.training.evaluate import IGNORE, Evaluation, Normalisation, evaluate
-from ppool.training.pages import PAGE_CLASSES
+from research.__main__ import app
+from research.pages import PAGE_CLASSES
 
 Mask = NDArray[np.uint8]
 CLASSES = tuple(LabelClass(i, f"class {i}", "#000000") for i in range(6))

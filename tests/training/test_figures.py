@@ -14,11 +14,11 @@ from typer.testing import CliRunner
 from ppool import PPool2d, ppool2d
 from ppool.metadata import InputPolicy, LabelClass
 from ppool.models import Checkpoint, create_model
-from ppool.training.cli import app
 from ppool.training.evaluate import Normalisation
-from ppool.training.figures.alpha_maps import alpha_maps
-from ppool.training.figures.gains import class_gains
-from ppool.training.figures.surfaces import lp_norm
+from research.__main__ import app
+from research.figures.alpha_maps import alpha_maps
+from research.figures.gains import class_gains
+from research.figures.surfaces import lp_norm
 
 AS_IS = Normalisation(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 

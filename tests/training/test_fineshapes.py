@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ppool.training.dataset import Sample
 from ppool.training.datasets import open_dataset
-from ppool.training.fineshapes import (
+from research.fineshapes import (
     DETAIL_CLASSES,
     FINE_SHAPES_CLASSES,
     FineShapes,
@@ -19,7 +19,7 @@ from ppool.training.fineshapes import (
     draw_object,
     draw_scene,
 )
-from ppool.training.fineshapes.canvas import MAX_SURFACES, Canvas, Surface
+from research.fineshapes.canvas import MAX_SURFACES, Canvas, Surface
 
 CLASSES = len(FINE_SHAPES_CLASSES)
 PLAIN = np.zeros((24, 32), np.float32)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from ppool.training.dataset import Sample
-from ppool.training.dice import Dice
-from ppool.training.pages import (
+from research.dice import Dice
+from research.pages import (
     PAGE_CLASSES,
     FontLibrary,
     PageDataset,
@@ -20,12 +20,12 @@ from ppool.training.pages import (
     textures,
     write_dataset,
 )
-from ppool.training.pages.camera import without_unseen
-from ppool.training.pages.classes import DESK, LINE, PAPER, PICTURE, TEXT
-from ppool.training.pages.draw import installed_fonts
-from ppool.training.pages.frame import Frame, Placing
-from ppool.training.pages.photos import PHOTO_NAMES, TEXTURE_NAMES, Photos
-from ppool.training.pages.sheet import Ink, Sheet, text_alpha
+from research.pages.camera import without_unseen
+from research.pages.classes import DESK, LINE, PAPER, PICTURE, TEXT
+from research.pages.draw import installed_fonts
+from research.pages.frame import Frame, Placing
+from research.pages.photos import PHOTO_NAMES, TEXTURE_NAMES, Photos
+from research.pages.sheet import Ink, Sheet, text_alpha
 
 SIDE = 200
 BLACK_TEXT = Ink(TEXT, (0, 0, 0))

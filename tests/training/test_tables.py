@@ -8,15 +8,14 @@ import torch
 from typer.testing import CliRunner
 
 from ppool.models import create_model, list_models, list_poolings, original_pooling
-from ppool.training import paper
-from ppool.training.cli import app
-from ppool.training.datasets import LAYOUTS, write_fineshapes
-from ppool.training.datasets.write import Plan
-from ppool.training.experiments import EXPERIMENTS, recipe_of
-from ppool.training.fineshapes import DETAIL_CLASSES, FINE_SHAPES_CLASSES
-from ppool.training.report import value
-from ppool.training.tables import Sizes, Sources, run_table
 from ppool.training.train import Runtime
+from research import paper
+from research.__main__ import app
+from research.experiments import EXPERIMENTS, recipe_of
+from research.fineshapes import DETAIL_CLASSES, FINE_SHAPES_CLASSES
+from research.layouts import LAYOUTS, Plan, write_fineshapes
+from research.report import value
+from research.tables import Sizes, Sources, run_table
 
 TINY = (
     "--iterations=1",

@@ -22,11 +22,11 @@ from ppool.training.compare import compare, table
 from ppool.training.crops import CropSampler, batches
 from ppool.training.dataset import IGNORE, Sample
 from ppool.training.loss import balancing_weights
-from ppool.training.memory import InMemory
 from ppool.training.optimizer import parameter_groups
-from ppool.training.pages import PAGE_CLASSES
 from ppool.training.recipe import FINE_TUNING, Recipe, learning_rate
 from ppool.training.train import Runtime, train
+from research.memory import InMemory
+from research.pages import PAGE_CLASSES
 
 ROOT = Path(__file__).parents[2]
 

@@ -5,32 +5,33 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from ppool.training.dataset import HELD_OUT_SEED, SegmentationDataset
+from ppool.training.dataset import SegmentationDataset
 from ppool.training.datasets.ade20k import ade20k
 from ppool.training.datasets.cityscapes import cityscapes
 from ppool.training.datasets.pascal_voc import voc, voc_aug
-from ppool.training.datasets.write import LAYOUTS, Plan, write_fineshapes
-from ppool.training.fineshapes import FineShapes
 
-__all__ = ["DATASETS", "LAYOUTS", "Plan", "open_dataset", "write_fineshapes"]
+__all__ = ["DATASETS", "open_dataset"]
 
 
-def _fineshapes(split: str) -> SegmentationDataset:
-    """The standard FineShapes: 2,000 scenes to train on and 500 to validate, 128 x 128."""
-    seeds = {"train": (2000, 0), "val": (500, HELD_OUT_SEED)}
-    if split not in seeds:
-        raise ValueError(f"fineshapes split: expected train or val, got {split!r}")
-    count, seed = seeds[split]
-    return FineShapes(count, seed=seed, height=128, width=128)
+Opener = Callable[[Path | None, str], SegmentationDataset]
 
 
-_ON_DISK: dict[str, Callable[[Path, str], SegmentationDataset]] = {
-    "voc": voc,
-    "voc-aug": voc_aug,
-    "cityscapes": cityscapes,
-    "ade20k": ade20k,
+def _on_disk(name: str, opener: Callable[[Path, str], SegmentationDataset]) -> Opener:
+    def opened(root: Path | None, split: str) -> SegmentationDataset:
+        if root is None:
+            raise ValueError(f"{name}: expected the folder its archives were unpacked in, got None")
+        return opener(root, split)
+
+    return opened
+
+
+DATASETS: dict[str, Opener] = {
+    "voc": _on_disk("voc", voc),
+    "voc-aug": _on_disk("voc-aug", voc_aug),
+    "cityscapes": _on_disk("cityscapes", cityscapes),
+    "ade20k": _on_disk("ade20k", ade20k),
 }
-DATASETS = ("fineshapes", *_ON_DISK)
+"""Name to a function of folder and split; others, such as drawn ones, are added under theirs."""
 
 
 def open_dataset(name: str, root: Path | None, split: str) -> SegmentationDataset:
@@ -38,17 +39,13 @@ def open_dataset(name: str, root: Path | None, split: str) -> SegmentationDatase
 
     Args:
         name: one of :data:`DATASETS`.
-        root: the folder its archives were unpacked in; ``fineshapes`` is drawn and needs none.
+        root: the folder its archives were unpacked in; what is drawn needs none.
         split: ``train`` or ``val``; ``voc`` has ``trainval`` too.
 
     Raises:
         FileNotFoundError: if the folder does not hold the data set.
         ValueError: if the name or the split is unknown.
     """
-    if name == "fineshapes":
-        return _fineshapes(split)
-    if name not in _ON_DISK:
+    if name not in DATASETS:
         raise ValueError(f"data set: expected one of {', '.join(DATASETS)}; got {name!r}")
-    if root is None:
-        raise ValueError(f"{name}: expected the folder its archives were unpacked in, got None")
-    return _ON_DISK[name](root, split)
+    return DATASETS[name](root, split)

@@ -12,8 +12,7 @@ import scipy.io
 from scipy.io.matlab import MatReadError
 
 from ppool.metadata import LabelClass
-from ppool.training.dataset import IGNORE, Sample
-from ppool.training.fields import Image
+from ppool.training.dataset import IGNORE, Image, Sample
 
 __all__ = ["FilePairs", "bit_shift_colors", "read_names"]
 

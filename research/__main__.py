@@ -1,0 +1,64 @@
+"""``python -m research``: draw pages and scenes, train on them, the paper's tables and figures."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from ppool.training.cli import app as training
+from research.figure_command import figures
+from research.layouts import LAYOUTS, Plan, write_fineshapes
+from research.pages import write_dataset
+from research.table_command import table
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
+app.add_typer(figures, name="figure")
+app.command()(table)
+# The commands that train, with the drawn data sets among their names.
+app.registered_commands += training.registered_commands
+
+
+@app.command()
+def pages(
+    root: Annotated[Path, typer.Argument(help="Folder to write train/ and val/ into.")],
+    count: Annotated[int, typer.Option(help="Pages to draw, a tenth of them held out.")] = 1000,
+    seed: Annotated[int, typer.Option(help="First seed; page i is drawn from seed + i.")] = 0,
+    workers: Annotated[int, typer.Option(help="Processes.")] = 2,
+) -> None:
+    """Draw pages with exact labels; continues where an earlier call stopped."""
+    write_dataset(root, count, seed=seed, workers=workers, val_share=0.1)
+
+
+@app.command()
+def fineshapes(
+    root: Annotated[Path, typer.Argument(help="Folder to write into.")],
+    layout: Annotated[str, typer.Option(help=f"Whose files: {', '.join(LAYOUTS)}.")],
+    count: Annotated[int, typer.Option(help="Scenes to draw, a fifth of them held out.")] = 1000,
+    size: Annotated[str, typer.Option(help="Height and width in pixels.")] = "128x128",
+    seed: Annotated[int, typer.Option(help="First seed; scene i is drawn from seed + i.")] = 0,
+) -> None:
+    """Write drawn scenes in the layout of another data set, to try its commands without it."""
+    found = re.fullmatch(r"(\d+)x(\d+)", size)
+    if not found:
+        raise ValueError(f"--size: expected height x width such as 128x160, got {size!r}")
+    write_fineshapes(root, layout, Plan(count, int(found[1]), int(found[2]), seed))
+    Console().print(f"wrote {count} scenes in the layout of {layout} to {root}")
+
+
+def main() -> None:
+    """Run the command line; a mistake of the user is one line, not a traceback."""
+    try:
+        app(prog_name="python -m research")
+    except (OSError, ValueError) as error:
+        sys.exit(f"research: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""Finds the typefaces of this machine and tells print from handwriting.
+
+The more faces, the better the network trained on the pages. Besides whatever is installed, these
+Debian packages were used: fonts-dejavu-core fonts-liberation fonts-freefont-ttf fonts-ebgaramond
+fonts-ebgaramond-extra fonts-lato fonts-roboto-unhinted fonts-roboto-slab fonts-cantarell
+fonts-crosextra-caladea fonts-crosextra-carlito fonts-linuxlibertine fonts-inconsolata
+fonts-comic-neue fonts-open-sans fonts-gnutypewriter fonts-oldstandard fonts-junicode
+fonts-sil-gentiumplus fonts-sil-charis fonts-courier-prime fonts-play fonts-jura fonts-firacode
+fonts-quattrocento fonts-goudybookletter fonts-gfs-baskerville fonts-texgyre fonts-lmodern
+fonts-adf-oldania fonts-hermit fonts-sil-scheherazade fonts-sil-ezra fonts-lohit-deva
+fonts-wqy-microhei fonts-ipafont-gothic; handwriting: fonts-breip fonts-bwht fonts-dancingscript
+fonts-dkg-handwriting fonts-ecolier-court fonts-femkeklaver fonts-humor-sans fonts-joscelyn
+fonts-kristi fonts-rufscript.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from research.dice import Dice
+from research.pages.words import PROBES
+
+__all__ = ["FontFace", "FontLibrary"]
+
+_FOLDERS = (
+    Path("/usr/share/fonts"),
+    Path("/usr/share/texmf/fonts/opentype"),
+    Path("/usr/local/share/fonts"),
+    Path.home() / ".fonts",
+    Path.home() / ".local/share/fonts",
+    Path("/Library/Fonts"),
+    Path("/System/Library/Fonts"),
+    Path(os.environ.get("WINDIR", "C:/Windows")) / "Fonts",
+)
+_HANDWRITING = re.compile(
+    "becausewe|bradley|breip|caveat|dancing|dkg|ecolier|femke|humor|indie|joscelyn|kalam|kristi|"
+    "patrickhand|rufscript|segoescript"
+)
+# Neither print nor pen, or not letters: labels would teach the network to guess.
+_AMBIGUOUS = re.compile(
+    "chancery|chorus|dingbat|emoji|initials|isabella|kaushan|keyboard|klee|lastresort|lobster|"
+    "mathex|ornament|script|symbol|unicase|z003"
+)
+
+
+@dataclass(frozen=True)
+class FontFace:
+    """One font file; ``path`` is None for the face built into Pillow."""
+
+    path: Path | None
+    family: str
+    bold: bool
+    handwritten: bool
+    scripts: frozenset[str]
+
+    def load(self, size: float, complex_script: bool = False) -> ImageFont.FreeTypeFont:
+        """The face at ``size`` pixels per em; complex scripts need Pillow's Raqm layout."""
+        return _load(self.path, max(4, round(size)), complex_script)
+
+
+@lru_cache(maxsize=512)
+def _load(path: Path | None, size: int, complex_script: bool) -> ImageFont.FreeTypeFont:
+    if path is None:
+        font = ImageFont.load_default(size)
+        if not isinstance(font, ImageFont.FreeTypeFont):
+            raise ValueError("Pillow: expected a build with FreeType; reinstall the pillow wheel")
+        return font
+    layout = ImageFont.Layout.RAQM if complex_script else ImageFont.Layout.BASIC
+    return ImageFont.truetype(str(path), size, layout_engine=layout)
+
+
+def _glyph(font: ImageFont.FreeTypeFont, character: str) -> bytes:
+    image = Image.new("L", (40, 40))
+    ImageDraw.Draw(image).text((8, 4), character, 255, font)
+    return image.tobytes()
+
+
+def _draws(font: ImageFont.FreeTypeFont, characters: str) -> bool:
+    """Whether every character has a glyph that is neither blank nor the replacement box."""
+    missing = {_glyph(font, "\U0010fffe"), _glyph(font, "\ue83a"), bytes(1600)}
+    return not any(_glyph(font, character) in missing for character in characters)
+
+
+def _face(path: Path | None) -> FontFace | None:
+    """Describe a font file, or None if it is unreadable, ambiguous or without Latin letters."""
+    try:
+        font = _load(path, 20, False)
+        scripts = frozenset(name for name, probe in PROBES.items() if _draws(font, probe))
+    except (OSError, ValueError):
+        return None
+    family, style = (part or "" for part in font.getname())
+    name = f"{path.name if path else ''} {family}".lower().replace(" ", "").replace("-", "")
+    handwritten = _HANDWRITING.search(name) is not None
+    if not scripts or (not handwritten and _AMBIGUOUS.search(name)):
+        return None
+    bold = any(mark in style.lower() for mark in ("bold", "black", "heavy"))
+    return FontFace(path, family, bold, handwritten, scripts)
+
+
+@dataclass(frozen=True)
+class FontLibrary:
+    """The faces pages are set in, in a fixed order.
+
+    Raises:
+        ValueError: if no printed face draws Latin letters.
+    """
+
+    faces: tuple[FontFace, ...]
+
+    def __post_init__(self) -> None:
+        if not self.having("latin"):
+            raise ValueError(
+                f"faces: expected at least one printed Latin face, got {len(self.faces)} faces; "
+                "use FontLibrary.find()"
+            )
+
+    @classmethod
+    def find(cls, folders: Iterable[Path] = _FOLDERS) -> FontLibrary:
+        """Read every TTF, OTF and TTC file under ``folders``, and Pillow's own face."""
+        paths = sorted(
+            path
+            for folder in folders
+            if folder.is_dir()
+            for path in folder.rglob("*")
+            if path.suffix.lower() in {".ttf", ".otf", ".ttc"}
+        )
+        faces = (_face(path) for path in (None, *paths))
+        return cls(tuple(face for face in faces if face is not None))
+
+    def having(self, script: str, handwritten: bool = False) -> tuple[FontFace, ...]:
+        """The faces that draw a script."""
+        return tuple(
+            face
+            for face in self.faces
+            if script in face.scripts and face.handwritten == handwritten
+        )
+
+    def choose(self, dice: Dice, script: str, handwritten: bool = False) -> FontFace | None:
+        """A face for a script, every family equally likely; None if there is none."""
+        faces = self.having(script, handwritten)
+        if not faces:
+            return None
+        family = dice.pick(sorted({face.family for face in faces}))
+        return dice.pick([face for face in faces if face.family == family])

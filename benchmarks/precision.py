@@ -1,6 +1,7 @@
 """The shipped model with int8 convolutions against float32: mean IoU, time, time by operator.
 
-Usage: python -m benchmarks.precision CALIBRATION VALIDATION (``python -m research pages`` draws both)
+Usage: python -m benchmarks.precision CALIBRATION VALIDATION; ``python -m research pages`` draws
+both.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from benchmarks.running import MONITORING, ROOT, Prometheus, prometheus, service
 
 mpl.use("Agg")
 
-PHOTO = ROOT / "service" / "playground" / "desk.jpg"
+PHOTO = ROOT / "ppool" / "service" / "playground" / "desk.jpg"
 PICTURE = ROOT / "docs" / "images" / "dashboard.png"
 PHASES = ((2, 30.0), (24, 40.0), (2, 30.0))  # clients and seconds
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9")

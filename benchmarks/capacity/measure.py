@@ -19,7 +19,7 @@ from benchmarks.running import ROOT, cpu_seconds, service
 
 __all__ = ["Cost", "measure"]
 
-PHOTO = ROOT / "service" / "playground" / "desk.jpg"
+PHOTO = ROOT / "ppool" / "service" / "playground" / "desk.jpg"
 EDGES = ("decode", "encode")
 
 

@@ -62,7 +62,7 @@ def command() -> Iterator[list[str]]:
 def test_it_starts_without_root_on_a_read_only_root_and_segments_a_photo(
     command: list[str],
 ) -> None:
-    photo = (ROOT / "service" / "playground" / "desk.jpg").read_bytes()
+    photo = (ROOT / "ppool" / "service" / "playground" / "desk.jpg").read_bytes()
     start = time.monotonic()
     with subprocess.Popen([*command, "ppool-serve"], stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None

@@ -23,7 +23,7 @@ from ppool import __version__
 
 ROOT = Path(__file__).parents[2]
 WHEEL = os.environ.get("WHEEL", "")
-PHOTO = ROOT / "service" / "playground" / "notes.jpg"
+PHOTO = ROOT / "ppool" / "service" / "playground" / "notes.jpg"
 
 # As a stranger's shell would have it: nothing of the checkout is on a path.
 STRANGER = {
@@ -50,8 +50,11 @@ def test_the_source_archive_holds_every_tracked_file(tmp_path: Path) -> None:
     assert archive.name == f"ppool-{__version__}.tar.gz"
     with tarfile.open(archive) as opened:
         packed = {name.partition("/")[2] for name in opened.getnames()}
-    tracked = output("git", "ls-files", cwd=ROOT).splitlines()
-    assert [name for name in tracked if name not in packed and not name.startswith(".")] == []
+    # The rooms that ppool/ links to are packed once, where they are imported from.
+    linked = tuple(f"{path.name}/" for path in (ROOT / "ppool").iterdir() if path.is_symlink())
+    for name in output("git", "ls-files", cwd=ROOT).splitlines():
+        home = f"ppool/{name}" if name.startswith(linked) else name
+        assert home in packed or name.startswith("."), name
 
 
 def test_the_changelog_is_in_its_form() -> None:

@@ -19,7 +19,7 @@ from ppool.reference import resize_argmax_reference
 from ppool.runtime import LOGITS, make_session
 from ppool.service.models import shipped_model
 
-PHOTO = Path(__file__).parents[2] / "service" / "playground" / "notes.jpg"
+PHOTO = Path(__file__).parents[2] / "ppool" / "service" / "playground" / "notes.jpg"
 
 
 @pytest.fixture(scope="module")

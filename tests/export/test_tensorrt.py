@@ -17,7 +17,7 @@ from ppool.export import _tensorrt
 from ppool.export._cli import app
 from ppool.onnx_ops import SHAPE_INPUTS
 
-SHIPPED = Path(__file__).parents[2] / "service" / "assets" / "pages.onnx"
+SHIPPED = Path(__file__).parents[2] / "ppool" / "service" / "assets" / "pages.onnx"
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from tests.service.chromium import CHROMIUM, SEGMENTED, Page, chromium_page
 from tests.service.harness import Client, encoded, photo
 from tests.service.traffic import ROOT, served
 
-FILES = {path.name: path for path in (ROOT / "service" / "playground").iterdir()}
+FILES = {path.name: path for path in (ROOT / "ppool" / "service" / "playground").iterdir()}
 SAMPLES = sorted(name for name in FILES if name.endswith(".jpg"))
 SCRIPTS = "\n".join(FILES[name].read_text() for name in sorted(FILES) if name.endswith(".js"))
 TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".jpg": "image/jpeg"}

@@ -16,11 +16,9 @@ from ppool.training.__main__ import main
     [
         (["evaluation", "{folder}"], "Is a directory: '{folder}'"),
         (["evaluation", "{file}"], "{file}: not a checkpoint written by ppool-train"),
-        (["figure", "5", "{folder}"], "Is a directory: '{folder}'"),
         (["run", "-o", "{folder}", "--recipe", "page"], "expected pages, paper or a file"),
         (["run", "-o", "{folder}", "--network", "vgg"], "network: expected one of"),
         (["compare", "--data", "{folder}", "-o", "x", "--pooling", "median"], "got 'median'"),
-        (["fineshapes", "{file}", "--layout", "voc", "--count", "5"], "'{file}/"),
     ],
 )
 def test_a_mistake_is_one_line_and_status_1(

@@ -125,8 +125,8 @@ def test_two_processes_train_and_evaluate_as_one_does(tmp_path: Path) -> None:
     recipe.save(tmp_path / "recipe.json")
     arguments = ["run", "--data", "data", "--recipe", "recipe.json", "--threads", "1", "-o"]
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    for command in (["-m", "ppool.training", *arguments, "one"],
-                    [*launch, "-m", "ppool.training", *arguments, "two"]):  # fmt: skip
+    for command in (["-m", "research", *arguments, "one"],
+                    [*launch, "-m", "research", *arguments, "two"]):  # fmt: skip
         subprocess.run(
             [sys.executable, *command],
             cwd=tmp_path,

@@ -34,10 +34,11 @@ stress: .venv/dev ## the stress tests of the service at full length (5 minutes)
 test-all: .venv/dev ## the same, and export each network with each pooling
 	$(PYTEST) -m '' $(ARGS)
 
-check: .venv/dev ## lint, formatting and types
+check: .venv/dev ## lint, formatting, types and the arrows between the rooms
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: .venv/dev ## rewrite what ruff can
 	$(BIN)/ruff check --fix .

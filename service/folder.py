@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ppool.service.codecs.answers import ZIP, Answer
+from ppool.service.codecs.errors import CodecError
 from ppool.service.codecs.images import ImageLimits
 from ppool.service.http.errors import InternalError, ServiceError
 from ppool.service.workers.inference import Segmenter
@@ -152,15 +153,15 @@ def _segment(folder: Folder, photo: Path, segmenter: Segmenter, limits: ImageLim
     name = folder.name(photo)
     try:
         (found,) = segmenter.segment((Task(name, photo.read_bytes(), answer),), limits)
-        if isinstance(found, ServiceError):
+        if isinstance(found, (CodecError, ServiceError)):
             raise found
         target = folder.mask(name)
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f"{target.name}.partial")
         partial.write_bytes(found.files["png"])
         partial.replace(target)
-    except ServiceError as error:
-        raise _Failure(error.detail) from error
+    except (CodecError, ServiceError) as error:
+        raise _Failure(str(error)) from error
     except OSError as error:
         raise _Failure(error.strerror or type(error).__name__) from error
     except Exception as error:

@@ -22,7 +22,7 @@ from PIL import (  # the plugins register themselves; on demand Pillow would loa
 )
 
 from ppool.metadata import InputPolicy
-from ppool.service.http.errors import CorruptImage, TooLarge, UnsupportedImage
+from ppool.service.codecs.errors import CorruptImage, TooLarge, UnsupportedImage
 
 __all__ = ["ImageLimits", "decode", "probe", "strips"]
 

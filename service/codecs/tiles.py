@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppool.metadata import InputPolicy
-from ppool.service.http.errors import BadRequest
+from ppool.service.codecs.errors import CannotTile
 
 __all__ = ["segment_tiles"]
 
@@ -41,7 +41,7 @@ def segment_tiles(
         network: The same stride for every window.
 
     Raises:
-        BadRequest: if the logits do not lie on a grid of whole pixels.
+        CannotTile: if the logits do not lie on a grid of whole pixels.
     """
     height, width = image.shape[:2]
     window = policy.size or (
@@ -52,7 +52,7 @@ def segment_tiles(
     first = network(padded[: window[0], : window[1]])
     stride = window[0] // first.shape[1], window[1] // first.shape[2]
     if (stride[0] * first.shape[1], stride[1] * first.shape[2]) != window:
-        raise BadRequest(
+        raise CannotTile(
             "This model cannot do mode=tile: its logits do not lie on a grid of whole pixels."
         )
     rows, columns = (

@@ -22,6 +22,8 @@ from __future__ import annotations
 import re
 from typing import Any, ClassVar
 
+from ppool.service.codecs import errors as codecs
+
 __all__ = [
     "BadRequest",
     "ClientGone",
@@ -36,6 +38,7 @@ __all__ = [
     "Unauthorized",
     "UnknownModel",
     "UnsupportedImage",
+    "of_codec",
 ]
 
 PROBLEM_JSON = "application/problem+json"
@@ -180,3 +183,17 @@ def _restored(kind: type[ServiceError], state: dict[str, Any]) -> ServiceError:
     error = kind.__new__(kind, state["detail"])
     error.__dict__.update(state)
     return error
+
+
+_OF_CODEC: dict[type[codecs.CodecError], type[ServiceError]] = {
+    codecs.TooLarge: TooLarge,
+    codecs.UnsupportedImage: UnsupportedImage,
+    codecs.CorruptImage: CorruptImage,
+    codecs.NoSuchPage: BadRequest,
+    codecs.CannotTile: BadRequest,
+}
+
+
+def of_codec(error: codecs.CodecError) -> ServiceError:
+    """What a photo that cannot be segmented means to a client."""
+    return _OF_CODEC[type(error)](str(error))

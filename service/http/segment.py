@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field, ValidationError
 
 from ppool.service.codecs.answers import ZIP, Answer, Encoded, Stage, assemble, offers
+from ppool.service.codecs.errors import CodecError
 from ppool.service.http import openapi
 from ppool.service.http.errors import (
     BadRequest,
@@ -19,6 +20,7 @@ from ppool.service.http.errors import (
     DeadlinePassed,
     NotAcceptable,
     ServiceError,
+    of_codec,
 )
 from ppool.service.http.negotiation import choose
 from ppool.service.http.uploads import Upload, read_uploads
@@ -185,10 +187,11 @@ async def segment_all(
         task = Task(upload.name, upload.data, answer)
         try:
             return await engine.segment(task, served, journey, deadline)
-        except ServiceError as error:
+        except (CodecError, ServiceError) as failure:
+            error = of_codec(failure) if isinstance(failure, CodecError) else failure
             if len(uploads) > 1:
                 error.detail = f"{upload.name}: {error.detail}"
-            raise
+            raise error from None
 
     if len(uploads) == 1:
         return [await one(uploads[0], journeys[0])]

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from ppool.service.codecs.answers import Encoded, Stage
+from ppool.service.codecs.errors import CodecError
 from ppool.service.codecs.images import ImageLimits
 from ppool.service.http.errors import DeadlinePassed, InternalError, NotReady, ServiceError
 from ppool.service.metrics import BucketState, Metrics
@@ -243,7 +244,10 @@ class Dispatcher:
             item.ticket = self._batcher.retry(ticket, lone=suspect or ticket.lone)
 
     def _deliver(
-        self, batch: Batch[Key, Item], start: float, results: list[Encoded | ServiceError]
+        self,
+        batch: Batch[Key, Item],
+        start: float,
+        results: list[Encoded | CodecError | ServiceError],
     ) -> None:
         key = batch.tickets[0].key
         images = len(batch.tickets)
@@ -254,7 +258,7 @@ class Dispatcher:
             1 - content / (images * key.height * key.width)
         )
         for ticket, result in zip(batch.tickets, results, strict=True):
-            if isinstance(result, ServiceError):
+            if isinstance(result, (CodecError, ServiceError)):
                 _fail(ticket.item, result)
             elif not ticket.item.result.done():
                 result.seconds["queue"] = start - ticket.queued
@@ -265,6 +269,6 @@ def _cost_size(key: Key) -> tuple[Hashable, float]:
     return (key.handle, key.alpha, key.tile), float(key.height * key.width)
 
 
-def _fail(item: Item, error: ServiceError) -> None:
+def _fail(item: Item, error: CodecError | ServiceError) -> None:
     if not item.result.done():
         item.result.set_exception(error)

@@ -191,7 +191,7 @@ class Engine:
             deadline: In seconds of ``time.monotonic``; not run after it.
 
         Raises:
-            ServiceError: of the class that says what went wrong.
+            CodecError, ServiceError: of the class that says what went wrong.
         """
         if len(task.data) > _PROBE_INLINE_BYTES:
             width, height = await asyncio.to_thread(probe, task.data, self.limits)

@@ -16,15 +16,19 @@ from numpy.typing import NDArray
 from ppool.metadata import Stage
 from ppool.runtime import LOGITS, Session, make_session
 from ppool.service.codecs.answers import Encoded, Segmentation, encode
+from ppool.service.codecs.errors import CannotTile, CodecError
 from ppool.service.codecs.images import ImageLimits, decode
 from ppool.service.codecs.shapes import pad
 from ppool.service.codecs.tiles import segment_tiles
-from ppool.service.http.errors import BadRequest, InternalError, Overloaded, ServiceError
+from ppool.service.http.errors import InternalError, Overloaded, ServiceError
 from ppool.service.models import Model
 from ppool.service.workers.messages import Task
 from ppool.service.workers.staging import Staging
 
-__all__ = ["Segmenter", "load_segmenter"]
+__all__ = ["Outcome", "Segmenter", "load_segmenter"]
+
+# Of one photo.
+Outcome = Encoded | CodecError | ServiceError
 
 # Of all models, because page-locked memory is never given back.
 _STAGING = Staging()
@@ -46,7 +50,7 @@ class Segmenter:
     session: Session
     staging: Staging | None = None
 
-    def segment(self, tasks: Sequence[Task], limits: ImageLimits) -> list[Encoded | ServiceError]:
+    def segment(self, tasks: Sequence[Task], limits: ImageLimits) -> list[Outcome]:
         """Decode, segment as one batch and encode; an error stands for a photo that failed.
 
         All tasks ask for the same outputs, and their photos are padded to the same shape.
@@ -57,12 +61,12 @@ class Segmenter:
             if len(tasks) > 1:
                 # One of them is to blame; the others are to have their masks.
                 return [self.segment((task,), limits)[0] for task in tasks]
-            if isinstance(error, ServiceError):
+            if isinstance(error, (CodecError, ServiceError)):
                 return [error]
             _logger.exception("inference failed")
             return [InternalError()]
 
-    def _segment(self, tasks: Sequence[Task], limits: ImageLimits) -> list[Encoded | ServiceError]:
+    def _segment(self, tasks: Sequence[Task], limits: ImageLimits) -> list[Outcome]:
         if tasks[0].answer.tile:
             return [self._segment_tiles(task, limits) for task in tasks]
         photos = [self._decode(task, limits) for task in tasks]
@@ -73,7 +77,7 @@ class Segmenter:
         if padded:
             rows = zip(*self._infer(outputs, self._stacked(padded)), strict=True)
         seconds = time.monotonic() - start
-        results: list[Encoded | ServiceError] = []
+        results: list[Outcome] = []
         for task, photo in zip(tasks, photos, strict=True):
             if isinstance(photo, _Photo):
                 results.append(self._encode(task, photo, stages, next(rows), seconds, limits))
@@ -86,13 +90,13 @@ class Segmenter:
             return self.staging.stack(images)
         return np.stack(images) if len(images) > 1 else images[0][None]
 
-    def _segment_tiles(self, task: Task, limits: ImageLimits) -> Encoded | ServiceError:
+    def _segment_tiles(self, task: Task, limits: ImageLimits) -> Outcome:
         if not self.session.offers_logits:
-            return BadRequest("This model cannot do mode=tile: its file offers no logits to blend.")
+            return CannotTile("This model cannot do mode=tile: its file offers no logits to blend.")
         start = time.monotonic()
         try:
             photo = decode(task.data, limits)
-        except ServiceError as error:
+        except CodecError as error:
             return error
         decoded = time.monotonic()
         mask = segment_tiles(
@@ -126,12 +130,12 @@ class Segmenter:
             self.session.run(("mask",), {"image": images[:1]}, release=True)
         return fastest, runs * batch / (before - start)
 
-    def _decode(self, task: Task, limits: ImageLimits) -> _Photo | ServiceError:
+    def _decode(self, task: Task, limits: ImageLimits) -> _Photo | CodecError:
         start = time.monotonic()
         policy = self.model.metadata.input
         try:
             photo = decode(task.data, limits, policy)
-        except ServiceError as error:
+        except CodecError as error:
             return error
         height, width = photo.image.shape[:2]
         padded = pad(photo.image, policy)

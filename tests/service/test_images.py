@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from ppool.metadata import InputPolicy
+from ppool.service.codecs.errors import CorruptImage, TooLarge, UnsupportedImage
 from ppool.service.codecs.images import ImageLimits, decode
-from ppool.service.http.errors import CorruptImage, TooLarge, UnsupportedImage
 from tests.service.harness import encoded, photo
 
 LIMITS = ImageLimits(max_pixels=1_000_000, max_side_pixels=5_000, max_frames=10)

@@ -12,8 +12,9 @@ import pytest
 from numpy.typing import NDArray
 
 from ppool.service.codecs.answers import NPZ, PNG, Answer, Encoded
+from ppool.service.codecs.errors import CorruptImage
 from ppool.service.codecs.images import ImageLimits
-from ppool.service.http.errors import CorruptImage, InternalError, Overloaded
+from ppool.service.http.errors import InternalError, Overloaded
 from ppool.service.workers import inference, staging
 from ppool.service.workers.inference import Segmenter
 from ppool.service.workers.messages import Task

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from ppool.metadata import InputPolicy
 from ppool.reference import resize_argmax_reference
+from ppool.service.codecs.errors import CannotTile
 from ppool.service.codecs.tiles import segment_tiles
-from ppool.service.http.errors import BadRequest
 from tests.service.harness import photo
 
 CLASSES = 4
@@ -88,5 +88,5 @@ def test_a_seam_is_crossed_gradually() -> None:
 
 
 def test_logits_off_the_pixel_grid_are_refused() -> None:
-    with pytest.raises(BadRequest, match="grid of whole pixels"):
+    with pytest.raises(CannotTile, match="grid of whole pixels"):
         segment_tiles(photo(40, 40), InputPolicy(32, 1), lambda _: np.zeros((2, 5, 5), np.float32))

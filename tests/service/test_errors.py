@@ -1,0 +1,18 @@
+"""Every way in which a photo can fail has its problem."""
+
+import pickle
+
+import pytest
+
+from ppool.service.codecs import errors
+from ppool.service.http.errors import of_codec
+
+KINDS = errors.CodecError.__subclasses__()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_photo_that_fails_is_the_fault_of_who_sent_it(kind: type[errors.CodecError]) -> None:
+    error = pickle.loads(pickle.dumps(kind("Send another.")))  # noqa: S301 - as workers send it
+    problem = of_codec(error)
+    assert 400 <= problem.status < 429
+    assert problem.document()["detail"] == "Send another."

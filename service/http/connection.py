@@ -1,20 +1,28 @@
-"""Connections that must move: limits on a request's head and on an answer that nobody takes."""
+"""Connections that must move: limits on a request's head and on an answer that nobody takes.
+
+And connections that stay what they are: offers to go on with another protocol are ignored.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import fcntl
+import sys
 import termios
 from array import array
 from contextlib import suppress
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 __all__ = ["limited"]
 
 # Beyond what came with its first bytes; other servers allow 8 to 64 KiB.
 _HEAD_BYTES = 64 * 1024
+
+# What an offer consists of (RFC 7540, section 3.2; RFC 9110, section 7.8).
+_OFFER = {b"connection", b"upgrade", b"http2-settings"}
 
 
 def limited(head_timeout_seconds: float) -> type[HttpToolsProtocol]:
@@ -33,6 +41,7 @@ class _Limited(HttpToolsProtocol):
     _in_head = False
     _head_bytes = 0
     _reading: asyncio.TimerHandle | None = None
+    _data = b""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -53,7 +62,9 @@ class _Limited(HttpToolsProtocol):
             # It was idle. uvicorn now stops its own timer, whatever this is.
             self._start_timer()
         in_head = self._in_head
+        self._data = data
         super().data_received(data)
+        self._data = b""
         if in_head and self._in_head:
             self._head_bytes += len(data)
             if self._head_bytes > _HEAD_BYTES:
@@ -66,7 +77,35 @@ class _Limited(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._stop_timer()
-        super().on_headers_complete()
+        if not self.parser.should_upgrade():
+            super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
+
+    def _should_upgrade(self) -> bool:
+        return False
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Take the request for what it is without the offer, by reading it again.
+
+        Java's HttpClient and ``curl --http2`` offer h2c with every request. The parser ends a
+        request at its head then, and its body would be lost.
+        """
+        method = self.parser.get_method()
+        if method == b"CONNECT":  # which is such an offer by itself
+            self.send_400_response("This is not a proxy.")
+            return
+        offer: Any = sys.exception()  # httptools.HttpParserUpgrade
+        rest = self._data[offer.args[0] :]
+        version = self.parser.get_http_version().encode()
+        head = [method + b" " + self.url + b" HTTP/" + version]
+        head += [b"%s: %s" % header for header in self.headers if header[0] not in _OFFER]
+        if not self.parser.should_keep_alive():
+            head.append(b"connection: close")
+        self.parser = httptools.HttpRequestParser(self)
+        self.data_received(b"\r\n".join([*head, b"", rest]))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()

@@ -15,8 +15,8 @@ from onnx import TensorProto, helper
 
 from benchmarks.measure import contest
 from ppool import custom_ops_library
-from ppool._shape import Window
 from ppool.onnx_ops import DOMAIN, ONNX_OPSET, OPSET, PLUGIN_ATTRIBUTES, function_bodies
+from ppool.window import Window
 
 __all__ = ["kernels"]
 

@@ -9,8 +9,8 @@ from typing import Any
 from torch import nn
 
 from ppool import PPool2d
-from ppool._shape import Window
 from ppool.models.poolings import DPPool2d, GatedPool2d, LpPool2d
+from ppool.window import Window
 
 __all__ = ["Poolings", "list_poolings"]
 

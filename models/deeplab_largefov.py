@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ppool._shape import Window
 from ppool.models._layers import classifier, conv
 from ppool.models._pooling import Poolings
 from ppool.models.vgg16 import VGG16Trunk
+from ppool.window import Window
 
 __all__ = ["DeepLabLargeFOV"]
 

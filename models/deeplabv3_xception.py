@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ppool._shape import Window
 from ppool.models._layers import PretrainedNetwork, classifier, conv, conv_bn_relu
 from ppool.models._pooling import Poolings
+from ppool.window import Window
 
 __all__ = ["ASPP", "DeepLabv3Xception"]
 

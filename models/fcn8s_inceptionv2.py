@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ppool._shape import Window
 from ppool.models._layers import PretrainedNetwork, classifier, conv, upsample
 from ppool.models._pooling import Poolings
+from ppool.window import Window
 
 __all__ = ["FCN8sInceptionv2"]
 

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ppool._composite import end_padding
-from ppool._shape import Window
+from ppool.window import Window
 
 __all__ = ["DPPool2d", "GatedPool2d", "LpPool2d"]
 
@@ -24,7 +23,7 @@ def _windows(x: Tensor, window: Window) -> tuple[Tensor, Tensor]:
         [1, 1, k, H_out, W_out].
     """
     plane = (x.shape[-2], x.shape[-1])
-    (top, left), (bottom, right) = window.padding, end_padding(plane, window)
+    (top, left), (bottom, right) = window.padding, window.end_padding(*plane)
     shape = (window.kernel[0] * window.kernel[1], *window.output_size(*plane))
 
     def elements(values: Tensor) -> Tensor:

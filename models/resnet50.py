@@ -8,9 +8,9 @@ from typing import cast
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ppool._shape import Window
 from ppool.models._layers import PretrainedNetwork, classifier, conv
 from ppool.models._pooling import Poolings
+from ppool.window import Window
 
 __all__ = ["ResNet50"]
 

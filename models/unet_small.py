@@ -8,9 +8,9 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ppool._shape import Window
 from ppool.models._layers import upsample
 from ppool.models._pooling import Poolings
+from ppool.window import Window
 
 __all__ = ["UNetSmall"]
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from torch import Tensor
 from torch.nn import functional as F
 
-from ppool._shape import Window
 from ppool.models._layers import PretrainedNetwork, classifier, conv
 from ppool.models._pooling import Poolings
+from ppool.window import Window
 
 __all__ = ["VGG16", "VGG16Trunk"]
 

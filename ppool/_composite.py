@@ -6,31 +6,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ppool._shape import Window
 from ppool.reference import SMALLEST_RATIO
+from ppool.window import Window
 
-__all__ = ["backward", "end_padding", "forward"]
-
-
-def end_padding(plane: tuple[int, int], window: Window) -> tuple[int, int]:
-    """Rows and columns to add at the bottom and right so that every window is whole."""
-    needed = (
-        (pooled - 1) * stride + dilation * (kernel - 1) + 1 - size - padding
-        for size, pooled, kernel, stride, padding, dilation in zip(
-            plane,
-            window.output_size(*plane),
-            window.kernel,
-            window.stride,
-            window.padding,
-            window.dilation,
-            strict=True,
-        )
-    )
-    return max(next(needed), 0), max(next(needed), 0)
+__all__ = ["backward", "forward"]
 
 
 def _pad(x: Tensor, window: Window) -> Tensor:
-    bottom, right = end_padding((x.shape[-2], x.shape[-1]), window)
+    bottom, right = window.end_padding(x.shape[-2], x.shape[-1])
     top, left = window.padding
     return F.pad(x, (left, right, top, bottom))
 

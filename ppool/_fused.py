@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ppool import _library
-from ppool._shape import Window
+from ppool.window import Window
 
 __all__ = ["DTYPES", "Settings", "pooling", "runs", "unit"]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from ppool._shape import Window
+from ppool.window import Window
 
 __all__ = [
     "DTYPES",

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ppool import _composite, _cuda, _fused, _library
-from ppool._shape import Window
+from ppool.window import Window
 
 __all__ = ["alpha_map", "ppool2d"]
 
@@ -93,7 +93,7 @@ def alpha_map(
         ``x`` is [N, C, H, W], ``w_region`` [C, 1, kh, kw], the other parameters [C]; the result
         is [N, C, H_out, W_out].
     """
-    bottom, right = _composite.end_padding((x.shape[-2], x.shape[-1]), window)
+    bottom, right = window.end_padding(x.shape[-2], x.shape[-1])
     top, left = window.padding
     # The convolution pads alike on all sides; ceil_mode and odd sizes need more at the end only.
     extra = (max(right - left, 0), max(bottom - top, 0))

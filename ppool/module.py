@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ppool import _fused, _library
-from ppool._shape import Window
 from ppool.functional import alpha_map, ppool2d
+from ppool.window import Window
 
 __all__ = ["PPool2d"]
 

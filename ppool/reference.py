@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ppool._shape import Window
+from ppool.window import Window
 
 __all__ = [
     "alpha_reference",

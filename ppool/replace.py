@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from ppool._shape import Window
 from ppool.module import PPool2d
+from ppool.window import Window
 
 __all__ = ["Replacements", "replace_pooling"]
 

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from ppool._library import custom_ops_library
-from ppool._shape import Window
 from ppool.onnx_ops import (
     DOMAIN,
     ONNX_OPSET,
@@ -26,6 +25,7 @@ from ppool.onnx_ops import (
     register_schemas,
 )
 from ppool.reference import alpha_reference, ppool2d_reference, resize_argmax_reference
+from ppool.window import Window
 from tests.windows import Case, cases, scale_of
 
 Array = NDArray[Any]

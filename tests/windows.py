@@ -7,7 +7,7 @@ from hypothesis import assume
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ppool._shape import Window
+from ppool.window import Window
 
 # Relative to the window's maximum; storage rounds once, arithmetic is float32 or better.
 TOLERANCE = {"float64": 1e-12, "float32": 1e-5, "float16": 1e-3, "bfloat16": 8e-3}

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.gpu.problems import BRANCH, DTYPES, TOLERANCE, Gpu, Problem, arguments, problems
-from ppool._shape import Window
 from ppool.reference import (
     alpha_reference,
     ppool2d_backward_reference,
     ppool2d_reference,
     resize_argmax_reference,
 )
+from ppool.window import Window
 
 __all__ = ["against_reference", "on_a_gpu"]
 

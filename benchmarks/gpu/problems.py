@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ppool._cuda import Branch, Kernels, Pooling
-from ppool._shape import Window
+from ppool.window import Window
 
 __all__ = ["BRANCH", "DTYPES", "TOLERANCE", "WINDOWS", "Gpu", "Problem", "arguments", "problems"]
 

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from benchmarks.gpu.problems import BRANCH, Gpu
 from benchmarks.measure import spread
 from ppool import PPool2d, _composite
-from ppool._shape import Window
 from ppool.functional import alpha_map, ppool2d
+from ppool.window import Window
 
 __all__ = ["copy_bandwidth", "networks", "operators", "resize_argmax", "training"]
 

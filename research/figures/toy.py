@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ppool import ppool2d
-from ppool._shape import Window
 from ppool.models.poolings import DPPool2d, LpPool2d
+from ppool.window import Window
 from research.figures.style import WIDTH, frame, paper, save
 
 __all__ = ["draw_toy"]

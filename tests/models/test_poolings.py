@@ -8,10 +8,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ppool._shape import Window
 from ppool.models._pooling import Poolings
 from ppool.models.poolings import DPPool2d, GatedPool2d, LpPool2d
 from ppool.reference import ppool2d_reference
+from ppool.window import Window
 
 Array = NDArray[np.float64]
 WINDOWS = [

@@ -6,7 +6,7 @@ import pytest
 from numpy.typing import ArrayLike, NDArray
 
 from ppool import _library
-from ppool._shape import Window
+from ppool.window import Window
 
 Array = NDArray[np.generic]
 

@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from ppool._cuda import Branch, Kernels, Pooling
-from ppool._shape import Window
 from ppool.native.build import build_emulated
+from ppool.window import Window
 from tests.native.entries import Array
 
 needs_compiler = pytest.mark.skipif(

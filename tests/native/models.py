@@ -7,7 +7,7 @@ import onnxruntime as ort
 from onnx import TensorProto, helper
 
 from ppool._library import custom_ops_library
-from ppool._shape import Window
+from ppool.window import Window
 
 ELEMENTS = {
     "float32": TensorProto.FLOAT,

@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ppool._cuda import Branch, Pooling
-from ppool._shape import Window
 from ppool.reference import (
     alpha_reference,
     ppool2d_backward_reference,
     ppool2d_reference,
     resize_argmax_reference,
 )
+from ppool.window import Window
 from tests.native.entries import DTYPES, same_bits, stored, wide
 from tests.native.gpu import (
     backward,

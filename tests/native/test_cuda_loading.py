@@ -31,7 +31,7 @@ const char* ppool_cuda_error(int) { return "no CUDA-capable device is detected";
 
 RUN_ON_THE_CPU = """
 import numpy as np
-from ppool._shape import Window
+from ppool.window import Window
 from tests.native.models import native_session, ppool_model
 session = native_session(ppool_model("float32", Window.of(2)))
 x, alpha = np.ones((1, 1, 4, 4)), np.ones((1, 1, 2, 2))

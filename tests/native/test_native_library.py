@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ppool import _library
-from ppool._shape import Window
+from ppool.window import Window
 from tests.native.entries import forward, needs_library, stored
 
 pytestmark = needs_library

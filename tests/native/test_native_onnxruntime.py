@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ppool._shape import Window
 from ppool.reference import alpha_reference, ppool2d_reference, resize_argmax_reference
+from ppool.window import Window
 from tests.native.entries import DTYPES, needs_library, stored, wide
 from tests.native.models import native_session, ppool_model, resize_model, unit_model
 from tests.windows import TOLERANCE, Case, cases, scale_of

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ppool._shape import Window
 from ppool.reference import ppool2d_backward_reference, ppool2d_reference
+from ppool.window import Window
 from tests.native.entries import (
     DTYPES,
     backward,

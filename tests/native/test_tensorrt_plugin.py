@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ppool._shape import Window
 from ppool.native.build import NATIVE, build_tensorrt, cuda_headers, cxx_compiler
 from ppool.reference import alpha_reference, ppool2d_reference, resize_argmax_reference
+from ppool.window import Window
 from tests.native.entries import stored, wide
 from tests.windows import TOLERANCE
 

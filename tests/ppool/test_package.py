@@ -7,8 +7,8 @@ from itertools import product
 import pytest
 
 import ppool
-from ppool._shape import Window, pooled_size
 from ppool.metadata import InputPolicy, LabelClass, ModelMetadata, Stage
+from ppool.window import Window, pooled_size
 
 
 def test_public_names_are_sorted_and_importable() -> None:

@@ -1,4 +1,4 @@
-"""Output-size arithmetic of pooling: the one place it is written."""
+"""``Window``, a checked pooling window, and its size arithmetic: the one place it is written."""
 
 from __future__ import annotations
 
@@ -103,3 +103,19 @@ class Window:
             )
         )
         return next(pooled), next(pooled)
+
+    def end_padding(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns to add at the bottom and right so that every window is whole."""
+        needed = (
+            max((pooled - 1) * s + d * (k - 1) + 1 - size - p, 0)
+            for size, pooled, k, s, p, d in zip(
+                (height, width),
+                self.output_size(height, width),
+                self.kernel,
+                self.stride,
+                self.padding,
+                self.dilation,
+                strict=True,
+            )
+        )
+        return next(needed), next(needed)

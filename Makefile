@@ -3,7 +3,7 @@ BIN := .venv/bin
 PROJECT := pyproject.toml setup.py $(shell find ppool/native -name '*.h' -o -name '*.cc' -o -name '*.cpp')
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-all sanitize stress check format bench lock cuda tensorrt wheel docs clean
+.PHONY: help serve test test-all coverage lowest sanitize stress check format bench lock cuda tensorrt wheel docs clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,20 @@ check: .venv/dev ## lint, formatting, types and the arrows between the rooms
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+coverage: .venv/dev ## the suite, and how much of the code it runs
+	$(PYTEST) --cov=ppool --cov-report=term --cov-report=xml $(ARGS)
+
+LOWEST = build/lowest/bin
+lowest: ## the tests of the operator, the exporter and the service on the oldest versions allowed
+	$(PYTHON) -m venv --clear build/lowest
+	$(LOWEST)/python -m pip install --quiet uv
+	$(LOWEST)/uv pip install --quiet --python $(LOWEST)/python --resolution lowest-direct \
+		--editable '.[client,serve,export]'
+	$(LOWEST)/uv pip freeze --python $(LOWEST)/python --exclude-editable > build/lowest/versions.txt
+	$(LOWEST)/uv pip install --quiet --python $(LOWEST)/python --constraint build/lowest/versions.txt \
+		hypothesis ml-dtypes opentelemetry-sdk psutil pytest pytest-timeout pyyaml scikit-image
+	OMP_NUM_THREADS=1 $(LOWEST)/pytest tests/ppool tests/export tests/service --ignore tests/service/test_schema.py $(ARGS)
 
 format: .venv/dev ## rewrite what ruff can
 	$(BIN)/ruff check --fix .

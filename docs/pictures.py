@@ -67,7 +67,9 @@ def draw(url: str, name: str, path: Path) -> dict[str, Any]:
     top.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     for axes, stage in zip(bottom.subplots(1, len(stages)), stages, strict=True):
         axes.imshow(picture(base64.b64decode(stage["map"])))
-        axes.set_title(f"{stage['stage']}: {stage['min']:.1f} to {stage['max']:.1f}", fontsize=10)
+        axes.set_title(
+            f"{stage['stage']}: {stage['map_min']:.1f} to {stage['map_max']:.1f}", fontsize=10
+        )
     bottom.suptitle("alpha, mean over channels (brighter: nearer to max pooling)", fontsize=10)
     for axes in figure.axes:
         axes.set_axis_off()

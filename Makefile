@@ -9,7 +9,7 @@ help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 serve: .venv/serve ## set up and serve the shipped model (PPOOL_HOST, PPOOL_PORT)
-	$(BIN)/ppool-serve $(ARGS)
+	$(BIN)/ppool serve $(ARGS)
 
 # A process for each core, of one thread, or they would wait for each other.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses=logical --maxprocesses=8 --dist=worksteal

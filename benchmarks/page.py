@@ -110,7 +110,7 @@ def _precision(results: Mapping[str, Any]) -> list[str]:
     return [
         "## int8",
         "",
-        "The shipped model as it is, and from `ppool-export precision --precision int8`: by",
+        "The shipped model as it is, and from `ppool precision --precision int8`: by",
         "`python -m benchmarks.precision` on drawn pages that neither training nor calibration",
         f"saw, mean IoU {100 * full['mean_iou']:.1f} and {100 * small['mean_iou']:.1f} %, size "
         f"{full['bytes'] / 1e3:.0f} and {small['bytes'] / 1e3:.0f} kB. Of several pages, one",

@@ -36,7 +36,7 @@ START_SECONDS = 60
 
 @contextmanager
 def service(*arguments: str, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Process and address of ``ppool-serve``, ready; killed at the end.
+    """Process and address of ``ppool serve``, ready; killed at the end.
 
     Raises:
         RuntimeError: if it ends before it is ready.

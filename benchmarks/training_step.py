@@ -17,7 +17,7 @@ BATCH, SIDE, CLASSES = 8, 256, 7
 
 
 def training_step(rounds: int) -> list[dict[str, Any]]:
-    """Milliseconds and ratio for one and two threads, as ``ppool-train`` runs it."""
+    """Milliseconds and ratio for one and two threads, as ``ppool train`` runs it."""
     before = torch.get_num_threads()
     rows = []
     for threads in (1, 2):

@@ -79,7 +79,7 @@ def draw(url: str, name: str, path: Path) -> dict[str, Any]:
 
 
 def main(
-    url: Annotated[str, typer.Option(help="A running ppool-serve.")] = "http://127.0.0.1:8000",
+    url: Annotated[str, typer.Option(help="A running ppool serve.")] = "http://127.0.0.1:8000",
 ) -> None:
     """Draw docs/images/*.png."""
     IMAGES.mkdir(exist_ok=True)

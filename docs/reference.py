@@ -8,27 +8,20 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 
 import typer
 from typer.cli import get_docs_for_click
 
-from ppool.export import _cli as export_command
-from ppool.service import __main__ as serve_command
+from ppool.__main__ import COMMANDS
 from ppool.service.http import pages
 from ppool.service.http.app import create_app
 from ppool.service.metrics import Metrics
 from ppool.service.settings import PREFIX, Settings
-from ppool.training import cli as train_command
 
 FOLDER = Path(__file__).parent / "reference"
-
-COMMANDS = {
-    "ppool-serve": serve_command._cli,
-    "ppool-export": export_command.app,
-    "ppool-train": train_command.app,
-}
 
 
 def api(folder: Path) -> None:
@@ -49,16 +42,17 @@ def api(folder: Path) -> None:
 def commands() -> Iterator[str]:
     """What ``--help`` says, of every command."""
     yield "# Commands\n"
-    for name, app in COMMANDS.items():
-        command = typer.main.get_command(app)
-        context = typer.Context(command, info_name=name)
-        page = get_docs_for_click(obj=command, ctx=context, name=name)
+    for name, entry in COMMANDS.items():
+        group = typer.main.get_command(import_module(entry.module).app)
+        command = group if name == "train" else group.commands[name]
+        context = typer.Context(command, info_name=f"ppool {name}")
+        page = get_docs_for_click(obj=command, ctx=context, name=f"ppool {name}")
         yield re.sub("^#", "##", page, flags=re.MULTILINE)
 
 
 def settings() -> Iterator[str]:
     """A row a setting."""
-    yield """# Settings of ppool-serve
+    yield """# Settings of ppool serve
 
 Options of the command line win over environment variables, those over a TOML file (`--config` or
 `PPOOL_CONFIG`), that over the default. In the file a setting has its variable's name without the

@@ -168,7 +168,7 @@ def _load(source: Path, adoption: Adoption) -> _Network:
     except (DecodeError, onnx.checker.ValidationError) as error:
         raise ValueError(f"{source}: expected an ONNX file, got something else: {error}") from error
     if METADATA_KEY in {entry.key for entry in network.metadata_props}:
-        raise ValueError(f"{source}: is a file of ppool-export already; serve it as it is")
+        raise ValueError(f"{source}: is a file of ppool export already; serve it as it is")
     opset = next((entry.version for entry in network.opset_import if not entry.domain), 0)
     if opset < OLDEST_OPSET:
         try:

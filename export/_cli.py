@@ -11,24 +11,14 @@ import typer
 from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
-from typer.core import TyperGroup
 
-from ppool._version import print_version
+from ppool._cli import command_line
 
 __all__ = ["app"]
 
 
-class _CheckpointFirst(TyperGroup):
-    """``ppool-export CHECKPOINT`` is ``ppool-export export CHECKPOINT``."""
-
-    def parse_args(self, ctx, args):  # type: ignore[no-untyped-def]
-        if args and args[0] not in {*self.commands, *ctx.help_option_names, "--version"}:
-            args = ["export", *args]
-        return super().parse_args(ctx, args)
-
-
 Exported = Annotated[
-    Path, typer.Argument(exists=True, dir_okay=False, help="File written by ppool-export.")
+    Path, typer.Argument(exists=True, dir_okay=False, help="File written by ppool export.")
 ]
 Output = Annotated[
     Path, typer.Option("--output", "-o", dir_okay=False, help="Where the new file goes.")
@@ -37,43 +27,22 @@ Name = Annotated[
     str | None, typer.Option(help="Name to serve the model as; default: the file's name.")
 ]
 
-app = typer.Typer(
-    cls=_CheckpointFirst,
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help="Turn a checkpoint of ppool-train into one ONNX file: "
-    "`ppool-export CHECKPOINT -o model.onnx`; `adopt` does it for "
-    "a network exported by others.",
-    rich_markup_mode="rich",
-)
+app = command_line("Turn a network into one ONNX file.")
 
 
 @contextmanager
 def _complaining(*more: type[Exception]) -> Iterator[None]:
-    """Print an error that the user can do something about, and exit with status 1."""
-    expected: tuple[type[Exception], ...] = (OSError, ValueError, *more)
+    """Make an error one that the user can do something about."""
     try:
         yield
-    except expected as error:
-        Console(stderr=True).print(f"ppool-export: {error}", markup=False, soft_wrap=True)
-        raise typer.Exit(1) from None
-
-
-@app.callback()
-def about(
-    version: Annotated[
-        bool,
-        typer.Option("--version", is_eager=True, callback=print_version, help="Print the version."),
-    ] = False,
-) -> None:
-    """Nothing is done before a command."""
+    except more as error:
+        raise ValueError(str(error)) from error
 
 
 @app.command("export")
 def export_command(
     checkpoint: Annotated[
-        Path, typer.Argument(exists=True, dir_okay=False, help="File written by ppool-train.")
+        Path, typer.Argument(exists=True, dir_okay=False, help="File written by ppool train.")
     ],
     output: Output,
     name: Name = None,
@@ -85,7 +54,7 @@ def export_command(
         bool, typer.Option(help="Compare with PyTorch before the file appears.")
     ] = True,
 ) -> None:
-    """Export CHECKPOINT (the word "export" may be left out)."""
+    """Export a checkpoint to one ONNX file."""
     from ppool.export import VerificationError, export_checkpoint
     from ppool.export._info import comparison_table
 
@@ -130,7 +99,7 @@ def adopt_command(
         str | None, typer.Option(help="The output with the logits, if there are several.")
     ] = None,
 ) -> None:
-    """Wrap a NETWORK exported by others, so that ppool-serve serves it. Needs no PyTorch."""
+    """Wrap a NETWORK exported by others, so that ppool serve serves it. Needs no PyTorch."""
     from ppool.export import Adoption, Normalisation, adopt_model
     from ppool.export._info import describe_policy
     from ppool.runtime import make_session
@@ -155,7 +124,7 @@ def adopt_command(
     )
     if not make_session(output).offers_logits:
         Console().print(
-            "ppool-serve will refuse mode=tile for it, because a logit stands for no whole number "
+            "ppool serve will refuse mode=tile for it, because a logit stands for no whole number "
             "of pixels; another --multiple or --size may help",
             soft_wrap=True,
         )

@@ -36,7 +36,7 @@ def export_model(
     training: Mapping[str, Any] | None = None,
     check: bool = True,
 ) -> ModelMetadata:
-    """Export a segmentation network to an ONNX file that ``ppool-serve`` serves.
+    """Export a segmentation network to an ONNX file that ``ppool serve`` serves.
 
     Every :class:`ppool.PPool2d` inside becomes one ``PPoolUnit`` with an alpha map as an extra
     output. The model itself is left as it is.
@@ -85,7 +85,7 @@ def export_checkpoint(
     max_side: int | None = None,
     check: bool = True,
 ) -> ModelMetadata:
-    """Export a checkpoint written by ``ppool-train``.
+    """Export a checkpoint written by ``ppool train``.
 
     Args:
         checkpoint: The checkpoint's path.

@@ -25,7 +25,7 @@ def read_exported(path: Path) -> tuple[onnx.ModelProto, ModelMetadata]:
         raise ValueError(f"{path}: expected an ONNX file, got something else") from error
     texts = {entry.key: entry.value for entry in model.metadata_props}
     if METADATA_KEY not in texts:
-        raise ValueError(f"{path}: expected a file written by ppool-export, got another ONNX file")
+        raise ValueError(f"{path}: expected a file written by ppool export, got another ONNX file")
     return model, ModelMetadata.from_json(texts[METADATA_KEY])
 
 

@@ -31,7 +31,7 @@ def quantised(source: Path, images: Iterable[Mapping[str, NDArray[Any]]]) -> byt
     as the VNNI instructions multiply them. Pooling and labelling stay in float32.
 
     Args:
-        source: A file of ``ppool-export``.
+        source: A file of ``ppool export``.
         images: What to feed it to see the ranges of its activations.
     """
     from onnxruntime.quantization import (

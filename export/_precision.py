@@ -45,7 +45,7 @@ class Score:
 def lower_precision(
     source: Path, path: Path, precision: Precision, *, calibration: Path | None = None
 ) -> None:
-    """Convert a file of ``ppool-export``.
+    """Convert a file of ``ppool export``.
 
     ``fp16`` stores everything in half precision; pooling still computes in single precision, and
     inputs and outputs stay as they are. ``int8`` makes convolutions and additions 8 bits, by
@@ -87,7 +87,7 @@ def score(model: Path, validation: Path, *, limit: int | None = None) -> Score:
     One integer confusion matrix is taken over all images; classes that never occur are left out.
 
     Args:
-        model: A file of ``ppool-export``.
+        model: A file of ``ppool export``.
         validation: The folder.
         limit: Use the first so many images; ``None`` is all.
 

@@ -84,4 +84,4 @@ class Checkpoint:
             document["input"] = InputPolicy(**document["input"])
             return cls(**document)
         except _OTHER_FILES as error:
-            raise ValueError(f"{path}: not a checkpoint written by ppool-train") from error
+            raise ValueError(f"{path}: not a checkpoint written by ppool train") from error

@@ -6,21 +6,26 @@ The reference needs NumPy and the PyTorch names torch; each is imported when it 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
-from ppool._library import custom_ops_library
-from ppool._version import __version__ as __version__
+# Of typing, which takes longer to import than all else here; the commands start with this module.
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from ppool import reference
+    from ppool._library import custom_ops_library
+    from ppool._version import __version__ as __version__
     from ppool.functional import ppool2d
     from ppool.module import PPool2d
     from ppool.replace import replace_pooling
 
 __all__ = ["PPool2d", "custom_ops_library", "ppool2d", "reference", "replace_pooling"]
 
-_NEEDS_TORCH = {
+_HOMES = {
     "PPool2d": "ppool.module",
+    "__version__": "ppool._version",
+    "custom_ops_library": "ppool._library",
     "ppool2d": "ppool.functional",
     "replace_pooling": "ppool.replace",
 }
@@ -29,10 +34,10 @@ _NEEDS_TORCH = {
 def __getattr__(name: str) -> Any:
     if name == "reference":
         return import_module("ppool.reference")
-    if name not in _NEEDS_TORCH:
+    if name not in _HOMES:
         raise AttributeError(f"module 'ppool' has no attribute {name!r}")
     try:
-        return getattr(import_module(_NEEDS_TORCH[name]), name)
+        return getattr(import_module(_HOMES[name]), name)
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise

@@ -1,16 +1,9 @@
-"""The version of the project, as ``pyproject.toml`` states it, and the option ``--version``."""
+"""The version of the project, as ``pyproject.toml`` states it."""
 
 from __future__ import annotations
 
 from importlib.metadata import version
 
-__all__ = ["__version__", "print_version"]
+__all__ = ["__version__"]
 
 __version__ = version("ppool")
-
-
-def print_version(wanted: bool) -> None:
-    """Callback of the commands' option ``--version``: print it and stop."""
-    if wanted:
-        print(f"ppool {__version__}")
-        raise SystemExit

@@ -104,7 +104,7 @@ def make_session(
     spin: bool = False,
     use_native: bool = True,
 ) -> Session:
-    """Load a model written by ``ppool-export``.
+    """Load a model written by ``ppool export``.
 
     Where the native library is missing or refuses the model, the portable function bodies run
     instead, and the log (logger ``ppool``) says so once.
@@ -119,7 +119,7 @@ def make_session(
 
     Raises:
         ValueError: if ONNX Runtime cannot load the model, or it has no ppool description; export
-            it with ``ppool-export``, or adopt it.
+            it with ``ppool export``, or adopt it.
     """
     library = custom_ops_library() if use_native else None
     reason = "" if library else "the native library is not there" if use_native else "as asked"
@@ -141,7 +141,7 @@ def make_session(
     if text is None:
         raise ValueError(
             f"model: expected metadata {METADATA_KEY!r}, got a file without; export it with "
-            "ppool-export, or wrap a network exported by others with ppool-export adopt"
+            "ppool export, or wrap a network exported by others with ppool adopt"
         )
     kernels = "portable" if reason else "native"
     return Session(session, kernels, reason, ModelMetadata.from_json(text))

@@ -111,7 +111,7 @@ def _published(
 ) -> list[Grid]:
     found = grids(experiment, results)
     document = {
-        "command": " ".join(["ppool-train", *sys.argv[1:]]),
+        "command": " ".join(["python -m research", *sys.argv[1:]]),
         "title": experiment.title,
         "paper": _joined(experiment.paper.get("mean_iou", {})),
         "notes": experiment.notes,

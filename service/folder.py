@@ -1,4 +1,4 @@
-"""``ppool-serve segment``: a folder of photos to a folder of masks, with no server.
+"""``ppool segment``: a folder of photos to a folder of masks, with no server.
 
 Interrupted, it goes on where it stopped: a photo is finished when its mask and its row are there.
 """

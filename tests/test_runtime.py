@@ -160,7 +160,7 @@ def test_portable_kernels_run_when_the_library_fails_and_the_log_says_so_once(
 
 def test_a_file_that_describes_nothing_is_refused(model: ModelProto) -> None:
     del model.metadata_props[:]
-    with pytest.raises(ValueError, match="export it with ppool-export"):
+    with pytest.raises(ValueError, match="export it with ppool export"):
         make_session(model.SerializeToString())
 
 

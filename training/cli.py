@@ -1,4 +1,4 @@
-"""``ppool-train``: train, evaluate and compare."""
+"""``ppool train``: train, evaluate and compare."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 import typer
 from rich.console import Console
 
-from ppool._version import print_version
+from ppool._cli import command_line
 from ppool.models import Checkpoint, list_poolings
 from ppool.training import compare as comparison
 from ppool.training.dataset import SegmentationDataset
@@ -24,7 +24,7 @@ from ppool.training.train import Runtime, train
 
 __all__ = ["app"]
 
-app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
+app = command_line("Train, evaluate and compare networks.")
 console = Console()
 
 Data = Annotated[Path, typer.Option(help="Folder of the data.")]
@@ -32,16 +32,6 @@ Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for results
 Iterations = Annotated[int | None, typer.Option(help="Optimiser steps; default the recipe's.")]
 BatchSize = Annotated[int | None, typer.Option(help="Crops a step; default the recipe's.")]
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves PyTorch's default.")]
-
-
-@app.callback()
-def about(
-    version: Annotated[
-        bool,
-        typer.Option("--version", is_eager=True, callback=print_version, help="Print the version."),
-    ] = False,
-) -> None:
-    """Nothing is done before a command."""
 
 
 @app.command()

@@ -71,7 +71,7 @@ def alpha_maps(
 
 
 def draw_alpha_maps(checkpoint: Path, photo: Path, folder: Path) -> list[Path]:
-    """Draw Figure 6 for a checkpoint of ``ppool-train`` and a photo; return its files.
+    """Draw Figure 6 for a checkpoint of ``ppool train`` and a photo; return its files.
 
     A row a stage: the mean over channels, four channels from the lowest mean to the highest, and
     the means of all channels in ascending order, with the average bias of the branch dashed: where

@@ -197,7 +197,7 @@ class _Photo:
 def load_segmenter(
     path: Path, *, name: str | None = None, threads: int = 1, providers: tuple[str, ...] = ()
 ) -> Segmenter:
-    """Load an ONNX file written by ``ppool-export``.
+    """Load an ONNX file written by ``ppool export``.
 
     Raises:
         ValueError: if it cannot be served; the message says why.

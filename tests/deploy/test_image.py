@@ -64,7 +64,9 @@ def test_it_starts_without_root_on_a_read_only_root_and_segments_a_photo(
 ) -> None:
     photo = (ROOT / "ppool" / "service" / "playground" / "desk.jpg").read_bytes()
     start = time.monotonic()
-    with subprocess.Popen([*command, "ppool-serve"], stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [*command, "ppool", "serve"], stderr=subprocess.PIPE, text=True
+    ) as process:
         assert process.stderr is not None
         log = []
         try:

@@ -81,7 +81,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def address(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with subprocess.Popen(
-        [programs / "ppool-serve", "--port", "0"],
+        [programs / "ppool", "serve", "--port", "0"],
         cwd=tmp_path_factory.mktemp("elsewhere"),
         env=STRANGER,
         stderr=subprocess.PIPE,
@@ -105,7 +105,7 @@ def address(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 @pytest.mark.skipif(not WHEEL, reason="WHEEL names no wheel; see the module")
 class TestWheel:
     def test_it_says_its_version(self, programs: Path, tmp_path: Path) -> None:
-        printed = output(programs / "ppool-serve", "--version", cwd=tmp_path)
+        printed = output(programs / "ppool", "--version", cwd=tmp_path)
         assert printed == f"ppool {__version__}\n"
 
     def test_it_brings_no_pytorch(self, programs: Path, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 Blocks of a page run in order, in one folder that looks like a checkout:
 
 - `console`: lines after `$` are run by bash; what follows is what they print, white space aside,
-  `...` standing for anything. `ppool-serve` stays up until the page ends or starts another.
+  `...` standing for anything. `ppool serve` stays up until the page ends or starts another.
 - `python`: run in one namespace.
 - `title="name"`: written to that file.
 
@@ -37,8 +37,8 @@ SHOWN = {"text", "json", "promql"}
 
 # `make serve` is that and its set-up.
 SERVE = (
-    r"(?P<settings>(PPOOL_\w+=\S+ )*)(make serve|\.venv/bin/ppool-serve)"
-    r"(?! --version| tune| segment)(?P<arguments>.*)"
+    r"(?P<settings>(PPOOL_\w+=\S+ )*)(make serve|\.venv/bin/ppool serve)"
+    r"(?P<arguments>.*)"
 )
 
 ELSEWHERE = {
@@ -54,10 +54,10 @@ ELSEWHERE = {
     r"research (pages|compare|run|table|evaluation)": "needs data or hours; tests/research",
     r"python -m research figure": "needs a trained network, or takes a minute; tests/training",
     r"torchrun": "needs data and hours; tests/training",
-    r"ppool-export runs/": "needs a trained network; tests/export",
-    r"ppool-export adopt deeplab": "somebody's file; tests/export/test_adopt.py makes one",
+    r"ppool export runs/": "needs a trained network; tests/export",
+    r"ppool adopt deeplab": "somebody's file; tests/export/test_adopt.py makes one",
     r"pip-licenses": "needs the network; CI runs it",
-    r"ppool-export tensorrt": "needs a GPU; tests/export/test_tensorrt.py",
+    r"ppool tensorrt": "needs a GPU; tests/export/test_tensorrt.py",
     r"python -m benchmarks\.(gpu|capacity (measure|simulate))": "measures for minutes",
 }
 

@@ -1,4 +1,4 @@
-"""``ppool-export tensorrt``: the trtexec lines, and building through a stand-in for TensorRT."""
+"""``ppool tensorrt``: the trtexec lines, and building through a stand-in for TensorRT."""
 
 from __future__ import annotations
 
@@ -171,4 +171,4 @@ def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
     path.write_text("no model")
     code, output = call(path)
     assert code == 1
-    assert "ppool-export:" in output
+    assert "error: " in output

@@ -12,7 +12,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ppool import __version__
 from tests.service.harness import encoded, photo
 from tests.service.traffic import PATIENCE_SECONDS, ROOT, served
 
@@ -56,7 +55,7 @@ def test_without_clients_it_exits_0_when_the_time_to_notice_is_over(model_file: 
 
 def test_workers_are_started_before_the_web_framework_is_imported() -> None:
     code = (
-        "import sys, ppool.service.__main__;"
+        "import sys, ppool.service.cli;"
         "late = {'fastapi', 'numpy', 'rich', 'uvicorn'} & set(sys.modules);"
         "sys.exit(f'imported {late}' if late else 0)"
     )
@@ -65,7 +64,7 @@ def test_workers_are_started_before_the_web_framework_is_imported() -> None:
 
 def test_torch_and_onnx_are_not_imported() -> None:
     code = (
-        "import sys, ppool.service.__main__, ppool.service.http.server;"
+        "import sys, ppool.service.cli, ppool.service.http.server;"
         "bad = {'torch', 'onnx', 'models', 'export', 'training'} & set(sys.modules);"
         "sys.exit(f'imported {bad}' if bad else 0)"
     )
@@ -107,15 +106,3 @@ def test_a_taken_port_says_so(model_file: Path) -> None:
         )
     assert result.returncode == 2
     assert "choose another --port" in result.stderr
-
-
-@pytest.mark.parametrize("command", ["ppool.service", "ppool.export", "ppool.training"])
-def test_every_command_says_its_version(command: str) -> None:
-    printed = subprocess.run(
-        [sys.executable, "-m", command, "--version"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    assert printed == f"ppool {__version__}\n"

@@ -21,7 +21,7 @@ PATIENCE_SECONDS = 60
 
 @dataclass(frozen=True)
 class Server:
-    """A running ``ppool-serve``."""
+    """A running ``ppool serve``."""
 
     process: subprocess.Popen[str]
     address: str

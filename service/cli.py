@@ -1,0 +1,193 @@
+"""``ppool serve``, ``tune`` and ``segment``."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ppool._cli import MisuseError, command_line, complain
+from ppool._version import __version__
+from ppool.service.logs import configure_logging
+from ppool.service.models import model_files, shipped_model
+from ppool.service.settings import Settings, load_settings
+from ppool.service.workers.cores import usable_cores
+from ppool.service.workers.launch import launch_early, launch_process
+
+if TYPE_CHECKING:
+    from ppool.service.workers.fleet import Fleet
+
+__all__ = ["app"]
+
+_logger = logging.getLogger("ppool.service")
+
+app = command_line("Segment photos.")
+
+Config = Annotated[Path | None, typer.Option(envvar="PPOOL_CONFIG", help="Settings file, TOML.")]
+
+
+@app.command()
+def serve(
+    model: Annotated[
+        list[Path] | None,
+        typer.Argument(help="ONNX files of `ppool export`, or folders; none: the shipped model."),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Serve the model under this name.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on [127.0.0.1].")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one [8000].")] = None,
+    workers: Annotated[int | None, typer.Option(help="Worker processes [measured].")] = None,
+    max_batch_size: Annotated[
+        int | None, typer.Option(help="Images in an inference [measured].")
+    ] = None,
+    config: Config = None,
+) -> None:
+    """Serve segmentation models over HTTP.
+
+    Every setting is also an environment variable, such as PPOOL_MAX_BODY_BYTES. The command line
+    wins over the environment, the environment over the file. SIGHUP looks for changed model files.
+    """
+    settings = _settings(
+        config,
+        model=model or None,
+        name=name,
+        host=host,
+        port=port,
+        workers=workers,
+        max_batch_size=max_batch_size,
+    )
+    configure_logging(settings.log_format)
+    listener = _listen(settings.host, settings.port)
+    _announce(listener)
+    launch = launch_early(settings)
+    # Only here: workers start while this process imports the web framework, which makes a lot
+    # of objects that stay. Looking for garbage among them takes a tenth of a second.
+    gc.disable()
+    from ppool.service.http.server import run
+
+    gc.freeze()
+    gc.enable()
+    run(settings, listener, launch)
+
+
+@app.command()
+def tune(
+    model: Annotated[Path | None, typer.Argument(help="ONNX file; none: the shipped one.")] = None,
+    seconds: Annotated[float, typer.Option(help="Time to spend on it.")] = 30.0,
+    config: Config = None,
+) -> None:
+    """Measure which workers, threads and batch size are fastest here, and print the table.
+
+    What the settings fix stays fixed.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    settings = _settings(config, model=[model] if model else None, tune_seconds=0)
+    fleet = asyncio.run(_tuned(settings, seconds))
+    table = Table("workers", "threads", "batch", "images/s")
+    for cell in fleet.cells:
+        best = "bold" if cell.plan == fleet.plan else None
+        numbers = (cell.plan.workers, cell.plan.threads, cell.plan.batch)
+        table.add_row(*map(str, numbers), f"{cell.images_per_second:.1f}", style=best)
+    plan = fleet.plan
+    console = Console()
+    console.print(table)
+    console.print(
+        f"PPOOL_WORKERS={plan.workers} PPOOL_THREADS={plan.threads} "
+        f"PPOOL_MAX_BATCH_SIZE={plan.batch}"
+    )
+
+
+@app.command("segment")
+def segment_command(
+    photos: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="Folder.")],
+    masks: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for masks and summary.csv.")
+    ],
+    model: Annotated[Path | None, typer.Option(help="ONNX file; none: the shipped one.")] = None,
+    overlay: Annotated[bool, typer.Option(help="Blend the classes over the photo.")] = False,
+    tile: Annotated[bool, typer.Option(help="Full resolution, in windows.")] = False,
+    config: Config = None,
+) -> None:
+    """Segment a folder of photos with no server; started again it does what is missing.
+
+    The exit status is 1 if any photo failed.
+    """
+    from rich.progress import MofNCompleteColumn, Progress
+
+    from ppool.service.codecs.images import ImageLimits
+
+    # Only here: the server itself needs no ONNX Runtime, its workers do.
+    from ppool.service.folder import Folder, segment_folder
+    from ppool.service.workers.inference import load_segmenter
+
+    settings = _settings(config, model=[model] if model else None)
+    file, *_ = model_files(settings.model) or [shipped_model()]
+    segmenter = load_segmenter(file, threads=settings.threads or 1)
+    workers = settings.workers or usable_cores()
+    work = Folder(photos.resolve(), masks.resolve(), overlay, tile, workers)
+    limits = ImageLimits(settings.max_pixels, settings.max_side_pixels, settings.max_frames)
+    with Progress(*Progress.get_default_columns(), MofNCompleteColumn()) as progress:
+        bar = progress.add_task("segmenting")
+
+        def done(name: str, problem: str) -> None:
+            progress.advance(bar)
+            if problem:
+                complain(f"{name}: {problem}")
+
+        failures = segment_folder(
+            work,
+            segmenter,
+            limits,
+            started=lambda total: progress.update(bar, total=total),
+            done=done,
+        )
+    raise typer.Exit(1 if failures else 0)
+
+
+def _settings(config: Path | None, **given: Any) -> Settings:
+    try:
+        settings = load_settings(config, **given)
+        model_files(settings.model)
+    except ValueError as error:
+        raise MisuseError(str(error)) from error
+    return settings
+
+
+async def _tuned(settings: Settings, seconds: float) -> Fleet:
+    from ppool.service.metrics import Metrics
+    from ppool.service.workers.fleet import Fleet
+
+    fleet = Fleet(settings, launch_process, lambda: None, lambda *_: None, Metrics())
+    try:
+        await fleet.start()
+        await fleet.tune(seconds, thorough=True)
+    finally:
+        await fleet.close()
+    return fleet
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise MisuseError(
+            f"cannot listen on {host}:{port}: {error.strerror}; choose another --port or --host"
+        ) from error
+
+
+def _announce(listener: socket.socket) -> None:
+    host, port = listener.getsockname()[:2]
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    _logger.info(
+        "ppool %s, listening on http://%s, API at http://%s/docs",
+        __version__,
+        address,
+        address,
+    )

@@ -3,34 +3,109 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["PretrainedNetwork", "classifier", "conv", "conv_bn_relu", "upsample"]
+if TYPE_CHECKING:
+    from ppool.models._pooling import Poolings
+
+__all__ = [
+    "CAFFE_MEAN",
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "PooledNetwork",
+    "PretrainedNetwork",
+    "classifier",
+    "conv",
+    "conv_bn_relu",
+    "from_caffe",
+    "upsample",
+]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+# Of ImageNet's blue, green and red in 0..255, as Keras' and Caffe's VGG-16 subtract it.
+CAFFE_MEAN = (103.939, 116.779, 123.68)
 
 
-class PretrainedNetwork(nn.Module):
-    """A segmentation network whose trunk exists with published classification weights."""
+class PooledNetwork(nn.Module):
+    """A segmentation network built with any pooling, before or after its ReLUs.
+
+    Args:
+        pools: Builds the poolings.
+    """
 
     # The pooling of each stage in the published network; a stage is the layer's path.
     original_pooling: ClassVar[Mapping[str, str]]
+    # Keyword arguments of ppool.PPool2d that this network starts with.
+    ppool_options: ClassVar[Mapping[str, Any]] = {}
+
+    def __init__(self, pools: Poolings) -> None:
+        super().__init__()
+        self._pool_first = pools.first
+
+    def relu_pool(self, stage: str, x: Tensor, *, keep: bool = False) -> Tensor:
+        """ReLU and the pooling of ``stage``, in the order that the network was built for.
+
+        ``x`` is overwritten unless it is to ``keep``.
+        """
+        pool = self.get_submodule(stage)
+        if self._pool_first:
+            return F.relu(pool(x))
+        y: Tensor = pool(F.relu(x, inplace=not keep))
+        return y
+
+
+class PretrainedNetwork(PooledNetwork):
+    """A network whose trunk exists with published classification weights."""
+
     # Layers that classification weights cannot have: they start from random numbers.
     untrained: ClassVar[tuple[str, ...]] = ("score",)
 
     @classmethod
-    def convert(cls, key: str, tensor: Tensor) -> tuple[str, Tensor]:
-        """Our key and tensor for one entry of a published file; any other key stays as it is."""
-        return key, tensor
+    def convert(cls, tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
+        """For each key of a published file our key and tensor; any other key stays as it is."""
+        return {key: (key, tensor) for key, tensor in tensors.items()}
+
+
+def from_caffe(
+    weight: Tensor, bias: Tensor, mean: tuple[float, float, float]
+) -> tuple[Tensor, Tensor]:
+    """A first convolution for BGR in 0..255 less a mean, made one for torchvision's input.
+
+    With ``u = 255 std z + 255 mean' - mean``, both see the same image, padding apart, whose zeros
+    are torchvision's mean instead of Caffe's, a grey level away.
+
+    Shape:
+        ``weight`` [C, 3, k, k] and ``bias`` [C].
+
+    Args:
+        weight: Its weights.
+        bias: Its biases.
+        mean: Of blue, green and red, in 0..255.
+    """
+    rgb = weight.flip(1)
+    scale = 255 * torch.tensor(IMAGENET_STD)
+    offset = 255 * torch.tensor(IMAGENET_MEAN) - torch.tensor(mean[::-1])
+    shift = (rgb.sum((2, 3)) * offset).sum(1)
+    return rgb * scale[:, None, None], bias + shift
 
 
 def conv(
-    inputs: int, outputs: int, kernel_size: int, *, dilation: int = 1, bias: bool = True
+    inputs: int,
+    outputs: int,
+    kernel_size: int,
+    *,
+    stride: int = 1,
+    dilation: int = 1,
+    bias: bool = True,
 ) -> nn.Conv2d:
-    """A convolution that keeps height and width, for a ReLU (He et al., ICCV 2015)."""
+    """A convolution for a ReLU (He et al., ICCV 2015); at stride 1 it keeps height and width."""
     padding = dilation * (kernel_size // 2)
-    layer = nn.Conv2d(inputs, outputs, kernel_size, padding=padding, dilation=dilation, bias=bias)
+    layer = nn.Conv2d(inputs, outputs, kernel_size, stride, padding, dilation, bias=bias)
     nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from ppool import PPool2d
 from ppool.models.poolings import DPPool2d, GatedPool2d, LpPool2d
 from ppool.window import Window
 
-__all__ = ["Poolings", "list_poolings"]
+__all__ = ["PLACES", "Poolings", "list_poolings"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,8 @@ class _Place:
     channels: int
     window: Window
     signed: bool
-    convs: Sequence[nn.Conv2d]
+    first: bool
+    strided: bool
     ppool_options: Mapping[str, Any]
 
 
@@ -51,18 +52,18 @@ def _strided_conv(place: _Place) -> nn.Module:
     Where the network names no convolution to take the stride, every stride-th element is kept:
     the same function of the input as striding the convolution before, at more cost.
     """
-    rows, columns = place.window.stride
-    if not place.convs:
-        return nn.MaxPool2d(1, (rows, columns))
-    for conv in place.convs:
-        conv.stride = (conv.stride[0] * rows, conv.stride[1] * columns)
-    return nn.Identity()
+    return nn.Identity() if place.strided else nn.MaxPool2d(1, place.window.stride)
 
 
 def _all_conv(place: _Place) -> nn.Module:
-    """All-C (Springenberg et al., 2015): a new 3x3 convolution with the pooling's stride."""
+    """All-C (Springenberg et al., 2015): a new 3x3 convolution with the pooling's stride.
+
+    3x3 as theirs, whose poolings were 3x3, also where ours is 2x2: the paper does not say.
+    """
     conv = nn.Conv2d(place.channels, place.channels, 3, place.window.stride, padding=1)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    if place.first:
+        return nn.Sequential(nn.ReLU(), conv)
     # A place with negative values has its ReLU later.
     return nn.Sequential(conv) if place.signed else nn.Sequential(conv, nn.ReLU(inplace=True))
 
@@ -84,6 +85,10 @@ def list_poolings() -> list[str]:
     return sorted(_POOLINGS)
 
 
+PLACES = ("after_relu", "before_relu")
+"""Names accepted as ``ppool_place``."""
+
+
 class Poolings:
     """Builds the poolings of one network; networks know no pooling by name.
 
@@ -92,7 +97,11 @@ class Poolings:
         original: The pooling the published network has at each stage. P-pooling in place of an
             average starts at ``alpha = 0`` and may stay there, so that pretrained weights keep
             their meaning (Proposition 1).
-        ppool_options: Keyword arguments of :class:`ppool.PPool2d` this network starts with.
+        ppool_options: Keyword arguments of :class:`ppool.PPool2d`.
+        place: One of :data:`PLACES`; see :func:`ppool.models.create_model`.
+
+    Raises:
+        ValueError: if a name is unknown or not that of a stage.
     """
 
     def __init__(
@@ -100,10 +109,33 @@ class Poolings:
         pooling: str | Mapping[str, str],
         original: Mapping[str, str],
         ppool_options: Mapping[str, Any] | None = None,
+        place: str = "after_relu",
     ) -> None:
-        self._pooling = pooling
+        names = dict.fromkeys(original, pooling) if isinstance(pooling, str) else dict(pooling)
+        if not names.keys() <= original.keys():
+            raise ValueError(
+                f"pooling: expected the stages {', '.join(original)}, got {dict(names)!r}"
+            )
+        for stage in original:
+            if stage not in names:
+                raise ValueError(f"pooling: expected a name for stage {stage!r}, got {names!r}")
+            if names[stage] not in _POOLINGS:
+                known = ", ".join(list_poolings())
+                raise ValueError(f"pooling: expected one of {known}, got {names[stage]!r}")
+        if place not in PLACES:
+            raise ValueError(f"ppool_place: expected {' or '.join(PLACES)}, got {place!r}")
+        self._names = names
         self._original = original
         self._ppool_options = dict(ppool_options or {})
+        self.first = place == "before_relu"
+        """Whether a pooling comes before the ReLU that the published network has before it."""
+
+    def stride(self, stage: str, window: Window) -> int:
+        """The stride that the convolutions beside a stage take over: the window's, if none pools.
+
+        A network that asks for it builds its convolutions with it, and the stage without ``alone``.
+        """
+        return window.stride[0] if self._names[stage] == "strided_conv" else 1
 
     def __call__(
         self,
@@ -111,8 +143,9 @@ class Poolings:
         channels: int,
         window: Window,
         *,
+        relu: bool = False,
         signed: bool = False,
-        convs: Sequence[nn.Conv2d] = (),
+        alone: bool = False,
     ) -> nn.Module:
         """The pooling layer of one stage.
 
@@ -120,20 +153,14 @@ class Poolings:
             stage: The path of the layer in its network, such as ``pool1``.
             channels: C of the input.
             window: Where to pool. ``strided_conv`` and ``all_conv`` take its stride alone.
-            signed: Whether the input can be negative (no ReLU before the pooling).
-            convs: The convolutions that take over the stride when nothing pools.
-
-        Raises:
-            ValueError: if the name is unknown or the stage has none.
+            relu: Whether a ReLU stands directly before it, which the network applies after it
+                where ``first`` says so.
+            signed: Whether the input can be negative in any case.
+            alone: Whether no convolution takes over the stride where nothing pools.
         """
-        if not isinstance(self._pooling, str) and stage not in self._pooling:
-            raise ValueError(
-                f"pooling: expected a name for stage {stage!r}, got {dict(self._pooling)!r}"
-            )
-        name = self._pooling if isinstance(self._pooling, str) else self._pooling[stage]
-        if name not in _POOLINGS:
-            raise ValueError(f"pooling: expected one of {', '.join(list_poolings())}, got {name!r}")
         options = self._ppool_options
-        if self._original.get(stage) == "average":
+        if self._original[stage] == "average":
             options = options | {"alpha_init": 0.0, "alpha_min": 0.0}
-        return _POOLINGS[name](_Place(channels, window, signed, convs, options))
+        first = relu and self.first
+        place = _Place(channels, window, signed or first, first, not alone, options)
+        return _POOLINGS[self._names[stage]](place)

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
-from ppool.models._layers import PretrainedNetwork
+from ppool.models._layers import PooledNetwork
+from ppool.models._pooling import Poolings
 from ppool.models.deeplab_largefov import DeepLabLargeFOV
 from ppool.models.deeplabv3_xception import DeepLabv3Xception
 from ppool.models.fcn8s_inceptionv2 import FCN8sInceptionv2
 from ppool.models.resnet50 import ResNet50
 from ppool.models.small import ResNetSmall, VGGSmall
+from ppool.models.squeezenet_fcn import SqueezeNetFCN
 from ppool.models.unet_small import UNetSmall
 from ppool.models.vgg16 import VGG16
 from ppool.models.weights import load_weights
 
 __all__ = ["create_model", "list_models", "original_pooling"]
 
-_MODELS: dict[str, type[PretrainedNetwork | UNetSmall]] = {
+_MODELS: dict[str, type[PooledNetwork]] = {
     "deeplab_largefov": DeepLabLargeFOV,
     "deeplabv3_xception": DeepLabv3Xception,
     "fcn8s_inceptionv2": FCN8sInceptionv2,
     "resnet50": ResNet50,
     "resnet_small": ResNetSmall,
+    "squeezenet_fcn": SqueezeNetFCN,
     "unet_small": UNetSmall,
     "vgg16": VGG16,
     "vgg_small": VGGSmall,
@@ -55,6 +59,8 @@ def create_model(
     *,
     pooling: str | Mapping[str, str] = "ppool",
     num_classes: int = 21,
+    ppool_place: str = "after_relu",
+    ppool_options: Mapping[str, Any] | None = None,
     weights: str | Path | None = None,
 ) -> nn.Module:
     """Build a segmentation network.
@@ -64,9 +70,16 @@ def create_model(
         pooling: One of :func:`ppool.models.list_poolings` for all stages, or a mapping from each
             stage's name to one; :func:`ppool.models.original_pooling` lists the stages.
         num_classes: K.
+        ppool_place: ``after_relu``, where published networks pool, or ``before_relu``: wherever
+            the pooling of a stage follows a ReLU, the ReLU follows the pooling instead. Max
+            pooling is the same function either way; the paper does not say which P-pooling is.
+            Behind a ReLU most windows hold zeros, and zeros weigh nothing for any alpha > 0;
+            before it, shifted by Eq. 2, every element counts and alpha has something to decide.
+            The average, gated, DPP and Lp poolings move alike.
+        ppool_options: Keyword arguments of :class:`ppool.PPool2d` in place of the network's own,
+            for all stages; where P-pooling replaces an average, alpha still starts at 0.
         weights: A local file for :func:`ppool.models.load_weights`, such as torchvision's
-            ``vgg16``;
-            what it had no tensor for, and what was not used, is logged.
+            ``vgg16``; what it had no tensor for, and what was not used, is logged.
 
     Returns:
         A module from normalised RGB, float32 [N, 3, H, W], to logits [N, K, h, w], with h and w
@@ -77,10 +90,10 @@ def create_model(
         FileNotFoundError: if there is no such file of weights.
     """
     _check(name)
-    if not isinstance(pooling, str) and not pooling.keys() <= original_pooling(name).keys():
-        stages = ", ".join(original_pooling(name))
-        raise ValueError(f"pooling: expected the stages {stages}, got {dict(pooling)!r}")
-    model = _MODELS[name](pooling=pooling, num_classes=num_classes)
+    network: Callable[..., PooledNetwork] = _MODELS[name]
+    options = {**_MODELS[name].ppool_options, **(ppool_options or {})}
+    pools = Poolings(pooling, original_pooling(name), options, ppool_place)
+    model = network(pools=pools, num_classes=num_classes)
     if weights is not None:
         load_weights(model, weights)
     return model

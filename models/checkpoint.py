@@ -45,6 +45,8 @@ class Checkpoint:
     std: tuple[float, float, float]
     state_dict: Mapping[str, Tensor]
     training: Mapping[str, Any] = field(default_factory=dict)
+    ppool_place: str = "after_relu"
+    ppool_options: Mapping[str, Any] = field(default_factory=dict)
 
     def build(self) -> nn.Module:
         """The network with these weights, in evaluation mode on the CPU.
@@ -52,7 +54,13 @@ class Checkpoint:
         Raises:
             ValueError: if the weights are not the network's, as another version wrote them.
         """
-        model = create_model(self.network, pooling=self.pooling, num_classes=len(self.classes))
+        model = create_model(
+            self.network,
+            pooling=self.pooling,
+            num_classes=len(self.classes),
+            ppool_place=self.ppool_place,
+            ppool_options=self.ppool_options,
+        )
         try:
             model.load_state_dict(dict(self.state_dict))
         except RuntimeError as error:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -37,11 +35,10 @@ class DeepLabLargeFOV(VGG16Trunk):
     original_pooling = VGG16Trunk.original_pooling | {"pool5a": "average"}
     untrained = ("fc6", "fc7", "fc8")
 
-    def __init__(self, *, pooling: str | Mapping[str, str], num_classes: int) -> None:
-        pools = Poolings(pooling, self.original_pooling)
+    def __init__(self, *, pools: Poolings, num_classes: int) -> None:
         keep = Window.of(3, 1, 1)
         super().__init__(pools, down=Window.of(3, 2, 1), last=keep)
-        self.pool5a = pools("pool5a", 512, keep, convs=(self.conv5_3,))
+        self.pool5a = pools("pool5a", 512, keep)
         self.fc6 = conv(512, 1024, 3, dilation=6)
         self.fc7 = conv(1024, 1024, 1)
         self.dropout = nn.Dropout(0.5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import pairwise
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,12 +18,12 @@ __all__ = ["ASPP", "DeepLabv3Xception"]
 
 
 class SeparableConv(nn.Module):
-    """A 3x3 depthwise convolution, then a 1x1 one; keeps height and width."""
+    """A 3x3 depthwise convolution, then a 1x1 one; at stride 1 it keeps height and width."""
 
-    def __init__(self, inputs: int, outputs: int, dilation: int = 1) -> None:
+    def __init__(self, inputs: int, outputs: int, dilation: int = 1, stride: int = 1) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(
-            inputs, inputs, 3, padding=dilation, dilation=dilation, groups=inputs, bias=False
+            inputs, inputs, 3, stride, dilation, dilation, groups=inputs, bias=False
         )
         self.pointwise = conv(inputs, outputs, 1, bias=False)
 
@@ -56,24 +57,21 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for inputs, outputs in pairwise(widths):
-            separable = SeparableConv(inputs, outputs, dilation)
+        window = None if pool_stride is None else Window.of(3, pool_stride, 1)
+        moved = 1 if window is None else pools.stride(f"{name}.pool", window)
+        for index, (inputs, outputs) in enumerate(pairwise(widths), 2):
+            stride = moved if index == len(widths) else 1
+            separable = SeparableConv(inputs, outputs, dilation, stride)
             layers += [nn.ReLU(), separable, nn.BatchNorm2d(outputs)]
         self.rep = nn.Sequential(*layers[0 if first_relu else 1 :])
         self.pool: nn.Module = nn.Identity()
         self.skip: nn.Module = nn.Identity()
         self.skipbn: nn.Module = nn.Identity()
-        if pool_stride is not None:
-            self.skip = nn.Conv2d(widths[0], widths[-1], 1, pool_stride, bias=False)
+        if window is not None:
+            self.skip = nn.Conv2d(widths[0], widths[-1], 1, window.stride, bias=False)
             self.skipbn = nn.BatchNorm2d(widths[-1])
             # No ReLU after the last batch norm: what is pooled can be negative.
-            self.pool = pools(
-                f"{name}.pool",
-                widths[-1],
-                Window.of(3, pool_stride, 1),
-                signed=True,
-                convs=(separable.conv1,),
-            )
+            self.pool = pools(f"{name}.pool", widths[-1], window, signed=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform ``x``."""
@@ -132,14 +130,15 @@ class DeepLabv3Xception(PretrainedNetwork):
         ("block1.pool", "block2.pool", "block3.pool", "block12.pool"), "max"
     )
     untrained = ("aspp", "score")
+    ppool_options: ClassVar[Mapping[str, Any]] = {"alpha_init": 70.0, "alpha_max": 110.0}
 
-    def __init__(self, *, pooling: str | Mapping[str, str], num_classes: int) -> None:
-        super().__init__()
-        pools = Poolings(pooling, self.original_pooling, {"alpha_init": 70.0, "alpha_max": 110.0})
+    def __init__(self, *, pools: Poolings, num_classes: int) -> None:
+        super().__init__(pools)
+        window = Window.of(3, 2, 1)
         # The two first convolutions have no padding in Xception.
-        self.conv1 = nn.Conv2d(3, 32, 3, bias=False)
+        self.conv1 = nn.Conv2d(3, 32, 3, pools.stride("pool_conv1", window), bias=False)
         self.bn1 = nn.BatchNorm2d(32)
-        self.pool_conv1 = pools("pool_conv1", 32, Window.of(3, 2, 1), convs=(self.conv1,))
+        self.pool_conv1 = pools("pool_conv1", 32, window, relu=True)
         self.conv2 = nn.Conv2d(32, 64, 3, bias=False)
         self.bn2 = nn.BatchNorm2d(64)
 
@@ -165,7 +164,7 @@ class DeepLabv3Xception(PretrainedNetwork):
 
     def features(self, x: Tensor) -> Tensor:
         """What ``conv4`` gives, [N, 2048, h, w]."""
-        x = self.pool_conv1(F.relu(self.bn1(self.conv1(x)), inplace=True))  # stride 2
+        x = self.relu_pool("pool_conv1", self.bn1(self.conv1(x)))  # stride 2
         x = F.relu(self.bn2(self.conv2(x)), inplace=True)
         for number in range(1, 13):  # stride 4, 8, 16 after blocks 1, 2, 3
             x = self.get_submodule(f"block{number}")(x)

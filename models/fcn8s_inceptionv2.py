@@ -10,7 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ppool.models._layers import PretrainedNetwork, classifier, conv, upsample
+from ppool.models._layers import (
+    PooledNetwork,
+    PretrainedNetwork,
+    classifier,
+    conv,
+    upsample,
+)
 from ppool.models._pooling import Poolings
 from ppool.window import Window
 
@@ -38,16 +44,20 @@ _KEY = re.compile(r"(?:(inception_\d[a-e])_)?([a-z0-9_]+?)(_bn)?\.(\w+)")
 
 
 class ConvBN(nn.Module):
-    """Convolution with bias, batch norm, ReLU; keeps height and width."""
+    """Convolution with bias, batch norm, ReLU; at stride 1 it keeps height and width."""
 
-    def __init__(self, inputs: int, outputs: int, kernel_size: int) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, kernel_size: int, stride: int = 1, *, relu: bool = True
+    ) -> None:
         super().__init__()
-        self.conv = conv(inputs, outputs, kernel_size)
+        self.conv = conv(inputs, outputs, kernel_size, stride=stride)
         self.bn = nn.BatchNorm2d(outputs)
+        self.relu = relu
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform ``x``."""
-        return F.relu(self.bn(self.conv(x)), inplace=True)
+        y: Tensor = self.bn(self.conv(x))
+        return F.relu(y, inplace=True) if self.relu else y
 
 
 class Inception(nn.Module):
@@ -63,7 +73,7 @@ class Inception(nn.Module):
         self.double_3x3_reduce = ConvBN(inputs, double_reduced, 1)
         self.double_3x3_1 = ConvBN(double_reduced, double_1, 3)
         self.double_3x3_2 = ConvBN(double_1, double_2, 3)
-        self.pool = pools(f"{name}.pool", inputs, KEEP)
+        self.pool = pools(f"{name}.pool", inputs, KEEP, alone=True)
         self.pool_proj = ConvBN(inputs, widths.pool_proj, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -73,29 +83,31 @@ class Inception(nn.Module):
         return torch.cat([self.conv_1x1(x), single, double, self.pool_proj(self.pool(x))], 1)
 
 
-class InceptionDown(nn.Module):
+class InceptionDown(PooledNetwork):
     """Three paths that halve the map: 3x3, two 3x3, pooling of the input; concatenated."""
 
     def __init__(self, widths: Widths, pools: Poolings, name: str) -> None:
-        super().__init__()
+        super().__init__(pools)
         inputs, (reduced, outputs) = widths.inputs, widths.conv_3x3
         double_reduced, double_1, double_2 = widths.double_3x3
+        stride, double_stride = (
+            pools.stride(f"{name}.{stage}", UNSTRIDE) for stage in ("pool_3x3", "pool_double")
+        )
         self.conv_3x3_reduce = ConvBN(inputs, reduced, 1)
-        self.conv_3x3 = ConvBN(reduced, outputs, 3)
-        self.pool_3x3 = pools(f"{name}.pool_3x3", outputs, UNSTRIDE, convs=(self.conv_3x3.conv,))
+        self.conv_3x3 = ConvBN(reduced, outputs, 3, stride, relu=False)
+        self.pool_3x3 = pools(f"{name}.pool_3x3", outputs, UNSTRIDE, relu=True)
         self.double_3x3_reduce = ConvBN(inputs, double_reduced, 1)
         self.double_3x3_1 = ConvBN(double_reduced, double_1, 3)
-        self.double_3x3_2 = ConvBN(double_1, double_2, 3)
-        self.pool_double = pools(
-            f"{name}.pool_double", double_2, UNSTRIDE, convs=(self.double_3x3_2.conv,)
-        )
-        self.pool = pools(f"{name}.pool", inputs, HALVE)
+        self.double_3x3_2 = ConvBN(double_1, double_2, 3, double_stride, relu=False)
+        self.pool_double = pools(f"{name}.pool_double", double_2, UNSTRIDE, relu=True)
+        self.pool = pools(f"{name}.pool", inputs, HALVE, alone=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform ``x``."""
         single = self.conv_3x3(self.conv_3x3_reduce(x))
         double = self.double_3x3_2(self.double_3x3_1(self.double_3x3_reduce(x)))
-        return torch.cat([self.pool_3x3(single), self.pool_double(double), self.pool(x)], 1)
+        single, double = self.relu_pool("pool_3x3", single), self.relu_pool("pool_double", double)
+        return torch.cat([single, double, self.pool(x)], 1)
 
 
 class FCN8sInceptionv2(PretrainedNetwork):
@@ -129,15 +141,16 @@ class FCN8sInceptionv2(PretrainedNetwork):
     )
     untrained = ("score3b", "score4d", "score5b")
 
-    def __init__(self, *, pooling: str | Mapping[str, str], num_classes: int) -> None:
-        super().__init__()
-        pools = Poolings(pooling, self.original_pooling)
-        self.conv1_7x7_s2 = ConvBN(3, 64, 7)
-        self.pool_conv1 = pools("pool_conv1", 64, UNSTRIDE, convs=(self.conv1_7x7_s2.conv,))
-        self.pool1 = pools("pool1", 64, HALVE, convs=(self.conv1_7x7_s2.conv,))
+    def __init__(self, *, pools: Poolings, num_classes: int) -> None:
+        super().__init__(pools)
+        # A stride that nothing pools moves into the convolution before, both where both do.
+        first = pools.stride("pool_conv1", UNSTRIDE) * pools.stride("pool1", HALVE)
+        self.conv1_7x7_s2 = ConvBN(3, 64, 7, first, relu=False)
+        self.pool_conv1 = pools("pool_conv1", 64, UNSTRIDE, relu=True)
+        self.pool1 = pools("pool1", 64, HALVE)
         self.conv2_3x3_reduce = ConvBN(64, 64, 1)
-        self.conv2_3x3 = ConvBN(64, 192, 3)
-        self.pool2 = pools("pool2", 192, HALVE, convs=(self.conv2_3x3.conv,))
+        self.conv2_3x3 = ConvBN(64, 192, 3, pools.stride("pool2", HALVE), relu=False)
+        self.pool2 = pools("pool2", 192, HALVE, relu=True)
         self.inception_3a = Inception(
             Widths(192, (64, 64), (64, 96, 96), 64, 32), pools, "inception_3a"
         )
@@ -174,8 +187,8 @@ class FCN8sInceptionv2(PretrainedNetwork):
 
     def features(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What blocks 3b, 4d and 5b give: 320, 608 and 1,024 channels at strides 8, 16 and 32."""
-        x = self.pool1(self.pool_conv1(self.conv1_7x7_s2(x)))  # stride 4
-        x = self.pool2(self.conv2_3x3(self.conv2_3x3_reduce(x)))  # stride 8
+        x = self.pool1(self.relu_pool("pool_conv1", self.conv1_7x7_s2(x)))  # stride 4
+        x = self.relu_pool("pool2", self.conv2_3x3(self.conv2_3x3_reduce(x)))  # stride 8
         block_3b = self.inception_3b(self.inception_3a(x))
         x = self.inception_4a(self.inception_3c(block_3b))  # stride 16
         block_4d = self.inception_4d(self.inception_4c(self.inception_4b(x)))
@@ -190,14 +203,20 @@ class FCN8sInceptionv2(PretrainedNetwork):
         return logits
 
     @classmethod
-    def convert(cls, key: str, tensor: Tensor) -> tuple[str, Tensor]:
+    def convert(cls, tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
         """Cadene's flat names to ours; the first convolution from BGR to RGB."""
-        match = _KEY.fullmatch(key)
-        if match is None:
-            return key, tensor
-        block, layer, norm, kind = match.groups()
-        layer = f"conv_{layer}" if layer[0].isdigit() else layer
-        path = f"{block}.{layer}" if block else layer
-        if key == "conv1_7x7_s2.weight":
-            tensor = tensor.flip(1)
-        return f"{path}.{'bn' if norm else 'conv'}.{kind}", tensor
+        first = "conv1_7x7_s2.weight"
+        return {
+            key: (_our_name(key), tensor.flip(1) if key == first else tensor)
+            for key, tensor in tensors.items()
+        }
+
+
+def _our_name(key: str) -> str:
+    match = _KEY.fullmatch(key)
+    if match is None:
+        return key
+    block, layer, norm, kind = match.groups()
+    layer = f"conv_{layer}" if layer[0].isdigit() else layer
+    path = f"{block}.{layer}" if block else layer
+    return f"{path}.{'bn' if norm else 'conv'}.{kind}"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -51,36 +49,35 @@ class VGGSmall(PretrainedNetwork):
     original_pooling = dict.fromkeys(("pool1", "pool2", "pool3", "pool4", "pool5"), "max")
     widths = (16, 32, 48, 64, 96)
 
-    def __init__(self, *, pooling: str | Mapping[str, str], num_classes: int) -> None:
-        super().__init__()
-        pools = Poolings(pooling, self.original_pooling)
+    def __init__(self, *, pools: Poolings, num_classes: int) -> None:
+        super().__init__(pools)
         down, keep = Window.of(2), Window.of(3, 1, 1)
         w1, w2, w3, w4, w5 = self.widths
-        self.conv1 = conv(3, w1, 3)
-        self.pool1 = pools("pool1", w1, down, convs=(self.conv1,))
-        self.conv2 = conv(w1, w2, 3)
-        self.pool2 = pools("pool2", w2, down, convs=(self.conv2,))
+        self.conv1 = conv(3, w1, 3, stride=pools.stride("pool1", down))
+        self.pool1 = pools("pool1", w1, down, relu=True)
+        self.conv2 = conv(w1, w2, 3, stride=pools.stride("pool2", down))
+        self.pool2 = pools("pool2", w2, down, relu=True)
         self.conv3_1 = conv(w2, w3, 3)
-        self.conv3_2 = conv(w3, w3, 3)
-        self.pool3 = pools("pool3", w3, down, convs=(self.conv3_2,))
+        self.conv3_2 = conv(w3, w3, 3, stride=pools.stride("pool3", down))
+        self.pool3 = pools("pool3", w3, down, relu=True)
         self.conv4_1 = conv(w3, w4, 3)
-        self.conv4_2 = conv(w4, w4, 3)
-        self.pool4 = pools("pool4", w4, down, convs=(self.conv4_2,))
+        self.conv4_2 = conv(w4, w4, 3, stride=pools.stride("pool4", down))
+        self.pool4 = pools("pool4", w4, down, relu=True)
         self.conv5_1 = conv(w4, w5, 3)
         self.conv5_2 = conv(w5, w5, 3)
-        self.pool5 = pools("pool5", w5, keep, convs=(self.conv5_2,))
+        self.pool5 = pools("pool5", w5, keep, relu=True)
         self.score = SkipScore((w3, w4, w5), num_classes)
 
     def features(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What ``conv3_1``, ``conv4_1`` and ``pool5`` give, at strides 4, 8 and 16."""
-        x = self.pool1(F.relu(self.conv1(x), inplace=True))
-        x = self.pool2(F.relu(self.conv2(x), inplace=True))
+        x = self.relu_pool("pool1", self.conv1(x))
+        x = self.relu_pool("pool2", self.conv2(x))
         fine = F.relu(self.conv3_1(x), inplace=True)
-        x = self.pool3(F.relu(self.conv3_2(fine), inplace=True))
+        x = self.relu_pool("pool3", self.conv3_2(fine))
         middle = F.relu(self.conv4_1(x), inplace=True)
-        x = self.pool4(F.relu(self.conv4_2(middle), inplace=True))
+        x = self.relu_pool("pool4", self.conv4_2(middle))
         x = F.relu(self.conv5_1(x), inplace=True)
-        return fine, middle, self.pool5(F.relu(self.conv5_2(x), inplace=True))
+        return fine, middle, self.relu_pool("pool5", self.conv5_2(x))
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits at stride 2."""
@@ -89,29 +86,25 @@ class VGGSmall(PretrainedNetwork):
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions around a shortcut (He et al., CVPR 2016), at stride 1.
+    """Two 3x3 convolutions around a shortcut (He et al., CVPR 2016), before its last ReLU.
 
     Shape:
-        [N, inputs, H, W] to [N, outputs, H, W].
+        [N, inputs, H, W] to [N, outputs, ceil(H / stride), ceil(W / stride)].
     """
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
         super().__init__()
-        self.conv1 = conv(inputs, outputs, 3, bias=False)
+        self.conv1 = conv(inputs, outputs, 3, stride=stride, bias=False)
         self.bn1 = nn.BatchNorm2d(outputs)
         self.conv2 = conv(outputs, outputs, 3, bias=False)
         self.bn2 = nn.BatchNorm2d(outputs)
-        self.projection = conv(inputs, outputs, 1)
-
-    @property
-    def entries(self) -> tuple[nn.Conv2d, nn.Conv2d]:
-        """The convolutions that read the block's input."""
-        return self.conv1, self.projection
+        self.projection = conv(inputs, outputs, 1, stride=stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform ``x``."""
         y = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        return F.relu(self.bn2(self.conv2(y)) + self.projection(x), inplace=True)
+        z: Tensor = self.bn2(self.conv2(y)) + self.projection(x)
+        return z
 
 
 class ResNetSmall(PretrainedNetwork):
@@ -127,28 +120,29 @@ class ResNetSmall(PretrainedNetwork):
     original_pooling = dict.fromkeys(("pool_conv1", "pool_res2", "pool_res3", "pool_res4"), "max")
     widths = (16, 16, 32, 48, 96)
 
-    def __init__(self, *, pooling: str | Mapping[str, str], num_classes: int) -> None:
-        super().__init__()
-        pools, window = Poolings(pooling, self.original_pooling), Window.of(3, 2, 1)
+    def __init__(self, *, pools: Poolings, num_classes: int) -> None:
+        super().__init__(pools)
+        window = Window.of(3, 2, 1)
         w1, w2, w3, w4, w5 = self.widths
-        self.conv1 = conv(3, w1, 3, bias=False)
+        self.conv1 = conv(3, w1, 3, stride=pools.stride("pool_conv1", window), bias=False)
         self.bn1 = nn.BatchNorm2d(w1)
         self.layer1 = BasicBlock(w1, w2)
-        self.layer2 = BasicBlock(w2, w3)
-        self.layer3 = BasicBlock(w3, w4)
-        self.layer4 = BasicBlock(w4, w5)
-        self.pool_conv1 = pools("pool_conv1", w1, window, convs=(self.conv1,))
-        self.pool_res2 = pools("pool_res2", w2, window, convs=self.layer2.entries)
-        self.pool_res3 = pools("pool_res3", w3, window, convs=self.layer3.entries)
-        self.pool_res4 = pools("pool_res4", w4, window, convs=self.layer4.entries)
+        self.layer2 = BasicBlock(w2, w3, pools.stride("pool_res2", window))
+        self.layer3 = BasicBlock(w3, w4, pools.stride("pool_res3", window))
+        self.layer4 = BasicBlock(w4, w5, pools.stride("pool_res4", window))
+        self.pool_conv1 = pools("pool_conv1", w1, window, relu=True)
+        self.pool_res2 = pools("pool_res2", w2, window, relu=True)
+        self.pool_res3 = pools("pool_res3", w3, window, relu=True)
+        self.pool_res4 = pools("pool_res4", w4, window, relu=True)
         self.score = SkipScore((w3, w4, w5), num_classes)
 
     def features(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What ``layer2``, ``layer3`` and ``layer4`` give, at strides 4, 8 and 16."""
-        x = self.pool_conv1(F.relu(self.bn1(self.conv1(x)), inplace=True))
-        layer2 = self.layer2(self.pool_res2(self.layer1(x)))
-        layer3 = self.layer3(self.pool_res3(layer2))
-        return layer2, layer3, self.layer4(self.pool_res4(layer3))
+        x = self.relu_pool("pool_conv1", self.bn1(self.conv1(x)))
+        layer2 = self.layer2(self.relu_pool("pool_res2", self.layer1(x)))
+        layer3 = self.layer3(self.relu_pool("pool_res3", layer2, keep=True))
+        layer4 = self.layer4(self.relu_pool("pool_res4", layer3, keep=True))
+        return F.relu(layer2), F.relu(layer3), F.relu(layer4)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits at stride 2."""

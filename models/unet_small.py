@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ppool.models._layers import upsample
+from ppool.models._layers import PooledNetwork, upsample
 from ppool.models._pooling import Poolings
 from ppool.window import Window
 
@@ -22,17 +22,19 @@ FROM_SCRATCH = {"alpha_init": 2.0, "input_scale": 1.0}
 HALVE = Window.of(2)
 
 
-def _conv(inputs: int, outputs: int, kernel_size: int = 3, dilation: int = 1) -> nn.Sequential:
+def _conv(
+    inputs: int, outputs: int, kernel_size: int = 3, dilation: int = 1, *, relu: bool = True
+) -> nn.Sequential:
     """Convolution, batch norm, ReLU; keeps height and width."""
     padding = dilation * (kernel_size // 2)
-    return nn.Sequential(
+    layers: list[nn.Module] = [
         nn.Conv2d(inputs, outputs, kernel_size, padding=padding, dilation=dilation, bias=False),
         nn.BatchNorm2d(outputs),
-        nn.ReLU(inplace=True),
-    )
+    ]
+    return nn.Sequential(*layers, *([nn.ReLU(inplace=True)] if relu else []))
 
 
-class UNetSmall(nn.Module):
+class UNetSmall(PooledNetwork):
     """Four 2x2 poolings down, lateral 1x1 convolutions and bilinear steps up, logits at stride 1.
 
     The last step is a pixel shuffle from stride 2 with no full-resolution shortcut, so a stroke of
@@ -42,20 +44,20 @@ class UNetSmall(nn.Module):
         [N, 3, H, W] to [N, num_classes, H, W], for H and W multiples of 16.
     """
 
-    original_pooling: ClassVar = dict.fromkeys(("pool1", "pool2", "pool3", "pool4"), "max")
+    original_pooling = dict.fromkeys(("pool1", "pool2", "pool3", "pool4"), "max")
+    ppool_options: ClassVar[Mapping[str, Any]] = FROM_SCRATCH
 
-    def __init__(self, *, pooling: str | Mapping[str, str], num_classes: int) -> None:
-        super().__init__()
-        pools = Poolings(pooling, self.original_pooling, FROM_SCRATCH)
+    def __init__(self, *, pools: Poolings, num_classes: int) -> None:
+        super().__init__(pools)
         w1, w2, w3, w4, w5 = 16, 32, 48, 64, 96
-        self.stem = _conv(3, w1)
-        self.pool1 = pools("pool1", w1, HALVE)
-        self.encoder1 = _conv(w1, w2)
-        self.pool2 = pools("pool2", w2, HALVE)
-        self.encoder2 = nn.Sequential(_conv(w2, w3), _conv(w3, w3))
-        self.pool3 = pools("pool3", w3, HALVE)
-        self.encoder3 = nn.Sequential(_conv(w3, w4), _conv(w4, w4))
-        self.pool4 = pools("pool4", w4, HALVE)
+        self.stem = _conv(3, w1, relu=False)
+        self.pool1 = pools("pool1", w1, HALVE, relu=True, alone=True)
+        self.encoder1 = _conv(w1, w2, relu=False)
+        self.pool2 = pools("pool2", w2, HALVE, relu=True, alone=True)
+        self.encoder2 = nn.Sequential(_conv(w2, w3), _conv(w3, w3, relu=False))
+        self.pool3 = pools("pool3", w3, HALVE, relu=True, alone=True)
+        self.encoder3 = nn.Sequential(_conv(w3, w4), _conv(w4, w4, relu=False))
+        self.pool4 = pools("pool4", w4, HALVE, relu=True, alone=True)
         self.context = nn.Sequential(
             _conv(w4, w5), _conv(w5, w5, dilation=2), _conv(w5, w5, dilation=4), _conv(w5, w4, 1)
         )
@@ -70,13 +72,13 @@ class UNetSmall(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits at the resolution of ``x``."""
-        half = self.encoder1(self.pool1(self.stem(x)))
-        quarter = self.encoder2(self.pool2(half))
-        eighth = self.encoder3(self.pool3(quarter))
-        y = self.context(self.pool4(eighth))
-        y = self.decoder3(upsample(y) + self.lateral3(eighth))
-        y = self.decoder2(upsample(y) + self.lateral2(quarter))
-        y = self.decoder1(upsample(y) + self.lateral1(half))
+        half = self.encoder1(self.relu_pool("pool1", self.stem(x)))
+        quarter = self.encoder2(self.relu_pool("pool2", half, keep=True))
+        eighth = self.encoder3(self.relu_pool("pool3", quarter, keep=True))
+        y = self.context(self.relu_pool("pool4", eighth, keep=True))
+        y = self.decoder3(upsample(y) + self.lateral3(F.relu(eighth)))
+        y = self.decoder2(upsample(y) + self.lateral2(F.relu(quarter)))
+        y = self.decoder1(upsample(y) + self.lateral1(F.relu(half)))
         return F.pixel_shuffle(self.head(y), 2)
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import pickle
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -48,6 +51,45 @@ class LoadReport:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
+    if path.suffix in {".h5", ".hdf5"}:
+        return _read_hdf5(path)
+    return _read_npz(path) if path.suffix == ".npz" else _read_torch(path)
+
+
+def _read_npz(path: Path) -> dict[str, Tensor]:
+    """NumPy's archive: the arrays of numbers in it, by name."""
+    try:
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            arrays = {key: archive[key] for key in archive.files}
+    except (AttributeError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path}: expected arrays written by numpy.savez") from error
+    return {key: torch.from_numpy(a) for key, a in arrays.items() if a.dtype.kind in "fiu"}
+
+
+def _read_hdf5(path: Path) -> dict[str, Tensor]:
+    """HDF5 as Keras writes it: the arrays of numbers in it, by path."""
+    try:
+        import h5py
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{path}: reading HDF5 needs h5py: pip install 'ppool[train]'") from error
+    found: dict[str, Tensor] = {}
+
+    def take(name: str, entry: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(entry, h5py.Dataset) and entry.dtype.kind in "fiu":
+            found[name] = torch.from_numpy(np.asarray(entry[()]))
+
+    try:
+        with h5py.File(path, "r") as file:
+            file.visititems(take)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ValueError(f"{path}: expected an HDF5 file, as Keras writes") from error
+    return found
+
+
+def _read_torch(path: Path) -> dict[str, Tensor]:
     try:
         document = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
@@ -79,23 +121,25 @@ def load_weights(model: nn.Module, path: str | Path) -> LoadReport:
 
     Args:
         model: A network of :func:`ppool.models.create_model`.
-        path: A file written by ``torch.save``: a state dict, or a document holding ``state_dict``.
+        path: A file written by ``torch.save``, a state dict or a document holding ``state_dict``;
+            or NumPy's ``.npz``, or Keras' ``.h5``, in a layout that the network names.
 
     Returns:
         Every tensor that is missing, unexpected, mismatched or reshaped. Print it.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it holds no state dict, or lacks a tensor of the trunk in the right shape;
+        ValueError: if it holds no such thing, or lacks a tensor of the trunk in the right shape;
             the message is the whole report.
     """
     report = LoadReport(Path(path))
     places: dict[str, Tensor] = dict(model.state_dict())
     found: dict[str, Tensor] = {}
-    for name, tensor in _read(report.path).items():
-        key, value = name, tensor
-        if isinstance(model, PretrainedNetwork) and name not in places:
-            key, value = model.convert(name, tensor)
+    tensors = _read(report.path)
+    own = {name: (name, tensor) for name, tensor in tensors.items()}
+    converted = model.convert(tensors) if isinstance(model, PretrainedNetwork) else own
+    for name, (theirs, value) in converted.items():
+        key = name if name in places else theirs
         if key not in places or key in found:
             report.unexpected.append(name)
             continue

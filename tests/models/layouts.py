@@ -30,6 +30,55 @@ def torchvision_vgg16() -> Shapes:
     return shapes | _linear("classifier.6", 4096, 1000)
 
 
+def keras_vgg16() -> Shapes:
+    """Keras 3's HDF5 of five blocks, each a ``Sequential``, with axes as Keras has them."""
+    shapes: Shapes = {}
+    inputs = 3
+    for block, (depth, width) in enumerate(
+        zip((2, 2, 3, 3, 3), (64, 128, 256, 512, 512), strict=True), 1
+    ):
+        for index in range(depth):
+            layer = f"block{block}/layers/conv2d{f'_{index}' if index else ''}/vars"
+            shapes |= {f"{layer}/0": (3, 3, inputs, width), f"{layer}/1": (width,)}
+            inputs = width
+    return shapes | {"dsn1/vars/0": (1, 1, 64, 1), "dsn1/vars/1": (1,)}
+
+
+FIRES = {2: (96, 16, 64), 3: (128, 16, 64), 4: (128, 32, 128), 5: (256, 32, 128),
+         6: (256, 48, 192), 7: (384, 48, 192), 8: (384, 64, 256), 9: (512, 64, 256)}  # fmt: skip
+
+
+def released_squeezenet() -> Shapes:
+    """SqueezeNet v1.0 with Caffe's names."""
+    shapes: Shapes = {"conv1.weight": (96, 3, 7, 7), "conv1.bias": (96,)}
+    for fire, (inputs, squeezed, expanded) in FIRES.items():
+        for layer, shape in (
+            ("conv1x1_1", (squeezed, inputs, 1, 1)),
+            ("conv1x1_2", (expanded, squeezed, 1, 1)),
+            ("conv3x3_2", (expanded, squeezed, 3, 3)),
+        ):
+            shapes[f"fire{fire}/{layer}.weight"] = shape
+            shapes[f"fire{fire}/{layer}.bias"] = shape[:1]
+    return shapes | {"conv_final.weight": (1000, 512, 1, 1), "conv_final.bias": (1000,)}
+
+
+def torchvision_squeezenet() -> Shapes:
+    """Torchvision's ``squeezenet1_0``."""
+    places = dict(zip(FIRES, (3, 4, 5, 7, 8, 9, 10, 12), strict=True))
+    layers = {"conv1x1_1": "squeeze", "conv1x1_2": "expand1x1", "conv3x3_2": "expand3x3"}
+    shapes: Shapes = {}
+    for key, shape in released_squeezenet().items():
+        layer, kind = key.split(".")
+        if layer == "conv1":
+            shapes[f"features.0.{kind}"] = shape
+        elif layer == "conv_final":
+            shapes[f"classifier.1.{kind}"] = shape
+        else:
+            fire, conv = layer.split("/")
+            shapes[f"features.{places[int(fire[4:])]}.{layers[conv]}.{kind}"] = shape
+    return shapes
+
+
 def torchvision_resnet50() -> Shapes:
     shapes: Shapes = {"conv1.weight": (64, 3, 7, 7), **_batch_norm("bn1", 64)}
     inputs = 64

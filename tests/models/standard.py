@@ -43,7 +43,36 @@ def vgg16(state: State, x: Tensor) -> Tensor:
             next(layer)  # the ReLU
             x = F.relu(F.conv2d(x, state[f"{name}.weight"], state[f"{name}.bias"], padding=1))
         next(layer)  # the pooling
-        x = F.max_pool2d(x, 2, 2 if stage < 5 else 1)
+        x = F.max_pool2d(x, 2, 2) if stage < 5 else F.max_pool2d(x, 3, 1, 1)
+    return x
+
+
+def squeezenet(state: State, x: Tensor) -> Tensor:
+    """Iandola et al.'s network as released, for BGR in 0..255 less its mean, at stride 8.
+
+    ``x`` is RGB, normalised as torchvision has it; what is padded is what ours pads.
+    """
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    rgb = 255 * (x * std[:, None, None] + mean[:, None, None])
+    caffe = rgb.flip(1) - torch.tensor([104.0, 117.0, 123.0])[:, None, None]
+    # Ours pads with torchvision's zeros, the mean image.
+    border = (255 * mean).flip(0) - torch.tensor([104.0, 117.0, 123.0])
+    padded = F.pad(caffe - border[:, None, None], (3, 3, 3, 3)) + border[:, None, None]
+
+    def conv(name: str, x: Tensor, **options: int) -> Tensor:
+        return F.relu(F.conv2d(x, state[f"{name}.weight"], state[f"{name}.bias"], **options))
+
+    x = F.max_pool2d(conv("conv1", padded, stride=2), 3, 2, 1)
+    for fire in range(2, 10):
+        x = conv(f"fire{fire}/conv1x1_1", x)
+        wide = {"padding": 2, "dilation": 2} if fire == 9 else {"padding": 1}
+        x = torch.cat(
+            [conv(f"fire{fire}/conv1x1_2", x), conv(f"fire{fire}/conv3x3_2", x, **wide)], 1
+        )
+        if fire == 4:
+            x = F.max_pool2d(x, 3, 2, ceil_mode=True)
+        elif fire == 8:
+            x = F.max_pool2d(x, 3, 1, 1)
     return x
 
 

@@ -23,6 +23,8 @@ WINDOWS = [
     Window.of((2, 3), (1, 2), (1, 0), (1, 2)),
 ]
 
+STAGE = {"pool1": "max"}
+
 
 def pool_by_hand(
     x: Array, window: Window, formula: Callable[[Array, NDArray[np.intp], int], float]
@@ -100,7 +102,7 @@ def test_lp_shifts_each_plane_where_it_is_signed() -> None:
 @pytest.mark.parametrize("window", WINDOWS)
 @pytest.mark.parametrize("kind", ["gated", "dpp", "lp"])
 def test_gradients_are_those_of_the_formula(kind: str, window: Window) -> None:
-    pool = Poolings(kind, {})("pool1", 2, window).double()
+    pool = Poolings(kind, STAGE)("pool1", 2, window).double()
     x = example(signed=kind != "lp")[:1, :2].requires_grad_()
     # Away from the kinks of the maximum and of zero.
     x = (x.detach() + 0.2).requires_grad_()
@@ -110,7 +112,7 @@ def test_gradients_are_those_of_the_formula(kind: str, window: Window) -> None:
 def test_windows_of_zeros_give_zero_and_finite_gradients() -> None:
     for kind in ("gated", "dpp", "lp"):
         x = torch.zeros(1, 2, 4, 4, requires_grad=True)
-        y = Poolings(kind, {})("pool1", 2, Window.of(2))(x)
+        y = Poolings(kind, STAGE)("pool1", 2, Window.of(2))(x)
         y.sum().backward()
         assert not y.any()
         assert x.grad is not None
@@ -119,8 +121,8 @@ def test_windows_of_zeros_give_zero_and_finite_gradients() -> None:
 
 def test_lp_can_exceed_every_input_and_p_pooling_cannot() -> None:
     x = torch.ones(1, 1, 2, 2)
-    assert Poolings("lp", {})("pool1", 1, Window.of(2))(x).item() == pytest.approx(4 ** (1 / 3))
-    assert Poolings("ppool", {})("pool1", 1, Window.of(2))(x).item() == pytest.approx(1)
+    assert Poolings("lp", STAGE)("pool1", 1, Window.of(2))(x).item() == pytest.approx(4 ** (1 / 3))
+    assert Poolings("ppool", STAGE)("pool1", 1, Window.of(2))(x).item() == pytest.approx(1)
 
 
 @pytest.mark.parametrize("window", WINDOWS)
@@ -132,16 +134,18 @@ def test_average_never_counts_padding(window: Window) -> None:
     reference = ppool2d_reference(
         x, zeros, window.kernel, window.stride, window.padding, ceil_mode=window.ceil_mode
     )
-    np.testing.assert_allclose(Poolings("average", {})("pool1", 3, window)(x), reference, 1e-12)
+    np.testing.assert_allclose(Poolings("average", STAGE)("pool1", 3, window)(x), reference, 1e-12)
 
 
 @pytest.mark.parametrize("window", [Window.of(2), Window.of(3, 2, 1), Window.of(3, 1, 1)])
 def test_strided_conv_is_the_same_with_and_without_a_convolution_to_stride(window: Window) -> None:
-    conv, free = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(3, 4, 3, padding=1)
+    pools = Poolings("strided_conv", STAGE)
+    stride = pools.stride("pool1", window)
+    assert (stride, stride) == window.stride
+    assert Poolings("ppool", STAGE).stride("pool1", window) == 1
+    conv, free = nn.Conv2d(3, 4, 3, stride, padding=1), nn.Conv2d(3, 4, 3, padding=1)
     free.load_state_dict(conv.state_dict())
-    moved = Poolings("strided_conv", {})("pool1", 4, window, convs=(conv,))
-    alone = Poolings("strided_conv", {})("pool1", 4, window)
-    assert (conv.stride, free.stride) == (window.stride, (1, 1))
+    moved, alone = pools("pool1", 4, window), pools("pool1", 4, window, alone=True)
     x = torch.rand(1, 3, 8, 10)
     assert torch.allclose(moved(conv(x)), alone(free(x)), atol=1e-6)
 
@@ -149,5 +153,5 @@ def test_strided_conv_is_the_same_with_and_without_a_convolution_to_stride(windo
 def test_p_pooling_in_place_of_an_average_starts_as_the_average() -> None:
     window, x = Window.of(3, 1, 1), torch.relu(torch.randn(2, 3, 6, 6))
     pools = Poolings("ppool", {"pool": "average"})
-    average = Poolings("average", {})("pool", 3, window)
+    average = Poolings("average", {"pool": "max"})("pool", 3, window)
     assert torch.allclose(pools("pool", 3, window)(x), average(x), atol=1e-6)

@@ -1,12 +1,16 @@
 """Published weight files load by name, whole or not at all, with every tensor accounted for."""
 
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ppool.models import create_model, load_weights
 from tests.models import layouts
@@ -35,6 +39,12 @@ def inception_key(key: str) -> str:
     return f"{layer}.{part}.{kind}"
 
 
+def squeezenet_key(key: str) -> str:
+    _, index, *rest = key.split(".")
+    fires = dict(zip((3, 4, 5, 7, 8, 9, 10, 12), range(2, 10), strict=True))
+    return ".".join([f"fire{fires[int(index)]}" if index != "0" else "conv1", *rest])
+
+
 # network, layout, tensors in the file, its classifier, our key
 PUBLISHED = [
     ("vgg16", layouts.torchvision_vgg16, 32, "classifier.", vgg_key),
@@ -42,6 +52,7 @@ PUBLISHED = [
     ("resnet50", layouts.torchvision_resnet50, 320, "fc.", identity),
     ("fcn8s_inceptionv2", layouts.cadene_bninception, 485, "last_linear.", inception_key),
     ("deeplabv3_xception", layouts.cadene_xception, 276, "fc.", identity),
+    ("squeezenet_fcn", layouts.torchvision_squeezenet, 52, "classifier.", squeezenet_key),
 ]
 
 
@@ -122,6 +133,87 @@ def test_another_class_count_keeps_the_trunk_and_says_so(
         for key, t in trained.state_dict().items()
         if not key.startswith("score")
     )
+
+
+def hdf5(path: Path, arrays: dict[str, Tensor]) -> Path:
+    with h5py.File(path, "w") as file:
+        for key, tensor in arrays.items():
+            file[key] = tensor.numpy()
+    return path
+
+
+def caffe(image: Tensor) -> Tensor:
+    """RGB in [0, 1] as Caffe's and Keras' VGG-16 take it: BGR in 0..255 less the mean."""
+    return 255 * image.flip(1) - torch.tensor([103.939, 116.779, 123.68])[:, None, None]
+
+
+def test_vgg16_from_kerass_hdf5_is_the_network_that_keras_trained(tmp_path: Path) -> None:
+    arrays = layouts.random_tensors(layouts.keras_vgg16())
+    path = hdf5(tmp_path / "hed.weights.h5", arrays)
+    model = create_model("vgg16", pooling="max", num_classes=2)
+    report = load_weights(model, path)
+    assert len(report.loaded) == 26
+    assert report.unexpected == ["dsn1/vars/0", "dsn1/vars/1"]
+    assert report.missing == ["score.weight", "score.bias"]
+    state = model.state_dict()
+    for ours, theirs in (
+        ("conv2_1", "block2/layers/conv2d"),
+        ("conv5_3", "block5/layers/conv2d_2"),
+    ):
+        expected = arrays[f"{theirs}/vars/0"].numpy().transpose(3, 2, 0, 1)
+        np.testing.assert_array_equal(state[f"{ours}.weight"], expected)
+        assert torch.equal(state[f"{ours}.bias"], arrays[f"{theirs}/vars/1"])
+    # Away from the border, where Caffe pads with its mean and torchvision with its own.
+    image = torch.rand(1, 3, 9, 9)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    found = model.get_submodule("conv1_1")((image - mean[:, None, None]) / std[:, None, None])
+    kernel = arrays["block1/layers/conv2d/vars/0"].permute(3, 2, 0, 1)
+    bias = arrays["block1/layers/conv2d/vars/1"]
+    expected = F.conv2d(caffe(image), kernel, bias)
+    torch.testing.assert_close(found[..., 1:-1, 1:-1], expected, rtol=1e-4, atol=1e-2)
+
+
+def test_kerass_own_file_of_vgg16_loads_by_the_names_of_its_layers(tmp_path: Path) -> None:
+    arrays = {}
+    for key, tensor in layouts.random_tensors(layouts.keras_vgg16()).items():
+        if match := re.fullmatch(r"block(\d)/layers/conv2d(?:_(\d))?/vars/(\d)", key):
+            block, index, kind = match.groups()
+            layer = f"block{block}_conv{int(index or 0) + 1}"
+            arrays[f"{layer}/{layer}_{'Wb'[int(kind)]}_1:0"] = tensor
+    model = create_model("vgg16", pooling="max", weights=hdf5(tmp_path / "vgg16.h5", arrays))
+    expected = arrays["block4_conv2/block4_conv2_W_1:0"].numpy().transpose(3, 2, 0, 1)
+    np.testing.assert_array_equal(model.get_parameter("conv4_2.weight").detach(), expected)
+
+
+def test_squeezenet_from_npz_fills_the_whole_trunk_and_names_the_rest(tmp_path: Path) -> None:
+    arrays = layouts.random_tensors(layouts.released_squeezenet())
+    np.savez(tmp_path / "squeezenet.npz", **{k: t.numpy() for k, t in arrays.items()})
+    model = create_model("squeezenet_fcn", num_classes=2)
+    report = load_weights(model, tmp_path / "squeezenet.npz")
+    assert len(report.loaded) == 50
+    assert report.unexpected == ["conv_final.weight", "conv_final.bias"]
+    assert {key.split(".")[0] for key in report.missing} == {"pool1", "pool4", "pool8", "score"}
+    ours = model.state_dict()["fire9.expand3x3.weight"]
+    assert torch.equal(ours, arrays["fire9/conv3x3_2.weight"])
+    # What training saved is not converted a second time.
+    torch.save(model.state_dict(), tmp_path / "own.pt")
+    again = create_model("squeezenet_fcn", num_classes=2, weights=tmp_path / "own.pt")
+    assert torch.equal(again.get_parameter("conv1.weight"), model.get_parameter("conv1.weight"))
+
+
+@pytest.mark.parametrize("name", ["weights.npz", "weights.h5"])
+def test_archives_of_another_kind_are_named(name: str, tmp_path: Path) -> None:
+    path, model = tmp_path / name, create_model("squeezenet_fcn", num_classes=2)
+    with pytest.raises(FileNotFoundError):
+        load_weights(model, path)
+    for content in (b"", b"no archive", b"PK\x03\x04 cut off", b"\x89HDF\r\n\x1a\n cut off"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"{name}: expected (arrays written|an HDF5 file)"):
+            load_weights(model, path)
+    if name.endswith("npz"):
+        np.savez(path, **{"conv1.weight": np.asarray(["text"]), "x": np.asarray([{}], object)})
+        with pytest.raises(ValueError, match=r"expected arrays written by numpy\.savez"):
+            load_weights(model, path)
 
 
 def test_own_weights_load_without_a_remark(

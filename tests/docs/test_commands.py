@@ -55,7 +55,6 @@ ELSEWHERE = {
     r"python -m research figure": "needs a trained network, or takes a minute; tests/training",
     r"torchrun": "needs data and hours; tests/training",
     r"ppool export runs/": "needs a trained network; tests/export",
-    r"ppool adopt deeplab": "somebody's file; tests/export/test_adopt.py makes one",
     r"pip-licenses": "needs the network; CI runs it",
     r"ppool tensorrt": "needs a GPU; tests/export/test_tensorrt.py",
     r"python -m benchmarks\.(gpu|capacity (measure|simulate))": "measures for minutes",

@@ -112,18 +112,28 @@ def _end(reason: str, status: int) -> NoReturn:
 def _start(words: Sequence[str]) -> NoReturn:
     # As process 1 of a container a signal without a handler is lost.
     signal.signal(signal.SIGTERM, _stop)
-    if words and words[0] == "serve":
-        # Nothing is served yet, so nothing is lost; and at once, whatever is being imported.
+    name = words[0] if words else ""
+    if name in {"serve", "tune"}:
+        # Nothing begun would be missed: at once, whatever is being imported.
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: os._exit(0))
+            signal.signal(number, _end_served if name == "serve" else _end_at_once)
+    if name == "serve":
         # It asks to look for changed model files, and none has been read.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
     run(words)
 
 
 def _stop(number: int, _: FrameType | None) -> NoReturn:
-    signal.signal(number, lambda *_: os._exit(128 + number))
+    signal.signal(number, _end_at_once)
     sys.exit(128 + number)
+
+
+def _end_at_once(number: int, _: FrameType | None) -> NoReturn:
+    os._exit(128 + number)
+
+
+def _end_served(*_: object) -> NoReturn:
+    os._exit(0)
 
 
 def _alias(default: str) -> NoReturn:

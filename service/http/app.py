@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +72,10 @@ def create_app(
         # In the background, so that the probes answer while the models warm up.
         starting = asyncio.create_task(_start(engine, failed))
         yield
-        await starting
+        # Cancelled where a signal came first: nothing has been accepted yet.
+        starting.cancel()
+        with suppress(asyncio.CancelledError):
+            await starting
         await engine.stop()
 
     app = FastAPI(

@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import os
 import signal
 import socket
 import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 import uvicorn
@@ -20,6 +24,11 @@ from ppool.service.tracing import exporting_provider
 from ppool.service.workers.launch import Launch
 
 __all__ = ["run"]
+
+# timeout(1), and a terminal with a program between, send a signal to the process and to its group.
+_ECHO_SECONDS = 0.2
+# A worker may be inside a model that takes longer, and the loop may wait for it.
+_START_UP_ENDS_SECONDS = 1.5
 
 _logger = logging.getLogger("ppool.service")
 
@@ -52,21 +61,24 @@ def run(settings: Settings, listener: socket.socket, launch: Launch) -> None:
         timeout_graceful_shutdown=math.ceil(settings.request_timeout_seconds) + 1,
     )
     server = _Server(config, app.state.engine, settings.drain_delay_seconds)
-    # uvicorn raises the signal again once it has stopped; by then it has been obeyed.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
     server.run(sockets=[listener])
     if failures:
         raise ValueError(failures[0])
 
 
 class _Server(uvicorn.Server):
-    """A server that on a signal says it is draining, serves on for a while, then stops."""
+    """A server that drains on a signal, and is more impatient with each further one.
+
+    The first is for balancers to notice, the second ends that delay, and one more ends the process
+    whatever is under way. While it starts nothing is: the first stops it, the second ends it.
+    """
 
     def __init__(self, config: uvicorn.Config, engine: Engine, drain_delay_seconds: float) -> None:
         super().__init__(config)
         self._engine = engine
         self._drain_delay_seconds = drain_delay_seconds
+        self._signalled = -math.inf
+        self._served = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and reload models on SIGHUP."""
@@ -77,14 +89,39 @@ class _Server(uvicorn.Server):
     def _reload(self) -> None:
         self._reloading = asyncio.ensure_future(self._engine.fleet.reload())
 
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Obey signals; uvicorn would raise them again in the end, and be killed by them."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self.handle_exit)
+        yield
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Drain; a second signal stops at once."""
-        _logger.info("%s: draining", signal.Signals(sig).name)
-        impatient = self._engine.phase == "draining"
-        self._engine.phase = "draining"
-        if impatient or not self._drain_delay_seconds:
-            super().handle_exit(sig, frame)
+        """Go one step nearer to the end."""
+        now = time.monotonic()
+        echo, self._signalled = now - self._signalled < _ECHO_SECONDS, now
+        phase, self._engine.phase = self._engine.phase, "draining"
+        if self.should_exit:
+            if not (echo and self._served):
+                os._exit(128 + sig)
             return
-        stop = threading.Timer(self._drain_delay_seconds, super().handle_exit, (sig, frame))
-        stop.daemon = True
-        stop.start()
+        self._served = phase != "starting"
+        if not self._served:
+            _after(_START_UP_ENDS_SECONDS, lambda: os._exit(0))
+            self._stop()
+        elif phase == "ready" and self._drain_delay_seconds:
+            _after(self._drain_delay_seconds, self._stop)
+        else:
+            self._stop()
+        _logger.info("%s: %s", signal.Signals(sig).name, "draining" if self._served else "stopping")
+
+    def _stop(self) -> None:
+        self.should_exit = True
+
+
+def _after(seconds: float, act: Callable[[], None]) -> None:
+    timer = threading.Timer(seconds, act)
+    timer.daemon = True
+    timer.start()

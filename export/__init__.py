@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ppool.export._adopt import Adoption, adopt_model
-    from ppool.export._describe import Normalisation
     from ppool.export._export import export_checkpoint, export_model
     from ppool.export._precision import lower_precision, score
     from ppool.export._verify import VerificationError
+    from ppool.feeding import Normalisation
 
 __all__ = [
     "Adoption",
@@ -31,7 +31,7 @@ _HOMES = {
     "Adoption": "ppool.export._adopt",
     "lower_precision": "ppool.export._precision",
     "score": "ppool.export._precision",
-    "Normalisation": "ppool.export._describe",
+    "Normalisation": "ppool.feeding",
     "VerificationError": "ppool.export._verify",
     "adopt_model": "ppool.export._adopt",
     "export_checkpoint": "ppool.export._export",

@@ -17,8 +17,9 @@ from onnx import ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from ppool._library import custom_ops_library
 from ppool.export._assemble import ancestors, assemble, on_pixel_grid
-from ppool.export._describe import Normalisation, with_colours
+from ppool.export._describe import with_colours
 from ppool.export._files import refuse_to_overwrite, save_whole
+from ppool.feeding import Normalisation
 from ppool.metadata import METADATA_KEY, InputPolicy, ModelMetadata
 from ppool.onnx_ops import DOMAIN, OPSET, RESIZE_ATTRIBUTES, register_schemas
 from ppool.reference import resize_argmax_reference

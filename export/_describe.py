@@ -1,35 +1,13 @@
-"""What only a person can say of a network: its classes and how its images were normalised."""
+"""The classes of a network as a person names them, with colours."""
 
 from __future__ import annotations
 
 import colorsys
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from ppool.metadata import LabelClass
 
-__all__ = ["Normalisation", "with_colours"]
-
-
-@dataclass(frozen=True)
-class Normalisation:
-    """Mean and standard deviation of RGB in [0, 1], as the network was trained with."""
-
-    mean: Sequence[float]
-    std: Sequence[float]
-
-    def __post_init__(self) -> None:
-        for name, values in (("mean", self.mean), ("std", self.std)):
-            if len(values) != 3:
-                raise ValueError(f"{name}: expected three values (RGB), got {values!r}")
-        if not all(0 <= value <= 1 for value in self.mean):
-            raise ValueError(
-                f"mean: expected values of RGB in [0, 1], got {self.mean!r}; divide mean and std "
-                "by 255 if they are of RGB in [0, 255]"
-            )
-        if not all(0 < value < math.inf for value in self.std):
-            raise ValueError(f"std: expected positive values, got {self.std!r}")
+__all__ = ["with_colours"]
 
 
 def with_colours(classes: Sequence[str | LabelClass]) -> tuple[LabelClass, ...]:

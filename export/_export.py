@@ -12,10 +12,11 @@ import torch
 from torch import nn
 
 from ppool.export._assemble import assemble, on_pixel_grid
-from ppool.export._describe import Normalisation, with_colours
+from ppool.export._describe import with_colours
 from ppool.export._files import refuse_to_overwrite, save_whole
 from ppool.export._trace import Pipeline, trace
 from ppool.export._verify import verify
+from ppool.feeding import Normalisation
 from ppool.metadata import InputPolicy, LabelClass, ModelMetadata
 from ppool.models import Checkpoint
 from ppool.onnx_ops import DOMAIN, ONNX_OPSET, OPSET

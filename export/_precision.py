@@ -16,14 +16,16 @@ from PIL import Image
 
 from ppool.export._files import refuse_to_overwrite, save_whole
 from ppool.export._int8 import quantised
+from ppool.feeding import Feed, feed
 from ppool.metadata import InputPolicy
 from ppool.runtime import ALPHA_SWITCH, LOGITS_SWITCH, make_session
+from ppool.scoring import ConfusionMatrix
+from ppool.service.codecs.images import decode_file
 
 __all__ = ["Precision", "Score", "lower_precision", "score"]
 
 Precision = Literal["fp16", "int8"]
 
-IGNORED = 255
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 
@@ -84,7 +86,8 @@ def score(model: Path, validation: Path, *, limit: int | None = None) -> Score:
     """Mean IoU and speed on ``validation/images`` and ``validation/masks``.
 
     Masks have the images' names with the suffix ``.png`` and class ids as pixels; 255 is ignored.
-    One integer confusion matrix is taken over all images; classes that never occur are left out.
+    Images are fed, and masks brought back to their size, as the service does it. One integer
+    confusion matrix is taken over all images; classes that never occur are left out.
 
     Args:
         model: A file of ``ppool export``.
@@ -96,31 +99,28 @@ def score(model: Path, validation: Path, *, limit: int | None = None) -> Score:
     """
     session = make_session(model)
     classes = len(session.metadata.classes)
-    confusion = np.zeros((classes, classes), np.int64)
+    confusion = ConfusionMatrix(np.zeros((classes, classes), np.int64))
     times = []
     for file in _files(validation / "images")[:limit]:
         truth_file = validation / "masks" / f"{file.stem}.png"
         if not truth_file.is_file():
             raise ValueError(f"{truth_file}: expected the mask of {file.name}, got no such file")
-        padded, (height, width) = _fed(file, session.metadata.input)
+        photo = _fed(file, session.metadata.input)
         start = time.thread_time()
-        (mask,) = session.run(["mask"], {"image": padded[None]})
+        (labels,) = session.run(["mask"], {"image": photo.image[None]})
         times.append(time.thread_time() - start)
-        with Image.open(truth_file) as labels:
-            if labels.mode not in {"L", "P"}:
+        with Image.open(truth_file) as picture:
+            if picture.mode not in {"L", "P"}:
                 raise ValueError(
                     f"{truth_file}: expected one 8-bit channel of class ids (mode L or P), got "
-                    f"mode {labels.mode!r}"
+                    f"mode {picture.mode!r}"
                 )
-            truth = np.asarray(labels.resize((width, height), Image.Resampling.NEAREST))
-        counted = truth != IGNORED
-        if truth[counted].max(initial=0) >= classes:
-            raise ValueError(f"{truth_file}: expected classes below {classes}, got more")
-        pairs = classes * truth[counted].astype(np.int64) + mask[0, :height, :width][counted]
-        confusion += np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
-    union = confusion.sum(0) + confusion.sum(1) - np.diag(confusion)
-    iou = np.diag(confusion)[union > 0] / union[union > 0]
-    return Score(model.stat().st_size, round(float(iou.mean()), 4), round(median(times) * 1e3, 2))
+            truth = np.asarray(picture)
+        try:
+            confusion.update(truth, photo.mask(labels[0]))
+        except ValueError as error:
+            raise ValueError(f"{truth_file}: {error}") from error
+    return Score(model.stat().st_size, round(confusion.mean_iou, 4), round(median(times) * 1e3, 2))
 
 
 def _files(folder: Path) -> list[Path]:
@@ -130,13 +130,9 @@ def _files(folder: Path) -> list[Path]:
     return files
 
 
-def _fed(file: Path, policy: InputPolicy) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-    """An image as the network is fed it, and its height and width before padding."""
-    with Image.open(file) as image:
-        height, width = policy.reduced(image.height, image.width)
-        rgb = image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
-    bottom, right = -height % policy.multiple, -width % policy.multiple
-    return np.pad(np.asarray(rgb), ((0, bottom), (0, right), (0, 0)), "edge"), (height, width)
+def _fed(file: Path, policy: InputPolicy) -> Feed:
+    photo = decode_file(file, policy)
+    return feed(photo.image, policy, (photo.height, photo.width))
 
 
 def _calibration_feeds(
@@ -146,4 +142,4 @@ def _calibration_feeds(
     given = {entry.name for entry in onnx.load(model, load_external_data=False).graph.input}
     switches = {name: np.array(False) for name in given & {ALPHA_SWITCH, LOGITS_SWITCH}}
     files = _files(folder)
-    return ({"image": _fed(file, policy)[0][None], **switches} for file in files)
+    return ({"image": _fed(file, policy).image[None], **switches} for file in files)

@@ -16,7 +16,7 @@ from onnxscript.values import Opset
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ppool.export._describe import Normalisation
+from ppool.feeding import Normalisation
 from ppool.functional import alpha_map
 from ppool.metadata import Stage
 from ppool.module import PPool2d

@@ -12,11 +12,12 @@ import typer
 from rich.console import Console
 
 from ppool._cli import command_line
+from ppool.feeding import Normalisation
 from ppool.models import Checkpoint, list_poolings
 from ppool.training import compare as comparison
 from ppool.training.dataset import SegmentationDataset
 from ppool.training.datasets import DATASETS, open_dataset
-from ppool.training.evaluate import BAND, Normalisation, evaluate
+from ppool.training.evaluate import BAND, evaluate
 from ppool.training.processes import processes
 from ppool.training.provenance import provenance
 from ppool.training.recipe import PAGES, RECIPES, Recipe
@@ -120,7 +121,7 @@ def evaluation(
         (held_out[i] for i in range(len(held_out))),
         num_classes=len(loaded.classes),
         normalise=Normalisation(loaded.mean, loaded.std),
-        multiple=loaded.input.multiple,
+        policy=loaded.input,
         band=band,
     )
     console.print(found.table(loaded.classes))

@@ -1,10 +1,9 @@
-"""Evaluation: one integer confusion matrix over a whole split, and one along the boundaries."""
+"""Evaluation: what the service would answer, counted over a whole split and along boundaries."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
@@ -15,89 +14,18 @@ from rich.table import Table
 from torch import nn
 from torch.nn import functional as F
 
-from ppool.metadata import LabelClass
+from ppool.feeding import Feed, Normalisation, feed
+from ppool.metadata import InputPolicy, LabelClass
+from ppool.scoring import ConfusionMatrix
+from ppool.service.codecs.images import decode_file, reduced
 from ppool.training.boundary import boundary_band
-from ppool.training.dataset import IGNORE, Sample
+from ppool.training.dataset import Sample
 
-__all__ = [
-    "BAND",
-    "IGNORE",
-    "ConfusionMatrix",
-    "Evaluation",
-    "Normalisation",
-    "evaluate",
-    "predict",
-]
+__all__ = ["BAND", "Evaluation", "evaluate", "fed", "predict"]
 
 # Pixels on each side of a boundary. Published curves run from 1 to 20 or more (Krähenbühl and
 # Koltun, NIPS 2011); 5 is the width of PASCAL VOC's own void outline.
 BAND = 5
-
-
-class ConfusionMatrix:
-    """Counts of (true class, predicted class) over all pixels seen.
-
-    Attributes:
-        counts: int64 [K, K], a row for each true class.
-    """
-
-    def __init__(self, counts: NDArray[np.int64]) -> None:
-        self.counts = counts
-
-    def update(self, truth: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> None:
-        """Count pixels; those whose truth is 255 are left out.
-
-        Shape:
-            Both uint8 of equal shape.
-
-        Raises:
-            ValueError: if the shapes differ or a value is no class.
-        """
-        if truth.shape != prediction.shape:
-            raise ValueError(f"expected equal shapes, got {truth.shape} and {prediction.shape}")
-        n = len(self.counts)
-        seen = truth != IGNORE
-        truth, prediction = truth[seen], prediction[seen]
-        highest = max(truth.max(initial=0), prediction.max(initial=0))
-        if highest >= n:
-            raise ValueError(f"expected classes 0 to {n - 1}, got {highest}")
-        pairs = truth.astype(np.int64) * n + prediction
-        self.counts += np.bincount(pairs, minlength=n * n).reshape(n, n)
-
-    @property
-    def iou(self) -> NDArray[np.float64]:
-        """IoU of each class: 0 if only one side has it, NaN if neither has."""
-        intersection = np.diag(self.counts)
-        return _share(intersection, self.counts.sum(0) + self.counts.sum(1) - intersection)
-
-    @property
-    def accuracy(self) -> NDArray[np.float64]:
-        """Share of each class's pixels that are right; NaN for a class without any."""
-        return _share(np.diag(self.counts), self.counts.sum(1))
-
-    @property
-    def mean_iou(self) -> float:
-        """Mean over the classes that truth or prediction has."""
-        return _mean(self.iou)
-
-    @property
-    def mean_accuracy(self) -> float:
-        """Mean over the classes that truth has."""
-        return _mean(self.accuracy)
-
-    @property
-    def pixel_accuracy(self) -> float:
-        """Share of counted pixels that are right."""
-        return float(_share(np.diag(self.counts).sum(), self.counts.sum()))
-
-
-def _share(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.float64]:
-    return np.where(whole > 0, part / np.maximum(whole, 1), np.nan)
-
-
-def _mean(values: NDArray[np.float64]) -> float:
-    found = values[~np.isnan(values)]
-    return float(found.mean()) if found.size else float("nan")
 
 
 class Evaluation:
@@ -108,7 +36,7 @@ class Evaluation:
             :func:`ppool.training.boundary.boundary_band`.
         counts: int64 [2, K, K], the matrices of all pixels and of the band. The shares of several
             processes can be added.
-        seconds: For each image, the time from uint8 image to mask.
+        seconds: For each image, the time from the fed image to the mask.
     """
 
     def __init__(self, num_classes: int, band: int = BAND) -> None:
@@ -176,37 +104,24 @@ def _percent(value: float) -> str:
     return "-" if np.isnan(value) else f"{100 * value:.1f}"
 
 
-@dataclass(frozen=True)
-class Normalisation:
-    """Mean and standard deviation of RGB scaled to [0, 1]."""
-
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-    def __call__(self, images: NDArray[np.uint8]) -> torch.Tensor:
-        """uint8 [N, H, W, 3] to normalised float32 [N, 3, H, W]."""
-        x = torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(255)
-        mean, std = torch.tensor(self.mean), torch.tensor(self.std)
-        return x.sub_(mean[:, None, None]).div_(std[:, None, None])
-
-
-def predict(
-    model: nn.Module, image: NDArray[np.uint8], normalise: Normalisation, multiple: int
-) -> NDArray[np.uint8]:
-    """Mask of one image, padded at the bottom and right by its edge, as the service does.
-
-    Shape:
-        uint8 [H, W, 3] to uint8 [H, W].
-    """
-    height, width = image.shape[:2]
-    padding = ((0, -height % multiple), (0, -width % multiple), (0, 0))
-    x = normalise(np.pad(image, padding, mode="edge")[None])
+def predict(model: nn.Module, photo: Feed, normalise: Normalisation) -> NDArray[np.uint8]:
+    """The mask of a photo at its own size, uint8 [H, W], as an exported file and the service do."""
+    x = torch.from_numpy(normalise(photo.image[None]))
     with torch.inference_mode():
         logits = model(x.to(next(model.parameters()).device))
         if logits.shape[-2:] != x.shape[-2:]:
             logits = F.interpolate(logits, x.shape[-2:], mode="bilinear", align_corners=False)
-    mask: NDArray[np.uint8] = logits.argmax(1)[0].to(torch.uint8).cpu().numpy()
-    return mask[:height, :width]
+    labels: NDArray[np.uint8] = logits.argmax(1)[0].to(torch.uint8).cpu().numpy()
+    return photo.mask(labels)
+
+
+def fed(sample: Sample, policy: InputPolicy) -> Feed:
+    """The image of a sample as the service would feed it: from its file, where it has one."""
+    if sample.file is not None:
+        photo = decode_file(sample.file, policy)
+        return feed(photo.image, policy, (photo.height, photo.width))
+    height, width = sample.image.shape[:2]
+    return feed(reduced(sample.image, policy), policy, (height, width))
 
 
 def evaluate(
@@ -215,16 +130,17 @@ def evaluate(
     *,
     num_classes: int,
     normalise: Normalisation,
-    multiple: int,
+    policy: InputPolicy,
     band: int = BAND,
 ) -> Evaluation:
-    """Run ``model`` over every sample, in evaluation mode, and count."""
+    """Run ``model`` over every sample, in evaluation mode, and count at the images' own size."""
     evaluation = Evaluation(num_classes, band)
     was_training = model.training
     model.eval()
     for sample in samples:
+        photo = fed(sample, policy)
         began = time.perf_counter()
-        prediction = predict(model, sample.image, normalise, multiple)
+        prediction = predict(model, photo, normalise)
         evaluation.seconds.append(time.perf_counter() - began)
         evaluation.update(sample.mask, prediction)
     model.train(was_training)

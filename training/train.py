@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ppool import PPool2d
+from ppool.feeding import Normalisation
 from ppool.metadata import InputPolicy, LabelClass
 from ppool.models import Checkpoint, create_model
 from ppool.training.alpha import alpha_maps, resting_alpha
 from ppool.training.crops import Batch, CropSampler, batches
 from ppool.training.dataset import SegmentationDataset
-from ppool.training.evaluate import Evaluation, Normalisation, evaluate
+from ppool.training.evaluate import Evaluation, evaluate
 from ppool.training.loss import balancing_weights, divisor, total_loss
 from ppool.training.optimizer import build_optimizer
 from ppool.training.processes import Processes, processes
@@ -31,6 +32,8 @@ from ppool.training.recipe import Recipe, learning_rate
 __all__ = ["Runtime", "train"]
 
 SAVE_EVERY = 200
+# Of a photo, in pixels, that the exported network is fed and the evaluation scores.
+_MAX_SIDE = 1024
 
 
 @dataclass(frozen=True)
@@ -234,8 +237,7 @@ def _stream(*key: int) -> int:
 
 
 def _input(run: _Run, images: np.ndarray[Any, np.dtype[np.uint8]]) -> Tensor:
-    # A copy, since images may come read-only and mirrored, which torch takes neither of.
-    x = Normalisation(run.recipe.mean, run.recipe.std)(np.array(images, order="C"))
+    x = torch.from_numpy(Normalisation(run.recipe.mean, run.recipe.std)(images))
     return x.to(run.group.device, memory_format=torch.channels_last)
 
 
@@ -263,7 +265,7 @@ def _evaluate(run: _Run, held_out: SegmentationDataset) -> Evaluation:
         (held_out[i] for i in range(group.rank, len(held_out), group.count)),
         num_classes=len(held_out.classes),
         normalise=Normalisation(run.recipe.mean, run.recipe.std),
-        multiple=run.recipe.multiple,
+        policy=_policy(run.recipe),
     )
     found.counts = group.sum(torch.from_numpy(found.counts).to(group.device)).cpu().numpy()
     return found
@@ -278,13 +280,17 @@ def _some_images(run: _Run, held_out: SegmentationDataset) -> Iterator[Tensor]:
             yield _input(run, image[None, :height, :width])
 
 
+def _policy(recipe: Recipe) -> InputPolicy:
+    return InputPolicy(max_side=_MAX_SIDE, multiple=recipe.multiple)
+
+
 def _checkpoint(run: _Run, classes: tuple[LabelClass, ...], record: dict[str, Any]) -> Checkpoint:
     recipe = run.recipe
     return Checkpoint(
         network=recipe.network,
         pooling=recipe.pooling,
         classes=classes,
-        input=InputPolicy(max_side=1024, multiple=recipe.multiple),
+        input=_policy(recipe),
         mean=recipe.mean,
         std=recipe.std,
         state_dict={key: value.cpu() for key, value in run.model.state_dict().items()},

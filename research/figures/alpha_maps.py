@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from ppool import PPool2d
+from ppool.feeding import Feed, Normalisation, feed
 from ppool.models import Checkpoint
-from ppool.training.evaluate import Normalisation, predict
+from ppool.service.codecs.images import decode_file
+from ppool.training.evaluate import predict
 from research.figures.style import GREY, INK, WIDTH, frame, paper, save
 
 __all__ = ["StageAlpha", "alpha_maps", "draw_alpha_maps"]
@@ -45,10 +46,8 @@ class StageAlpha:
         return means
 
 
-def alpha_maps(
-    model: nn.Module, image: NDArray[np.uint8], normalise: Normalisation, multiple: int
-) -> list[StageAlpha]:
-    """Run ``model`` on an image, uint8 [H, W, 3], and keep each P-pooling stage's alpha map."""
+def alpha_maps(model: nn.Module, photo: Feed, normalise: Normalisation) -> list[StageAlpha]:
+    """Run ``model`` on a photo and keep each P-pooling stage's alpha map."""
     seen: dict[str, tuple[PPool2d, Tensor]] = {}
 
     def keep(stage: str, pool: PPool2d) -> torch.utils.hooks.RemovableHandle:
@@ -60,7 +59,7 @@ def alpha_maps(
     pools = [(path, m) for path, m in model.named_modules() if isinstance(m, PPool2d)]
     handles = [keep(path, pool) for path, pool in pools]
     try:
-        predict(model, image, normalise, multiple)
+        predict(model, photo, normalise)
     finally:
         for handle in handles:
             handle.remove()
@@ -83,28 +82,15 @@ def draw_alpha_maps(checkpoint: Path, photo: Path, folder: Path) -> list[Path]:
         FileNotFoundError: if a file is missing.
     """
     trained = Checkpoint.load(checkpoint)
-    image, multiple = _read(photo, trained.input.max_side), trained.input.multiple
-    normalise = Normalisation(trained.mean, trained.std)
-    stages = alpha_maps(trained.build(), image, normalise, multiple)
+    found = decode_file(photo, trained.input)
+    fed = feed(found.image, trained.input, (found.height, found.width))
+    stages = alpha_maps(trained.build(), fed, Normalisation(trained.mean, trained.std))
     if not stages:
         raise ValueError(
             f"{checkpoint}: expected a network with P-pooling, got {trained.pooling!r}"
         )
     with paper():
-        return save(_figure(image, stages), folder, "figure-6")
-
-
-def _read(photo: Path, max_side: int) -> NDArray[np.uint8]:
-    """RGB pixels, upright, no side longer than ``max_side``."""
-    try:
-        with Image.open(photo) as opened:
-            upright = ImageOps.exif_transpose(opened).convert("RGB")
-    except OSError as error:
-        if isinstance(error, FileNotFoundError):
-            raise
-        raise ValueError(f"{photo}: not a readable image") from error
-    upright.thumbnail((max_side, max_side))
-    return np.asarray(upright)
+        return save(_figure(found.image, stages), folder, "figure-6")
 
 
 def _figure(image: NDArray[np.uint8], stages: Sequence[StageAlpha]) -> Figure:

@@ -15,6 +15,7 @@ import orjson
 from numpy.typing import NDArray
 from PIL import Image
 
+from ppool.feeding import resized_labels
 from ppool.service.codecs.images import ImageLimits, decode, strips
 from ppool.service.codecs.png import png
 from ppool.service.codecs.rle import coco_rle
@@ -115,7 +116,7 @@ def encode(
     segmentation: Segmentation, name: str, data: bytes, answer: Answer, limits: ImageLimits
 ) -> Encoded:
     """Encode what was found in the photo file ``data``."""
-    mask = _full_size(segmentation)
+    mask = resized_labels(segmentation.mask, segmentation.height, segmentation.width)
     palette, media, files = segmentation.model.palette, answer.media, {}
     if media == TENSORS:
         alphas = {f"alpha/{stage}": values for stage, values in segmentation.alpha.items()}
@@ -160,17 +161,6 @@ def _milliseconds(seconds: Mapping[Stage, float]) -> Milliseconds:
         round(seconds[stage] * 1e3, 3) for stage in ("queue", "decode", "infer", "encode")
     )
     return Milliseconds(decode=decode, queue=queue, infer=infer, encode=encode)
-
-
-def _full_size(segmentation: Segmentation) -> NDArray[np.uint8]:
-    """The mask at the photo's own size; each pixel takes the nearest class."""
-    mask = segmentation.mask
-    # Columns first: rows are copied whole, which is quicker, and there are more of them then.
-    for axis, wanted in ((1, segmentation.width), (0, segmentation.height)):
-        had = mask.shape[axis]
-        if had != wanted:
-            mask = mask.take((2 * np.arange(wanted) + 1) * had // (2 * wanted), axis)
-    return mask
 
 
 def _overlay(data: bytes, mask: NDArray[np.uint8], palette: bytes, limits: ImageLimits) -> bytes:

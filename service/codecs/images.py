@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import simplejpeg
@@ -22,9 +23,18 @@ from PIL import (  # the plugins register themselves; on demand Pillow would loa
 )
 
 from ppool.metadata import InputPolicy
-from ppool.service.codecs.errors import CorruptImage, TooLarge, UnsupportedImage
+from ppool.service.codecs.errors import CodecError, CorruptImage, TooLarge, UnsupportedImage
 
-__all__ = ["ImageLimits", "decode", "probe", "strips"]
+__all__ = [
+    "NO_LIMITS",
+    "ImageLimits",
+    "Photo",
+    "decode",
+    "decode_file",
+    "probe",
+    "reduced",
+    "strips",
+]
 
 # Pillow warns about odd files; a server that anyone can send odd files to would drown in it.
 warnings.filterwarnings("ignore", module="PIL")
@@ -75,6 +85,10 @@ class ImageLimits:
     max_frames: int
 
 
+# For files of one's own.
+NO_LIMITS = ImageLimits(2**62, 2**31, 2**31)
+
+
 @dataclass(frozen=True)
 class Photo:
     """Upright RGB, uint8 [h, w, 3], resized as asked, and the upright size of the file."""
@@ -102,6 +116,25 @@ def decode(data: bytes, limits: ImageLimits, policy: InputPolicy | None = None) 
     """
     with _opened(data, limits) as image:
         return _upright(image, data, policy)
+
+
+def decode_file(path: Path, policy: InputPolicy | None = None) -> Photo:
+    """Decode a photo file of one's own, as :func:`decode` would if it were sent.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: if it cannot be decoded; the message names it.
+    """
+    try:
+        return decode(path.read_bytes(), NO_LIMITS, policy)
+    except CodecError as error:
+        raise ValueError(f"{path}: not a readable image: {error}") from error
+
+
+def reduced(rgb: NDArray[np.uint8], policy: InputPolicy) -> NDArray[np.uint8]:
+    """Pixels, uint8 [H, W, 3], resized as the policy says: what :func:`decode` does to a photo."""
+    height, width = policy.reduced(*rgb.shape[:2])
+    return _resized(rgb, width, height)
 
 
 def probe(data: bytes, limits: ImageLimits) -> tuple[int, int]:

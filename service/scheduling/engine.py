@@ -11,9 +11,9 @@ from functools import partial
 from importlib.metadata import version
 from typing import Any, Literal
 
+from ppool.feeding import padded_shape, tiled_shape
 from ppool.service.codecs.answers import Encoded
 from ppool.service.codecs.images import ImageLimits, probe
-from ppool.service.codecs.shapes import padded_shape, tiled_shape
 from ppool.service.http.errors import NotReady, Overloaded, UnknownModel
 from ppool.service.metrics import BucketState, Build, Metrics, WorkerState
 from ppool.service.scheduling.batcher import QueueRefusal

@@ -11,7 +11,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from ppool.service.codecs.shapes import padded_shape
+from ppool.feeding import padded_shape
 from ppool.service.metrics import Metrics
 from ppool.service.models import Model, model_files, shipped_model
 from ppool.service.scheduling.batcher import batch_ladder

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ppool.feeding import Feed, feed
 from ppool.metadata import Stage
 from ppool.runtime import LOGITS, Session, make_session
 from ppool.service.codecs.answers import Encoded, Segmentation, encode
 from ppool.service.codecs.errors import CannotTile, CodecError
 from ppool.service.codecs.images import ImageLimits, decode
-from ppool.service.codecs.shapes import pad
 from ppool.service.codecs.tiles import segment_tiles
 from ppool.service.http.errors import InternalError, Overloaded, ServiceError
 from ppool.service.models import Model
@@ -70,7 +70,7 @@ class Segmenter:
         if tasks[0].answer.tile:
             return [self._segment_tiles(task, limits) for task in tasks]
         photos = [self._decode(task, limits) for task in tasks]
-        padded = [photo.padded for photo in photos if isinstance(photo, _Photo)]
+        padded = [photo.feed.image for photo in photos if isinstance(photo, _Photo)]
         stages = self.model.metadata.stages if tasks[0].answer.alpha != "none" else ()
         outputs = ("mask", *(stage.output for stage in stages))
         start = time.monotonic()
@@ -137,9 +137,8 @@ class Segmenter:
             photo = decode(task.data, limits, policy)
         except CodecError as error:
             return error
-        height, width = photo.image.shape[:2]
-        padded = pad(photo.image, policy)
-        return _Photo(padded, (height, width), photo.width, photo.height, time.monotonic() - start)
+        fed = feed(photo.image, policy, (photo.height, photo.width))
+        return _Photo(fed, time.monotonic() - start)
 
     def _encode(
         self,
@@ -151,12 +150,12 @@ class Segmenter:
         limits: ImageLimits,
     ) -> Encoded:
         mask, *alphas = arrays
-        height, width = photo.content
         cropped = {
-            stage.name: values[:, : -(-height // stage.stride), : -(-width // stage.stride)]
+            stage.name: photo.feed.cropped(values, stage.stride)
             for stage, values in zip(stages, alphas, strict=True)
         }
-        found = Segmentation(self.model, photo.width, photo.height, mask[:height, :width], cropped)
+        height, width = photo.feed.photo
+        found = Segmentation(self.model, width, height, photo.feed.cropped(mask), cropped)
         start = time.monotonic()
         result = encode(found, task.name, task.data, task.answer, limits)
         result.seconds["decode"] = photo.seconds
@@ -187,10 +186,7 @@ class Segmenter:
 
 @dataclass(frozen=True)
 class _Photo:
-    padded: NDArray[np.uint8]
-    content: tuple[int, int]
-    width: int
-    height: int
+    feed: Feed
     seconds: float
 
 

@@ -12,9 +12,9 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from ppool import PPool2d, ppool2d
+from ppool.feeding import Normalisation, feed
 from ppool.metadata import InputPolicy, LabelClass
 from ppool.models import Checkpoint, create_model
-from ppool.training.evaluate import Normalisation
 from research.__main__ import app
 from research.figures.alpha_maps import alpha_maps
 from research.figures.gains import class_gains
@@ -146,10 +146,10 @@ def test_a_network_without_p_pooling_and_a_file_that_is_no_photo_are_refused(
 def test_alpha_maps_are_what_the_poolings_used(tmp_path: Path, rng: np.random.Generator) -> None:
     model = Checkpoint.load(checkpoint(tmp_path / "checkpoint.pt")).build()
     image = rng.integers(0, 256, (32, 48, 3), np.uint8)
-    stages = alpha_maps(model, image, AS_IS, 16)
+    stages = alpha_maps(model, feed(image, InputPolicy(48, 16), (32, 48)), AS_IS)
     assert [entry.stage for entry in stages] == ["pool1", "pool2", "pool3", "pool4"]
     assert [entry.alpha.shape[1:] for entry in stages] == [(16, 24), (8, 12), (4, 6), (2, 3)]
-    x = model.get_submodule("stem")(AS_IS(image[None]))
+    x = model.get_submodule("stem")(torch.from_numpy(AS_IS(image[None])))
     expected = model.get_submodule("pool1").alpha(x)[0]  # type: ignore[operator]
     np.testing.assert_allclose(stages[0].alpha, expected.detach(), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(stages[0].channel_means, stages[0].alpha.mean((1, 2)))

@@ -19,11 +19,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from ppool.export import export_checkpoint
+from ppool.feeding import Normalisation
 from ppool.metadata import InputPolicy, LabelClass
 from ppool.models import Checkpoint, create_model, list_models, list_poolings, original_pooling
 from ppool.service.workers.inference import load_segmenter
 from ppool.training.dataset import Sample
-from ppool.training.evaluate import Normalisation, evaluate, predict
+from ppool.training.evaluate import evaluate, fed, predict
 from tests.service.harness import encoded
 
 CLASSES = tuple(LabelClass(i, f"class {i}", f"#{i:02x}0000") for i in range(3))
@@ -98,7 +99,7 @@ def test_every_network_trains_a_step_and_evaluates_with_every_pooling(
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
     assert not torch.equal(before, first)
     sample = Sample(blotches(50, 70), blotches(50, 70).argmax(2).astype(np.uint8))
-    found = evaluate(model, [sample], num_classes=3, normalise=NORMALISATION, multiple=32)
+    found = evaluate(model, [sample], num_classes=3, normalise=NORMALISATION, policy=INPUT)
     assert found.counts[0].sum() == 50 * 70
     assert 0 <= found.everywhere.mean_iou <= 1
 
@@ -143,7 +144,8 @@ def trains_exports_and_serves(
     assert len(description.stages) == list(chosen.values()).count("ppool")
 
     photo = blotches(50, 70)
-    expected = predict(model.eval(), photo, NORMALISATION, INPUT.multiple)
+    feed = fed(Sample(photo, photo[..., 0]), INPUT)
+    expected = predict(model.eval(), feed, NORMALISATION)
     with serving(load_segmenter(file), model=[file], workers=1) as client:
         answer = client.segment(encoded(photo))
         assert answer.status_code == 200, answer.text

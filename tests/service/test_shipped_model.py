@@ -14,8 +14,8 @@ from PIL import Image
 from skimage import data
 from skimage.filters import threshold_sauvola
 
+from ppool.feeding import feed
 from ppool.runtime import make_session
-from ppool.service.codecs.shapes import pad
 from ppool.service.models import shipped_model
 from ppool.service.workers.inference import load_segmenter
 from tests.service.harness import Client, encoded
@@ -125,7 +125,8 @@ def neighbours() -> NDArray[np.uint8]:
         pixels = np.repeat(pixels[..., None], 3, 2) if pixels.ndim == 2 else pixels[..., :3]
         top, left = rng.integers(0, 60), rng.integers(0, 100)
         crop = pixels[top : top + 130, left : left + 270]
-        images.append(pad(np.ascontiguousarray(np.roll(crop, index, axis=2)), metadata.input))
+        rolled = np.ascontiguousarray(np.roll(crop, index, axis=2))
+        images.append(feed(rolled, metadata.input, rolled.shape[:2]).image)
     return np.stack(images)
 
 
@@ -175,7 +176,7 @@ def test_native_and_portable_kernels_differ_in_at_most_one_pixel_of_100_000() ->
     for name in PHOTOS:
         pixels = photo(name)
         pixels = np.repeat(pixels[..., None], 3, 2) if pixels.ndim == 2 else pixels
-        feeds = {"image": pad(pixels, native.metadata.input)[None]}
+        feeds = {"image": feed(pixels, native.metadata.input, pixels.shape[:2]).image[None]}
         masks = [session.run(["mask"], feeds)[0] for session in (native, portable)]
         different += int((masks[0] != masks[1]).sum())
         total += masks[0].size

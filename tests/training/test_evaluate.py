@@ -20,11 +20,13 @@ from torchmetrics.functional.classification import (
 )
 from typer.testing import CliRunner
 
+from ppool.feeding import Normalisation
 from ppool.metadata import InputPolicy, LabelClass
 from ppool.models import Checkpoint, create_model
+from ppool.scoring import IGNORE
 from ppool.training.boundary import boundary_band
 from ppool.training.dataset import Sample
-from ppool.training.evaluate import IGNORE, Evaluation, Normalisation, evaluate
+from ppool.training.evaluate import Evaluation, evaluate
 from research.__main__ import app
 from research.pages import PAGE_CLASSES
 
@@ -163,7 +165,9 @@ def test_a_split_is_scored_in_evaluation_mode_at_its_own_size(rng: np.random.Gen
     images = [rng.integers(0, 256, (11, 14, 3), np.uint8) for _ in range(3)]
     pages = [Sample(image, image.argmax(2).astype(np.uint8)) for image in images]
     model = Brightest().train()
-    found = evaluate(model, pages, num_classes=3, normalise=AS_IS, multiple=4, band=1)
+    found = evaluate(
+        model, pages, num_classes=3, normalise=AS_IS, policy=InputPolicy(64, 4), band=1
+    )
     assert model.training
     assert found.everywhere.mean_iou == found.boundary.mean_iou == 1
     assert found.counts[0].sum() == 3 * 11 * 14

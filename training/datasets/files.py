@@ -12,6 +12,7 @@ import scipy.io
 from scipy.io.matlab import MatReadError
 
 from ppool.metadata import LabelClass
+from ppool.service.codecs.images import decode_file
 from ppool.training.dataset import IGNORE, Image, Sample
 
 __all__ = ["FilePairs", "bit_shift_colors", "read_names"]
@@ -62,7 +63,7 @@ class FilePairs:
 
     def __getitem__(self, index: int) -> Sample:
         image_path, mask_path = self.pairs[index]
-        image = np.asarray(_opened(image_path).convert("RGB"))
+        image = _image(image_path)
         values = _sbd_mask(mask_path) if mask_path.suffix == ".mat" else _mask(mask_path)
         if values.shape != image.shape[:2]:
             raise ValueError(
@@ -76,7 +77,7 @@ class FilePairs:
                 f"{mask_path}: expected values {_ranges(np.flatnonzero(self._known))}, got "
                 f"{wrong[:8]!r}; is it a mask of another data set, or one already converted?"
             )
-        return Sample(image, self._ids[values])
+        return Sample(image, self._ids[values], image_path)
 
 
 def read_names(path: Path, cure: str) -> list[str]:
@@ -109,16 +110,32 @@ def bit_shift_colors(count: int) -> list[str]:
     return colors
 
 
+def _image(path: Path) -> Image:
+    """The upright photo, as the service decodes it."""
+    try:
+        return decode_file(path).image
+    except FileNotFoundError as error:
+        raise _missing(path) from error
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: not a readable image; restore it from the data set's archive "
+            f"({error.__cause__})"
+        ) from error
+
+
+def _missing(path: Path) -> FileNotFoundError:
+    return FileNotFoundError(
+        f"{path}: missing; unpack the data set's archive again or correct the list that names it"
+    )
+
+
 def _opened(path: Path) -> PIL.Image.Image:
     try:
         with PIL.Image.open(path) as image:
             image.load()
             return image
     except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"{path}: missing; unpack the data set's archive again or correct the list that "
-            "names it"
-        ) from error
+        raise _missing(path) from error
     except (OSError, SyntaxError) as error:  # Pillow's word for a broken PNG is SyntaxError
         raise ValueError(
             f"{path}: not a readable image; restore it from the data set's archive"

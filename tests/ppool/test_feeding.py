@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ppool.feeding import feed, padded_side
 from ppool.metadata import InputPolicy
-from ppool.service.codecs.shapes import pad, padded_side
 from tests.service.harness import photo
 
 policies = st.builds(
@@ -36,12 +36,13 @@ def test_rungs_stay_put_grow_and_are_few(policy: InputPolicy) -> None:
 
 
 def test_padding_repeats_the_last_row_and_column() -> None:
-    image = photo(37, 21)
-    padded = pad(image, InputPolicy(max_side=128, multiple=16))
+    image = photo(21, 37)
+    fed = feed(image, InputPolicy(max_side=128, multiple=16), (37, 21))
     expected = np.pad(image, ((0, 11), (0, 11), (0, 0)), "edge")
-    np.testing.assert_array_equal(padded, expected)
+    np.testing.assert_array_equal(fed.image, expected)
+    np.testing.assert_array_equal(fed.mask(expected[:, :, 0]), image[:, :, 0])
 
 
 def test_what_stands_on_a_rung_is_not_copied() -> None:
     image = photo(32, 16)
-    assert pad(image, InputPolicy(max_side=128, multiple=16)) is image
+    assert feed(image, InputPolicy(max_side=128, multiple=16), (32, 16)).image is image

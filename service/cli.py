@@ -17,10 +17,10 @@ from ppool.service.logs import configure_logging
 from ppool.service.models import model_files, shipped_model
 from ppool.service.settings import Settings, load_settings
 from ppool.service.workers.cores import usable_cores
-from ppool.service.workers.launch import launch_early, launch_process
+from ppool.service.workers.launch import launch_early
 
 if TYPE_CHECKING:
-    from ppool.service.workers.fleet import Fleet
+    from ppool.service.engine import Engine
 
 __all__ = ["app"]
 
@@ -88,13 +88,13 @@ def tune(
     from rich.table import Table
 
     settings = _settings(config, model=[model] if model else None, tune_seconds=0)
-    fleet = asyncio.run(_tuned(settings, seconds))
+    engine = asyncio.run(_tuned(settings, seconds))
     table = Table("workers", "threads", "batch", "images/s")
-    for cell in fleet.cells:
-        best = "bold" if cell.plan == fleet.plan else None
+    for cell in engine.tuner.cells:
+        best = "bold" if cell.plan == engine.pool.plan else None
         numbers = (cell.plan.workers, cell.plan.threads, cell.plan.batch)
         table.add_row(*map(str, numbers), f"{cell.images_per_second:.1f}", style=best)
-    plan = fleet.plan
+    plan = engine.pool.plan
     console = Console()
     console.print(table)
     console.print(
@@ -159,17 +159,17 @@ def _settings(config: Path | None, **given: Any) -> Settings:
     return settings
 
 
-async def _tuned(settings: Settings, seconds: float) -> Fleet:
+async def _tuned(settings: Settings, seconds: float) -> Engine:
+    from ppool.service.engine import Engine
     from ppool.service.metrics import Metrics
-    from ppool.service.workers.fleet import Fleet
 
-    fleet = Fleet(settings, launch_process, lambda: None, lambda *_: None, Metrics())
+    engine = Engine(settings, Metrics())
     try:
-        await fleet.start()
-        await fleet.tune(seconds, thorough=True)
+        await engine.start()
+        await engine.tuner.tune(seconds, thorough=True)
     finally:
-        await fleet.close()
-    return fleet
+        await engine.close()
+    return engine
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ppool.service.codecs.answers import ZIP, Answer
-from ppool.service.codecs.errors import CodecError
 from ppool.service.codecs.images import ImageLimits
-from ppool.service.http.errors import InternalError, ServiceError
+from ppool.service.http.errors import KNOWN, problem
 from ppool.service.workers.inference import Segmenter
 from ppool.service.workers.messages import Task
 
@@ -153,20 +152,20 @@ def _segment(folder: Folder, photo: Path, segmenter: Segmenter, limits: ImageLim
     name = folder.name(photo)
     try:
         (found,) = segmenter.segment((Task(name, photo.read_bytes(), answer),), limits)
-        if isinstance(found, (CodecError, ServiceError)):
+        if isinstance(found, Exception):
             raise found
         target = folder.mask(name)
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f"{target.name}.partial")
         partial.write_bytes(found.files["png"])
         partial.replace(target)
-    except (CodecError, ServiceError) as error:
-        raise _Failure(str(error)) from error
+    except KNOWN as error:
+        raise _Failure(problem(error).detail) from error
     except OSError as error:
         raise _Failure(error.strerror or type(error).__name__) from error
     except Exception as error:
         _logger.exception("segmenting %s failed", name)
-        raise _Failure(InternalError.title) from error
+        raise _Failure("Internal error") from error
     shares = {area.id: area.fraction for area in found.result.classes} if found.result else {}
     size = (str(found.result.width), str(found.result.height)) if found.result else ("", "")
     labels = segmenter.model.metadata.classes

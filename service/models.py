@@ -11,7 +11,27 @@ from typing import Any
 
 from ppool.metadata import ModelMetadata
 
-__all__ = ["Model", "model_files", "shipped_model"]
+__all__ = [
+    "Model",
+    "ModelError",
+    "NotWarm",
+    "Served",
+    "UnknownModel",
+    "model_files",
+    "shipped_model",
+]
+
+
+class ModelError(Exception):
+    """There is no such model now; the message tells people what to do."""
+
+
+class NotWarm(ModelError):  # noqa: N818 - an outcome
+    """No model can be used yet."""
+
+
+class UnknownModel(ModelError):  # noqa: N818 - an outcome
+    """No model of that name is loaded."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +81,14 @@ class Model:
             "training": about["training"],
             "versions": about["versions"],
         }
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model in service, and the number under which the workers know it."""
+
+    model: Model
+    handle: int
 
 
 def shipped_model() -> Path:

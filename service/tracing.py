@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 
-from ppool.service.codecs.answers import Encoded, Stage
+from ppool.service.codecs.answers import Encoded
+from ppool.service.timing import Stage, StageSeconds
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
@@ -85,14 +86,14 @@ def recorder(provider: TracerProvider) -> Record:
     return record
 
 
-def _timeline(seconds: Mapping[Stage, float], end: int) -> list[tuple[Stage, int, int]]:
+def _timeline(seconds: StageSeconds, end: int) -> list[tuple[Stage, int, int]]:
     """Stage, start and end in nanoseconds: one after the other, the last at ``end``.
 
     A worker tells durations only, and its clock need not be the server's.
     """
     rows: list[tuple[Stage, int, int]] = []
     for stage in reversed(_ORDER):
-        start = end - _nanoseconds(seconds[stage])
+        start = end - _nanoseconds(getattr(seconds, stage))
         rows.append((stage, start, end))
         end = start
     return rows[::-1]

@@ -7,7 +7,7 @@ import io
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -29,6 +29,7 @@ from ppool.service.http.schemas import (
     SegmentReply,
 )
 from ppool.service.models import Model
+from ppool.service.timing import StageSeconds
 
 __all__ = [
     "JSON",
@@ -39,7 +40,6 @@ __all__ = [
     "Answer",
     "Encoded",
     "Segmentation",
-    "Stage",
     "assemble",
     "encode",
     "offers",
@@ -50,7 +50,6 @@ PNG, JSON, NPZ, ZIP = "image/png", "application/json", "application/x-npz", "app
 TENSORS = "tensors"
 
 Alpha = Literal["none", "maps", "full"]
-Stage = Literal["receive", "queue", "decode", "infer", "encode"]
 
 
 @dataclass(frozen=True)
@@ -83,17 +82,17 @@ class Segmentation:
     alpha: Mapping[str, NDArray[np.float32]]
 
 
+_UNTIMED_STAGES = StageSeconds()
+
+
 @dataclass(frozen=True)
 class Encoded:
-    """One image's share of the answer: files by extension, and JSON where the answer has any.
-
-    ``seconds`` is the time of each stage; who does the stage notes it.
-    """
+    """One image's share of the answer: files by extension, and JSON where the answer has any."""
 
     name: str
     files: Mapping[str, bytes]
     result: ImageResult | None = None
-    seconds: dict[Stage, float] = field(default_factory=dict)
+    seconds: StageSeconds = _UNTIMED_STAGES
 
 
 def offers(count: int, alpha: Alpha, *, overlay: bool, rle: bool) -> tuple[str, ...]:
@@ -156,10 +155,8 @@ def assemble(parts: Sequence[Encoded], media: str) -> bytes:
     return document if media == JSON else _zip(parts, document)
 
 
-def _milliseconds(seconds: Mapping[Stage, float]) -> Milliseconds:
-    queue, decode, infer, encode = (
-        round(seconds[stage] * 1e3, 3) for stage in ("queue", "decode", "infer", "encode")
-    )
+def _milliseconds(seconds: StageSeconds) -> Milliseconds:
+    queue, decode, infer, encode = (round(stage * 1e3, 3) for stage in seconds)
     return Milliseconds(decode=decode, queue=queue, infer=infer, encode=encode)
 
 

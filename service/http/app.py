@@ -18,14 +18,14 @@ from starlette.responses import HTMLResponse
 from starlette.staticfiles import StaticFiles
 
 from ppool.service import STARTED
+from ppool.service.engine import Engine
 from ppool.service.http import openapi, pages
-from ppool.service.http.errors import BadRequest, ServiceError
+from ppool.service.http.errors import KNOWN, BadRequest, problem
 from ppool.service.http.middleware import Envelope, answer_error, error_response
 from ppool.service.http.openinference import add_open_inference
 from ppool.service.http.schemas import Health, ModelInfo
 from ppool.service.http.segment import add_segment
 from ppool.service.metrics import Metrics
-from ppool.service.scheduling.engine import Engine
 from ppool.service.settings import Settings
 from ppool.service.tracing import recorder
 from ppool.service.workers.launch import Launch, launch_process
@@ -103,7 +103,7 @@ async def _start(engine: Engine, failed: Callable[[str], None]) -> None:
     except ValueError as error:
         failed(str(error))
         return
-    for served in engine.fleet.models.values():
+    for served in engine.registry.models.values():
         _logger.info("%s", engine.announce(served))
     _logger.info("%s after %.2f s", engine.phase, time.monotonic() - STARTED)
 
@@ -134,7 +134,7 @@ def _add_operations(app: FastAPI, engine: Engine) -> None:
     @app.get("/models", tags=["models"], response_model=list[ModelInfo])
     async def models() -> Response:
         """The loaded models; the first one answers unless another is asked for."""
-        return Json([engine.describe(served) for served in engine.fleet.models.values()])
+        return Json([engine.describe(served) for served in engine.registry.models.values()])
 
     @app.get(
         "/models/{name}",
@@ -161,9 +161,11 @@ def _add_pages(app: FastAPI) -> None:
 
 
 def _add_error_forms(app: FastAPI) -> None:
-    @app.exception_handler(ServiceError)
-    async def known(request: Request, error: ServiceError) -> Response:
-        return answer_error(request, error)
+    async def known(request: Request, error: Exception) -> Response:
+        return answer_error(request, problem(error))
+
+    for kind in KNOWN:
+        app.add_exception_handler(kind, known)
 
     @app.exception_handler(RequestValidationError)
     async def bad_query(request: Request, error: RequestValidationError) -> Response:

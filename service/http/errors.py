@@ -19,12 +19,17 @@ ServiceError
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any, ClassVar
 
+from ppool.service import models
 from ppool.service.codecs import errors as codecs
+from ppool.service.scheduling import errors as scheduling
+from ppool.service.workers import errors as workers
 
 __all__ = [
+    "KNOWN",
     "BadRequest",
     "ClientGone",
     "CorruptImage",
@@ -38,10 +43,12 @@ __all__ = [
     "Unauthorized",
     "UnknownModel",
     "UnsupportedImage",
-    "of_codec",
+    "problem",
 ]
 
 PROBLEM_JSON = "application/problem+json"
+
+_MAX_RETRY_SECONDS = 30
 
 
 class ServiceError(Exception):
@@ -194,6 +201,35 @@ _OF_CODEC: dict[type[codecs.CodecError], type[ServiceError]] = {
 }
 
 
-def of_codec(error: codecs.CodecError) -> ServiceError:
-    """What a photo that cannot be segmented means to a client."""
-    return _OF_CODEC[type(error)](str(error))
+def problem(error: Exception) -> ServiceError:
+    """What an error of the rooms below is to a client; the one place where that is decided."""
+    found: ServiceError = InternalError()
+    match error:
+        case ServiceError():
+            found = error
+        case models.NotWarm():
+            found = NotReady(str(error))
+        case models.UnknownModel():
+            found = UnknownModel(str(error))
+        case scheduling.Refused():
+            seconds = min(max(math.ceil(error.retry_seconds), 1), _MAX_RETRY_SECONDS)
+            found = Overloaded(error.reason, seconds)
+        case scheduling.TooLate():
+            found = DeadlinePassed("queue")
+        case scheduling.Replaced():
+            found = NotReady("The model was replaced meanwhile. Send the image again.")
+        case codecs.CodecError():
+            found = _OF_CODEC[type(error)](str(error))
+        case workers.DeviceFull():
+            found = Overloaded("device memory", 1)
+    return found
+
+
+# The base classes of what :func:`problem` knows.
+KNOWN = (
+    ServiceError,
+    models.ModelError,
+    scheduling.SchedulingError,
+    workers.InferenceError,
+    codecs.CodecError,
+)

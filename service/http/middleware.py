@@ -18,9 +18,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ppool.service.engine import Engine
 from ppool.service.http.errors import PROBLEM_JSON, InternalError, ServiceError, Unauthorized
 from ppool.service.logs import request_id
-from ppool.service.scheduling.engine import Engine
 from ppool.service.tracing import Record
 
 __all__ = ["Envelope", "answer_error", "error_response"]

@@ -27,12 +27,12 @@ from PIL import Image
 from pydantic import BaseModel, Field, ValidationError
 
 from ppool.service.codecs.answers import TENSORS, Alpha, Answer, Encoded
+from ppool.service.engine import Engine
 from ppool.service.http.errors import BadRequest, DeadlinePassed, TooLarge
 from ppool.service.http.segment import observe, segment_all, while_connected
 from ppool.service.http.uploads import Upload, read_body
-from ppool.service.scheduling.dispatch import Journey
-from ppool.service.scheduling.engine import Engine
-from ppool.service.workers.fleet import Served
+from ppool.service.models import Served
+from ppool.service.timing import Progress
 
 __all__ = ["add_open_inference"]
 
@@ -180,8 +180,8 @@ async def _infer(engine: Engine, served: Served, request: Request) -> Response:
                     raise BadRequest(f"This model has no output called {min(unknown)!r}.")
                 alpha: Alpha = "full" if stages.intersection(wanted) else "none"
                 answer = Answer(TENSORS, alpha, overlay=False, rle=False)
-                journeys = [Journey() for _ in uploads]
-                work = segment_all(engine, served, uploads, answer, journeys, start + limit)
+                progress = [Progress() for _ in uploads]
+                work = segment_all(engine, served, uploads, answer, progress, start + limit)
                 parts = await while_connected(request, work)
         except TimeoutError:
             raise DeadlinePassed("infer") from None

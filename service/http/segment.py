@@ -11,23 +11,21 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field, ValidationError
 
-from ppool.service.codecs.answers import ZIP, Answer, Encoded, Stage, assemble, offers
-from ppool.service.codecs.errors import CodecError
+from ppool.service.codecs.answers import ZIP, Answer, Encoded, assemble, offers
+from ppool.service.engine import Engine, Task
 from ppool.service.http import openapi
 from ppool.service.http.errors import (
+    KNOWN,
     BadRequest,
     ClientGone,
     DeadlinePassed,
     NotAcceptable,
-    ServiceError,
-    of_codec,
+    problem,
 )
 from ppool.service.http.negotiation import choose
 from ppool.service.http.uploads import Upload, read_uploads
-from ppool.service.scheduling.dispatch import Journey
-from ppool.service.scheduling.engine import Engine
-from ppool.service.workers.fleet import Served
-from ppool.service.workers.messages import Task
+from ppool.service.models import Served
+from ppool.service.timing import Progress, Stage
 
 __all__ = ["add_segment", "observe", "segment_all", "while_connected"]
 
@@ -92,17 +90,17 @@ def add_segment(app: FastAPI, engine: Engine) -> None:
         if query.timeout_ms is not None:
             limit = min(limit, query.timeout_ms / 1e3)
         deadline = time.monotonic() + limit
-        journeys = [Journey()]
+        progress = [Progress()]
         with engine.admission(served, deadline) as hold:
             try:
                 async with asyncio.timeout(limit):
                     uploads = await read_uploads(request, engine.settings, hold)
                     answer = _negotiate(request, query, len(uploads))
-                    journeys = [Journey() for _ in uploads]
-                    work = _answer(engine, served, uploads, answer, journeys, deadline)
+                    progress = [Progress() for _ in uploads]
+                    work = _answer(engine, served, uploads, answer, progress, deadline)
                     parts, body = await while_connected(request, work)
             except TimeoutError:
-                stages = (journey.stage for journey in journeys)
+                stages = (photo.stage for photo in progress)
                 raise DeadlinePassed(min(stages, key=STAGES.index)) from None
         request.state.parts = parts
         observe(engine, served, parts, time.monotonic() - deadline + limit)
@@ -163,10 +161,10 @@ async def _answer(
     served: Served,
     uploads: list[Upload],
     answer: Answer,
-    journeys: list[Journey],
+    progress: list[Progress],
     deadline: float,
 ) -> tuple[list[Encoded], bytes]:
-    parts = await segment_all(engine, served, uploads, answer, journeys, deadline)
+    parts = await segment_all(engine, served, uploads, answer, progress, deadline)
     size = sum(len(content) for part in parts for content in part.files.values())
     if answer.media == ZIP and size > _INLINE_BYTES:
         return parts, await asyncio.to_thread(assemble, parts, answer.media)
@@ -178,26 +176,26 @@ async def segment_all(
     served: Served,
     uploads: list[Upload],
     answer: Answer,
-    journeys: list[Journey],
+    progress: list[Progress],
     deadline: float,
 ) -> list[Encoded]:
     """Segment every photo, at a time; the first failure is raised and ends the others."""
 
-    async def one(upload: Upload, journey: Journey) -> Encoded:
+    async def one(upload: Upload, reached: Progress) -> Encoded:
         task = Task(upload.name, upload.data, answer)
         try:
-            return await engine.segment(task, served, journey, deadline)
-        except (CodecError, ServiceError) as failure:
-            error = of_codec(failure) if isinstance(failure, CodecError) else failure
+            return await engine.segment(task, served, reached, deadline)
+        except KNOWN as error:
+            found = problem(error)
             if len(uploads) > 1:
-                error.detail = f"{upload.name}: {error.detail}"
-            raise error from None
+                found.detail = f"{upload.name}: {found.detail}"
+            raise found from error
 
     if len(uploads) == 1:
-        return [await one(uploads[0], journeys[0])]
+        return [await one(uploads[0], progress[0])]
     try:
         async with asyncio.TaskGroup() as group:
-            pairs = zip(uploads, journeys, strict=True)
+            pairs = zip(uploads, progress, strict=True)
             tasks = [group.create_task(one(*pair)) for pair in pairs]
     except BaseExceptionGroup as failures:
         # The first failure cancelled the other images, and is the one to tell the client.
@@ -237,7 +235,7 @@ def observe(engine: Engine, served: Served, parts: list[Encoded], total: float) 
     """Note the seconds of each stage and of the whole in the metrics."""
     histogram = engine.metrics.stage_seconds
     for part in parts:
-        for stage, seconds in part.seconds.items():
+        for stage, seconds in part.seconds._asdict().items():
             histogram.labels(served.model.name, stage).observe(seconds)
     histogram.labels(served.model.name, "total").observe(total)
 
@@ -245,6 +243,6 @@ def observe(engine: Engine, served: Served, parts: list[Encoded], total: float) 
 def _server_timing(parts: list[Encoded]) -> str:
     """The slowest image of each stage, in milliseconds."""
     return ", ".join(
-        f"{stage};dur={max(part.seconds[stage] for part in parts) * 1e3:.1f}"
+        f"{stage};dur={max(getattr(part.seconds, stage) for part in parts) * 1e3:.1f}"
         for stage in STAGES[1:]
     )

@@ -16,9 +16,9 @@ from types import FrameType
 
 import uvicorn
 
+from ppool.service.engine import Engine
 from ppool.service.http.app import create_app
 from ppool.service.http.connection import limited
-from ppool.service.scheduling.engine import Engine
 from ppool.service.settings import Settings
 from ppool.service.tracing import exporting_provider
 from ppool.service.workers.launch import Launch
@@ -87,7 +87,7 @@ class _Server(uvicorn.Server):
         loop.add_signal_handler(signal.SIGHUP, self._reload)
 
     def _reload(self) -> None:
-        self._reloading = asyncio.ensure_future(self._engine.fleet.reload())
+        self._reloading = asyncio.ensure_future(self._engine.registry.reload())
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

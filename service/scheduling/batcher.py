@@ -12,11 +12,12 @@ from bisect import insort
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 from itertools import count
-from typing import Generic, Literal, TypeVar
+from typing import Generic, TypeVar
 
 from ppool.service.scheduling.costs import Costs
+from ppool.service.scheduling.errors import Refused
 
-__all__ = ["Batch", "Batcher", "Limits", "QueueRefusal", "Ticket", "batch_ladder"]
+__all__ = ["Batch", "Batcher", "Limits", "Ticket", "batch_ladder"]
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
@@ -26,15 +27,6 @@ T = TypeVar("T")
 _MARGIN = 1.5
 # Sharing the fixed cost must save this share of a lone image's time to be worth a wait.
 _PAYS = 0.25
-
-
-class QueueRefusal(Exception):  # noqa: N818 - an outcome, as in queue.Full
-    """Not accepted; ``retry_seconds`` is when the same might be."""
-
-    def __init__(self, reason: Literal["queue", "bytes", "deadline"], retry_seconds: float) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.retry_seconds = retry_seconds
 
 
 @dataclass(frozen=True)
@@ -121,13 +113,13 @@ class Batcher(Generic[K, T]):
         """Refuse what :meth:`push` would refuse whatever the image.
 
         Raises:
-            QueueRefusal: as :meth:`push`.
+            Refused: as :meth:`push`.
         """
         wait = self.wait_seconds()
         if self._waiting >= self._limits.images:
-            raise QueueRefusal("queue", wait)
+            raise Refused("queue", wait)
         if self._bytes >= self._limits.bytes:
-            raise QueueRefusal("bytes", wait)
+            raise Refused("bytes", wait)
         self._refuse_late(wait, deadline)
 
     def wait_seconds(self) -> float:
@@ -146,14 +138,14 @@ class Batcher(Generic[K, T]):
         """Let ``item`` of ``size`` decoded bytes wait in the bucket ``key``.
 
         Raises:
-            QueueRefusal: when too much waits, or the deadline would pass first.
+            Refused: when too much waits, or the deadline would pass first.
         """
         wait = self.wait_seconds()
         if self._waiting >= self._limits.images:
-            raise QueueRefusal("queue", wait)
+            raise Refused("queue", wait)
         # A lone image larger than the limit must still be served.
         if self._waiting and self._bytes + size > self._limits.bytes:
-            raise QueueRefusal("bytes", wait)
+            raise Refused("bytes", wait)
         # Idle, it tries even what seems too slow, or one stall would be remembered for ever.
         if wait:
             self._refuse_late(wait + self._costs.seconds(key, 1), deadline)
@@ -245,7 +237,7 @@ class Batcher(Generic[K, T]):
     def _refuse_late(self, seconds: float, deadline: float) -> None:
         late = self._clock() + _MARGIN * seconds - deadline
         if late > 0:
-            raise QueueRefusal("deadline", late)
+            raise Refused("deadline", late)
 
     def _seconds(self, key: K, images: int) -> float:
         whole, rest = divmod(images, self._limits.batch_size)

@@ -5,39 +5,29 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-from ppool.service.codecs.answers import Encoded, Stage
-from ppool.service.codecs.errors import CodecError
-from ppool.service.codecs.images import ImageLimits
-from ppool.service.http.errors import DeadlinePassed, InternalError, NotReady, ServiceError
 from ppool.service.metrics import BucketState, Metrics
 from ppool.service.scheduling.batcher import Batch, Batcher, Limits, Ticket
 from ppool.service.scheduling.costs import Costs
+from ppool.service.scheduling.errors import Abandoned, Refused, Replaced, TooLate
 from ppool.service.settings import Settings
-from ppool.service.workers.fleet import Fleet, Served
+from ppool.service.timing import Progress
+from ppool.service.workers.errors import WorkerLost
 from ppool.service.workers.messages import Run, Task
-from ppool.service.workers.supervision import Worker, WorkerLost
+from ppool.service.workers.pool import WorkerPool
+from ppool.service.workers.supervision import Worker
 
-__all__ = ["Dispatcher", "Item", "Journey", "Key"]
+__all__ = ["Dispatcher", "Done", "Item", "Key"]
 
 # A photo that was in this many crashes may well be their cause.
 _MAX_ATTEMPTS = 3
-# A worker this close to the end of its batch is given the next one. It would stand idle otherwise
-# until the answer has come here and the next photo gone there, which took about 1 of 9 ms.
-_NEARLY_SECONDS = 0.02
 
 _logger = logging.getLogger("ppool.service")
-
-
-@dataclass
-class Journey:
-    """How far one image has come."""
-
-    stage: Stage = "receive"
 
 
 class Key(NamedTuple):
@@ -51,74 +41,110 @@ class Key(NamedTuple):
     tile: bool = False
 
 
+class Done(NamedTuple):
+    """What a worker answered for one image, and the seconds that it had waited before."""
+
+    answer: Any
+    queue_seconds: float
+
+
+class Models(Protocol):
+    """What is to be known of the models: those of ``ppool.service.workers.registry``."""
+
+    def serves(self, handle: int) -> bool:
+        """Whether a new worker would have this one."""
+
+    def lone(self, worker: Worker, handle: int) -> int:
+        """The number under which ``worker`` runs an image that is alone."""
+
+
 @dataclass(eq=False)
 class Item:
     """One image: what to do, for whom, and how often that was tried; ``content`` is in pixels."""
 
     task: Task
-    served: Served
     content: int
-    journey: Journey
-    result: asyncio.Future[Encoded]
+    progress: Progress
+    result: asyncio.Future[Done]
     attempts: int = 0
     ticket: Ticket[Key, Item] | None = field(default=None, repr=False)
 
 
 @dataclass(eq=False)
-class _Given:
+class _InFlight:
     """A batch at a worker since ``start``; not ``running`` while another is before it there.
 
-    ``alone`` if there was no other, neither under way nor waiting, and it gets more threads.
+    It runs under ``handle``, which is another than its key's where it has all cores to itself.
     """
 
     worker: Worker
     batch: Batch[Key, Item]
+    handle: int
     start: float
     running: bool
-    alone: bool
 
 
 class Dispatcher:
-    """Queues images and hands them to the workers. Everything happens on one event loop."""
+    """Queues images and hands them to the workers. Everything happens on one event loop.
+
+    Args:
+        pool: The workers, and how large their batches are.
+        models: Known to them.
+        settings: What may wait.
+        metrics: Of the batches.
+        clock: Seconds; deadlines are by it.
+
+    Attributes:
+        ahead_seconds: A worker this close to the end of its batch is given the next one. It would
+            stand idle otherwise until the answer has come here and the next photo gone there.
+    """
 
     def __init__(
-        self, fleet: Fleet, settings: Settings, limits: ImageLimits, metrics: Metrics
+        self,
+        pool: WorkerPool,
+        models: Models,
+        settings: Settings,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._fleet = fleet
+        self._pool = pool
+        self._models = models
         self._settings = settings
-        self._limits = limits
         self._metrics = metrics
+        self._clock = clock
+        self.ahead_seconds = 0.02
         self._costs: Costs[Key] = Costs(_cost_size)
-        self._given: list[_Given] = []
+        self._in_flight: list[_InFlight] = []
         self._release: asyncio.TimerHandle | None = None
         self.renew()
 
     def renew(self) -> None:
-        """Start over with an empty queue, for the batch size of the fleet's plan."""
-        settings, lanes = self._settings, max(self._fleet.lanes, 1)
-        limits = Limits(settings.queue_images, settings.queue_bytes, self._fleet.plan.batch)
-        self._batcher: Batcher[Key, Item] = Batcher(limits, self._costs, time.monotonic, lanes)
+        """Start over with an empty queue, for the batch size of the pool's plan."""
+        settings, lanes = self._settings, max(self._pool.lanes, 1)
+        limits = Limits(settings.queue_images, settings.queue_bytes, self._pool.plan.batch)
+        self._batcher: Batcher[Key, Item] = Batcher(limits, self._costs, self._clock, lanes)
 
-    def learn(self, served: Served, shape: tuple[int, int], images: int, seconds: float) -> None:
+    def learn(self, key: Key, images: int, seconds: float) -> None:
         """Note what a batch took while warming up."""
-        key = Key(served.handle, served.model.name, *shape, alpha=False)
         self._costs.observe(key, images, seconds)
 
     def check(self, deadline: float) -> None:
         """Refuse what :meth:`push` would refuse whatever the image.
 
         Raises:
-            QueueRefusal: as :meth:`push`.
+            Refused: as :meth:`push`.
         """
-        self._batcher.check(deadline)
+        with self._counted():
+            self._batcher.check(deadline)
 
     def push(self, key: Key, item: Item, size: int, deadline: float) -> None:
         """Queue an image of ``size`` decoded bytes; its ``result`` is set in the end.
 
         Raises:
-            QueueRefusal: when too much waits, or the deadline would pass first.
+            Refused: when too much waits, or the deadline would pass first.
         """
-        item.ticket = self._batcher.push(key, item, size=size, deadline=deadline)
+        with self._counted():
+            item.ticket = self._batcher.push(key, item, size=size, deadline=deadline)
 
     def cancel(self, item: Item) -> None:
         """Take an image out of the queue, if it still waits."""
@@ -142,92 +168,99 @@ class Dispatcher:
 
     def workers_changed(self) -> None:
         """Go on with the workers that are up now."""
-        self._batcher.lanes = max(self._fleet.lanes, 1)
+        self._batcher.lanes = max(self._pool.lanes, 1)
         self.dispatch()
 
     def dispatch(self) -> None:
         """Give a batch to every worker that is free or nearly so."""
-        while worker := self._fleet.free() or self._nearly_free():
+        while worker := self._pool.free() or self._nearly_free():
             ahead = worker.busy == worker.lanes
             batch = self._batcher.take(ahead=ahead)
             if batch is None:
                 break
             for ticket in batch.expired:
-                _fail(ticket.item, DeadlinePassed("queue"))
+                _fail(ticket.item, TooLate())
             if batch.tickets:
-                alone = (
-                    not self._given
-                    and not len(self._batcher)
-                    and self._fleet.alone_threads(worker) > 0
-                )
-                self._give(_Given(worker, batch, time.monotonic(), not ahead, alone))
+                handle = batch.tickets[0].key.handle
+                if not self._in_flight and not len(self._batcher):
+                    handle = self._models.lone(worker, handle)
+                self._give(_InFlight(worker, batch, handle, self._clock(), not ahead))
         if self._release is not None:
             self._release.cancel()
             self._release = None
         # Where no worker is free, the next one to become so looks again.
-        if self._fleet.free() and (moment := self._batcher.release_at()) is not None:
+        if self._pool.free() and (moment := self._batcher.release_at()) is not None:
             self._release = asyncio.get_running_loop().call_later(
-                moment - time.monotonic(), self.dispatch
+                moment - self._clock(), self.dispatch
             )
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        try:
+            yield
+        except Refused as refusal:
+            self._metrics.refused.labels(refusal.reason).inc()
+            raise
 
     def _nearly_free(self) -> Worker | None:
         """The worker that will be done next, and soon, and has nothing to do after that.
 
         Not where batches pay: the longer one waits, the fuller it gets.
         """
-        if self._fleet.plan.batch > 1:
+        if self._pool.plan.batch > 1:
             return None
-        now = time.monotonic()
+        now = self._clock()
         ends = {
-            given.worker: end
-            for given in self._given
-            if given.worker.up
-            and given.worker.busy == given.worker.lanes == 1
-            and (end := self._batcher.ends(given.batch)) is not None
+            flight.worker: end
+            for flight in self._in_flight
+            if flight.worker.up
+            and flight.worker.busy == flight.worker.lanes == 1
+            and (end := self._batcher.ends(flight.batch)) is not None
             # What should be done long ago may well be stuck.
-            and abs(end - now) < _NEARLY_SECONDS
+            and abs(end - now) < self.ahead_seconds
         }
         return min(ends, key=ends.__getitem__, default=None)
 
-    def _give(self, given: _Given) -> None:
-        tickets = given.batch.tickets
+    def _give(self, flight: _InFlight) -> None:
+        tickets = flight.batch.tickets
         for ticket in tickets:
-            ticket.item.journey.stage = "infer" if given.running else "queue"
+            ticket.item.progress.stage = "infer" if flight.running else "queue"
         tasks = tuple(ticket.item.task for ticket in tickets)
-        given.worker.busy += 1
-        self._given.append(given)
-        reply = given.worker.send(Run(tickets[0].key.handle, tasks, self._limits, given.alone))
-        reply.add_done_callback(partial(self._answered, given))
+        flight.worker.busy += 1
+        self._in_flight.append(flight)
+        reply = flight.worker.send(Run(flight.handle, tasks))
+        reply.add_done_callback(partial(self._answered, flight))
 
-    def _answered(self, given: _Given, reply: asyncio.Future[Any]) -> None:
-        given.worker.busy -= 1
-        self._given.remove(given)
-        batch, error, now = given.batch, reply.exception(), time.monotonic()
+    def _answered(self, flight: _InFlight, reply: asyncio.Future[Any]) -> None:
+        flight.worker.busy -= 1
+        self._in_flight.remove(flight)
+        batch, error, now = flight.batch, reply.exception(), self._clock()
         if not isinstance(error, WorkerLost):
-            self._begin_next(given.worker, now)
+            self._begin_next(flight.worker, now)
         if error is None:
             # With all cores to itself it says nothing of the time that it takes among others.
-            self._batcher.done(batch, None if given.alone else now - given.start)
-            self._deliver(batch, given.start, reply.result())
+            usual = flight.handle == batch.tickets[0].key.handle
+            self._batcher.done(batch, now - flight.start if usual else None)
+            self._deliver(batch, flight.start, reply.result())
         else:
             self._batcher.done(batch, None)
             if not isinstance(error, WorkerLost):
                 _logger.error("inference failed: %s", error)
             for ticket in batch.tickets:
                 if isinstance(error, WorkerLost) and not ticket.item.result.done():
-                    self._retry(ticket, suspect=given.running)
+                    self._retry(ticket, suspect=flight.running)
                 else:
-                    _fail(ticket.item, InternalError())
+                    _fail(ticket.item, Abandoned())
         self.dispatch()
 
     def _begin_next(self, worker: Worker, now: float) -> None:
         """Note that ``worker`` goes on with what it was given ahead."""
-        for given in self._given:
-            if given.worker is worker and not given.running:
-                given.start, given.running = now, True
-                self._batcher.begin(given.batch)
-                for ticket in given.batch.tickets:
-                    ticket.item.journey.stage = "infer"
+        for flight in self._in_flight:
+            if flight.worker is worker and not flight.running:
+                flight.start, flight.running = now, True
+                self._batcher.begin(flight.batch)
+                for ticket in flight.batch.tickets:
+                    ticket.item.progress.stage = "infer"
 
     def _retry(self, ticket: Ticket[Key, Item], *, suspect: bool) -> None:
         """Try again what a worker died with; ``suspect`` if it was at work on it."""
@@ -235,40 +268,33 @@ class Dispatcher:
         item.attempts += suspect
         if item.attempts == _MAX_ATTEMPTS:
             _logger.error("%d workers died of the same photo", item.attempts)
-            _fail(item, InternalError())
-        elif item.served.handle not in self._fleet.handles():
-            # Its model was swapped meanwhile, so a new worker would not know it.
-            _fail(item, NotReady("The model was replaced meanwhile. Send the image again."))
+            _fail(item, Abandoned())
+        elif not self._models.serves(ticket.key.handle):
+            _fail(item, Replaced())  # a new worker would not know it
         else:
-            item.journey.stage = "queue"
+            item.progress.stage = "queue"
             item.ticket = self._batcher.retry(ticket, lone=suspect or ticket.lone)
 
-    def _deliver(
-        self,
-        batch: Batch[Key, Item],
-        start: float,
-        results: list[Encoded | CodecError | ServiceError],
-    ) -> None:
+    def _deliver(self, batch: Batch[Key, Item], start: float, answers: list[Any]) -> None:
         key = batch.tickets[0].key
         images = len(batch.tickets)
         content = sum(ticket.item.content for ticket in batch.tickets)
         self._metrics.batch_size.labels(key.model).observe(images)
-        self._metrics.batch_fill.labels(key.model).observe(images / self._fleet.plan.batch)
+        self._metrics.batch_fill.labels(key.model).observe(images / self._pool.plan.batch)
         self._metrics.pad_waste.labels(key.model).observe(
             1 - content / (images * key.height * key.width)
         )
-        for ticket, result in zip(batch.tickets, results, strict=True):
-            if isinstance(result, (CodecError, ServiceError)):
-                _fail(ticket.item, result)
+        for ticket, answer in zip(batch.tickets, answers, strict=True):
+            if isinstance(answer, Exception):
+                _fail(ticket.item, answer)
             elif not ticket.item.result.done():
-                result.seconds["queue"] = start - ticket.queued
-                ticket.item.result.set_result(result)
+                ticket.item.result.set_result(Done(answer, start - ticket.queued))
 
 
 def _cost_size(key: Key) -> tuple[Hashable, float]:
     return (key.handle, key.alpha, key.tile), float(key.height * key.width)
 
 
-def _fail(item: Item, error: CodecError | ServiceError) -> None:
+def _fail(item: Item, error: Exception) -> None:
     if not item.result.done():
         item.result.set_exception(error)

@@ -12,11 +12,10 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from ppool.service.workers.inference import Segmenter, load_segmenter
+from ppool.service.codecs.images import ImageLimits
+from ppool.service.workers.inference import Segmenter, load_model
 from ppool.service.workers.messages import HEADER, Drop, Failure, Load, Probe, Run, frame, parse
 
 __all__ = ["Loader", "serve"]
@@ -44,8 +43,7 @@ class _Worker:
     def __init__(self, connection: socket.socket, load: Loader) -> None:
         self._connection = connection
         self._load = load
-        self._models: dict[int, Segmenter] = {}
-        self._alone: dict[int, _Alone] = {}
+        self._models: dict[int, tuple[Segmenter, ImageLimits]] = {}
         self._reading, self._writing = threading.Lock(), threading.Lock()
 
     def lane(self) -> None:
@@ -90,52 +88,21 @@ class _Worker:
 
     def _do(self, message: object) -> Any:
         match message:
-            case Run(handle, tasks, limits, alone):
-                segmenter = self._models[handle]
-                if alone and handle in self._alone:
-                    segmenter = self._alone[handle].get() or segmenter
+            case Run(handle, tasks):
+                segmenter, limits = self._models[handle]
                 return segmenter.segment(tasks, limits)
             case Load(handle):
-                self._models[handle] = segmenter = self._load(message)
+                segmenter = self._load(message)
+                self._models[handle] = segmenter, message.limits
                 _release_memory()
-                if message.alone_threads:
-                    self._alone[handle] = _Alone(message, segmenter, self._load)
                 return segmenter.model
             case Probe(handle, height, width, batch, seconds):
-                return self._models[handle].probe(height, width, batch, seconds)
+                segmenter, _ = self._models[handle]
+                return segmenter.probe(height, width, batch, seconds)
             case Drop(handle):
                 self._models.pop(handle, None)
-                self._alone.pop(handle, None)
                 return None
         raise TypeError(f"message: expected one of ppool.service.workers.messages, got {message!r}")
-
-
-class _Alone:
-    """The same model with more threads, loaded once it is first asked for."""
-
-    def __init__(self, message: Load, usual: Segmenter, load: Loader) -> None:
-        self._message = replace(message, threads=message.alone_threads)
-        self._usual = usual
-        self._load = load
-        self._segmenter: Segmenter | None = None
-        self._thread: threading.Thread | None = None
-
-    def get(self) -> Segmenter | None:
-        """The model, or ``None`` while it is not there."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._fetch, name="alone", daemon=True)
-            self._thread.start()
-        return self._segmenter
-
-    def _fetch(self) -> None:
-        try:
-            segmenter = self._load(self._message)
-        except ValueError:
-            return  # the file is gone or half written; without it the usual one answers
-        _release_memory()
-        # The file may be a newer one meanwhile.
-        if segmenter.model.sha256 == self._usual.model.sha256:
-            self._segmenter = segmenter
 
 
 def _release_memory() -> None:
@@ -162,8 +129,8 @@ def _main() -> None:
     providers = () if device == "cpu" else ("CUDAExecutionProvider", "CPUExecutionProvider")
 
     def load(message: Load) -> Segmenter:
-        return load_segmenter(
-            Path(message.path), name=message.name, threads=message.threads, providers=providers
+        return load_model(
+            message.file, name=message.name, threads=message.threads, providers=providers
         )
 
     serve(socket.socket(fileno=descriptor), lanes, load)

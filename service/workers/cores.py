@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 __all__ = ["usable_cores"]
 
 
-def usable_cores(system: Path = Path("/")) -> int:
+def usable_cores(system: Path = Path("/"), granted: int | None = None) -> int:
     """Cores that are worth a worker each; at least 1.
 
     A container's CPU limit, such as ``limits.cpu`` in Kubernetes, leaves all cores visible and
@@ -20,9 +20,11 @@ def usable_cores(system: Path = Path("/")) -> int:
 
     Args:
         system: The root of the file system with ``proc`` and ``sys``.
+        granted: Cores that this process may be put on; by default the system says.
     """
     quota = min(_quotas(system), default=math.inf)
-    return max(1, min(_granted(), math.ceil(quota) if quota < math.inf else sys.maxsize))
+    granted = _granted() if granted is None else granted
+    return max(1, min(granted, math.ceil(quota) if quota < math.inf else sys.maxsize))
 
 
 def _granted() -> int:

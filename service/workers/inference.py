@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +19,16 @@ from ppool.service.codecs.answers import Encoded, Segmentation, encode
 from ppool.service.codecs.errors import CannotTile, CodecError
 from ppool.service.codecs.images import ImageLimits, decode
 from ppool.service.codecs.tiles import segment_tiles
-from ppool.service.http.errors import InternalError, Overloaded, ServiceError
 from ppool.service.models import Model
+from ppool.service.timing import StageSeconds
+from ppool.service.workers.errors import DeviceFull, InferenceError, InferenceFailed
 from ppool.service.workers.messages import Task
-from ppool.service.workers.staging import Staging
+from ppool.service.workers.snapshot import ModelFile, Snapshot
 
-__all__ = ["Outcome", "Segmenter", "load_segmenter"]
+__all__ = ["Outcome", "Segmenter", "load_model", "load_segmenter"]
 
-# Of one photo.
-Outcome = Encoded | CodecError | ServiceError
-
-# Of all models, because page-locked memory is never given back.
-_STAGING = Staging()
+# Of one photo: its share of the answer, or why there is none.
+Outcome = Encoded | CodecError | InferenceError
 
 _logger = logging.getLogger("ppool.service")
 
@@ -43,12 +40,10 @@ class Segmenter:
     Attributes:
         model: What is known of it.
         session: Runs it.
-        staging: Where batches are put together for a GPU; ``None`` on the CPU.
     """
 
     model: Model
     session: Session
-    staging: Staging | None = None
 
     def segment(self, tasks: Sequence[Task], limits: ImageLimits) -> list[Outcome]:
         """Decode, segment as one batch and encode; an error stands for a photo that failed.
@@ -61,10 +56,10 @@ class Segmenter:
             if len(tasks) > 1:
                 # One of them is to blame; the others are to have their masks.
                 return [self.segment((task,), limits)[0] for task in tasks]
-            if isinstance(error, (CodecError, ServiceError)):
+            if isinstance(error, (CodecError, InferenceError)):
                 return [error]
             _logger.exception("inference failed")
-            return [InternalError()]
+            return [InferenceFailed()]
 
     def _segment(self, tasks: Sequence[Task], limits: ImageLimits) -> list[Outcome]:
         if tasks[0].answer.tile:
@@ -75,7 +70,8 @@ class Segmenter:
         outputs = ("mask", *(stage.output for stage in stages))
         start = time.monotonic()
         if padded:
-            rows = zip(*self._infer(outputs, self._stacked(padded)), strict=True)
+            images = np.stack(padded) if len(padded) > 1 else padded[0][None]
+            rows = zip(*self._infer(outputs, images), strict=True)
         seconds = time.monotonic() - start
         results: list[Outcome] = []
         for task, photo in zip(tasks, photos, strict=True):
@@ -84,11 +80,6 @@ class Segmenter:
             else:
                 results.append(photo)
         return results
-
-    def _stacked(self, images: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-        if self.staging is not None:
-            return self.staging.stack(images)
-        return np.stack(images) if len(images) > 1 else images[0][None]
 
     def _segment_tiles(self, task: Task, limits: ImageLimits) -> Outcome:
         if not self.session.offers_logits:
@@ -107,10 +98,10 @@ class Segmenter:
         inferred = time.monotonic()
         found = Segmentation(self.model, photo.width, photo.height, mask, {})
         result = encode(found, task.name, task.data, task.answer, limits)
-        result.seconds["decode"] = decoded - start
-        result.seconds["infer"] = inferred - decoded
-        result.seconds["encode"] = time.monotonic() - inferred
-        return result
+        seconds = StageSeconds(
+            decode=decoded - start, infer=inferred - decoded, encode=time.monotonic() - inferred
+        )
+        return replace(result, seconds=seconds)
 
     def probe(self, height: int, width: int, batch: int, seconds: float) -> tuple[float, float]:
         """Run batches of grey images for ``seconds``, and at least once.
@@ -158,10 +149,10 @@ class Segmenter:
         found = Segmentation(self.model, width, height, photo.feed.cropped(mask), cropped)
         start = time.monotonic()
         result = encode(found, task.name, task.data, task.answer, limits)
-        result.seconds["decode"] = photo.seconds
-        result.seconds["infer"] = infer_seconds
-        result.seconds["encode"] = time.monotonic() - start
-        return result
+        seconds = StageSeconds(
+            decode=photo.seconds, infer=infer_seconds, encode=time.monotonic() - start
+        )
+        return replace(result, seconds=seconds)
 
     def _infer(self, outputs: tuple[str, ...], images: NDArray[np.uint8]) -> list[NDArray[Any]]:
         """The outputs for ``images``; out of device memory, those of each half in turn."""
@@ -172,7 +163,7 @@ class Segmenter:
             if not _out_of_memory(error):
                 raise
             if count == 1:
-                raise Overloaded("device memory", 1) from error
+                raise DeviceFull from error
             halves = (
                 self._infer(outputs, images[: count // 2]),
                 self._infer(outputs, images[count // 2 :]),
@@ -190,32 +181,52 @@ class _Photo:
     seconds: float
 
 
-def load_segmenter(
-    path: Path, *, name: str | None = None, threads: int = 1, providers: tuple[str, ...] = ()
-) -> Segmenter:
-    """Load an ONNX file written by ``ppool export``.
+def load_segmenter(path: Path, *, name: str | None = None, threads: int = 1) -> Segmenter:
+    """Load an ONNX file written by ``ppool export``, to run on the CPU.
 
     Raises:
         ValueError: if it cannot be served; the message says why.
     """
     try:
-        session = make_session(path, intra_op_threads=threads, providers=providers or None)
+        snapshot = Snapshot(path)
+    except OSError as error:
+        raise ValueError(f"model: cannot read {str(path)!r}: {error.strerror or error}") from error
+    try:
+        return load_model(snapshot.file, name=name, threads=threads)
+    finally:
+        snapshot.close()
+
+
+def load_model(
+    file: ModelFile, *, name: str | None = None, threads: int = 1, providers: tuple[str, ...] = ()
+) -> Segmenter:
+    """Load a model from the bytes that were read of its file.
+
+    Args:
+        file: Where they are.
+        name: What the model is called; ``None`` for its own name.
+        threads: Inside one inference.
+        providers: ONNX Runtime execution providers, best first; empty is the CPU.
+
+    Raises:
+        ValueError: if it cannot be served; the message says why.
+    """
+    try:
+        session = make_session(file.location, intra_op_threads=threads, providers=providers or None)
     except Exception as error:  # ONNX Runtime has a dozen unrelated exception types
-        raise ValueError(f"model: {str(path)!r} cannot be served: {error}") from error
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        reason = str(error).replace(str(file.location), file.path.name)
+        raise ValueError(f"model: {str(file.path)!r} cannot be served: {reason}") from error
     model = Model(
         name=name or session.metadata.name,
-        file=path.name,
-        sha256=digest,
+        file=file.path.name,
+        sha256=file.sha256,
         provider=str(session.session.get_providers()[0]),
         kernels=session.kernels,
         kernels_reason=session.reason,
         metadata=session.metadata,
         modes=("resize", "tile") if session.offers_logits else ("resize",),
     )
-    on_gpu = model.provider == "CUDAExecutionProvider"
-    return Segmenter(model, session, _STAGING if on_gpu else None)
+    return Segmenter(model, session)
 
 
 def _out_of_memory(error: Exception) -> bool:

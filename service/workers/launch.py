@@ -12,7 +12,7 @@ from typing import Protocol
 from ppool.service.settings import Settings
 from ppool.service.workers.cores import usable_cores
 
-__all__ = ["Launch", "Process", "crew", "launch_early", "launch_process"]
+__all__ = ["Launch", "Process", "launch_early", "launch_process", "members"]
 
 
 class Process(Protocol):
@@ -33,7 +33,7 @@ class Process(Protocol):
 Launch = Callable[[int, str], tuple[Process, socket.socket]]
 
 
-def crew(settings: Settings) -> list[tuple[str, int]]:
+def members(settings: Settings) -> list[tuple[str, int]]:
     """Device and lanes of each worker to begin with."""
     workers = settings.workers or (1 if settings.on_gpu else usable_cores())
     lanes = settings.lanes or (3 if settings.on_gpu else 1)
@@ -71,8 +71,8 @@ def launch_process(lanes: int, device: str) -> tuple[Process, socket.socket]:
 
 
 def launch_early(settings: Settings) -> Launch:
-    """Start the whole crew at once, to be handed out later; what is wanted beyond it is started."""
-    early = [(device, launch_process(lanes, device)) for device, lanes in crew(settings)]
+    """Start all workers at once, to be handed out later; what is wanted beyond it is started."""
+    early = [(device, launch_process(lanes, device)) for device, lanes in members(settings)]
 
     def launch(lanes: int, device: str) -> tuple[Process, socket.socket]:
         for index, (started_on, _) in enumerate(early):

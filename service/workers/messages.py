@@ -9,6 +9,7 @@ from typing import Any
 
 from ppool.service.codecs.answers import Answer
 from ppool.service.codecs.images import ImageLimits
+from ppool.service.workers.snapshot import ModelFile
 
 __all__ = ["HEADER", "Drop", "Failure", "Load", "Probe", "Run", "Task", "frame", "parse"]
 
@@ -27,16 +28,17 @@ class Task:
 
 @dataclass(frozen=True)
 class Load:
-    """Load the file at ``path`` under the number ``handle``; the reply is a ``Model``.
+    """Load ``file`` under the number ``handle``; the reply is a ``Model``.
 
-    A photo that is alone is to get ``alone_threads``, unless that is 0.
+    ``name`` is what the model is called, ``None`` for its own name. Photos beyond ``limits`` are
+    refused.
     """
 
     handle: int
-    path: str
+    file: ModelFile
     name: str | None
     threads: int
-    alone_threads: int = 0
+    limits: ImageLimits
 
 
 @dataclass(frozen=True)
@@ -48,15 +50,10 @@ class Drop:
 
 @dataclass(frozen=True)
 class Run:
-    """Segment ``tasks`` as one batch; the reply has an ``Encoded`` or an error for each.
-
-    ``alone`` if nothing else was to be done anywhere when it was sent.
-    """
+    """Segment ``tasks`` as one batch; the reply has an ``Encoded`` or an error for each."""
 
     handle: int
     tasks: tuple[Task, ...]
-    limits: ImageLimits
-    alone: bool = False
 
 
 @dataclass(frozen=True)

@@ -12,27 +12,16 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from ppool.service.workers.errors import WorkerFailed, WorkerLost
 from ppool.service.workers.launch import Launch, Process
 from ppool.service.workers.messages import HEADER, Failure, frame, parse
 
-__all__ = ["Worker", "WorkerFailed", "WorkerLost"]
+__all__ = ["Worker"]
 
 # Between restarts, doubling; a worker that lived this long starts over at the beginning.
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS, _STEADY_SECONDS = 0.1, 30.0, 60.0
 
 _logger = logging.getLogger("ppool.service")
-
-
-class WorkerLost(Exception):  # noqa: N818 - what happened
-    """The worker died with this message unanswered."""
-
-
-class WorkerFailed(Exception):  # noqa: N818 - what happened
-    """The worker lives but could not do it; ``expected`` if the message is meant for people."""
-
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(failure.text)
-        self.expected = failure.expected
 
 
 class Worker:
@@ -164,7 +153,7 @@ class Worker:
                 if reply.done():
                     continue
                 if isinstance(value, Failure):
-                    reply.set_exception(WorkerFailed(value))
+                    reply.set_exception(WorkerFailed(value.text, expected=value.expected))
                 else:
                     reply.set_result(value)
         except (asyncio.IncompleteReadError, ConnectionError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
@@ -9,22 +10,16 @@ from typing import Any
 
 from ppool.service.settings import Settings
 from ppool.service.workers.cores import usable_cores
+from ppool.service.workers.messages import Probe
+from ppool.service.workers.pool import Plan, WorkerPool
+from ppool.service.workers.registry import ModelRegistry
 
-__all__ = ["Cell", "Plan", "cells_to_try", "choose", "measure"]
+__all__ = ["Cell", "Tuner", "cells_to_try", "choose", "measure"]
 
 # Machines drift by a tenth, and short measurements by as much again; less than this is no reason
 # to leave the simplest setting.
 _WORTH = 1.2
 _ROUNDS = 2
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Workers on each device, threads in each inference, images in a batch at most."""
-
-    workers: int
-    threads: int
-    batch: int
 
 
 @dataclass(frozen=True)
@@ -37,6 +32,48 @@ class Cell:
 
 # Runs batches of one size on some workers with some threads: images a second over all of them.
 Run = Callable[[Plan, float], Coroutine[Any, Any, float]]
+
+
+class Tuner:
+    """Measures what the settings leave open on the first model, and sets the pool to the best.
+
+    Attributes:
+        cells: What was measured.
+    """
+
+    def __init__(self, settings: Settings, pool: WorkerPool, registry: ModelRegistry) -> None:
+        self._settings = settings
+        self._pool = pool
+        self._registry = registry
+        self.cells: list[Cell] = []
+
+    async def tune(self, seconds: float, *, thorough: bool = False) -> None:
+        """Measure for about so long; ``thorough`` tries more plans.
+
+        Raises:
+            WorkerFailed, WorkerLost: if a worker does not get to the end; nothing is changed then.
+        """
+        plans = cells_to_try(self._settings, thorough=thorough)
+        if len(plans) > 1:
+            self.cells = await measure(plans, self._try, seconds)
+            await self._adopt(choose(self.cells))
+
+    async def _try(self, plan: Plan, seconds: float) -> float:
+        """Images a second of the first model, with all workers of the plan at it at once."""
+        workers = self._pool.workers[: plan.workers]
+        async with self._registry.trial(plan.threads, workers) as (handle, (height, width)):
+            for length in (0.0, seconds):
+                probe = Probe(handle, height, width, plan.batch, length)
+                rates = await asyncio.gather(*(worker.send(probe) for worker in workers))
+        return float(sum(rate for _, rate in rates))
+
+    async def _adopt(self, plan: Plan) -> None:
+        before, self._pool.plan = self._pool.plan, plan
+        self._pool.keep(plan.workers)
+        if plan.threads != before.threads:
+            await self._registry.load_anew()
+        elif plan.batch != before.batch:
+            await self._registry.warm_up()
 
 
 def cells_to_try(settings: Settings, *, thorough: bool = False) -> list[Plan]:
@@ -60,18 +97,20 @@ def cells_to_try(settings: Settings, *, thorough: bool = False) -> list[Plan]:
     ]
 
 
-async def measure(plans: Sequence[Plan], run: Run, seconds: float) -> list[Cell]:
+async def measure(
+    plans: Sequence[Plan], run: Run, seconds: float, clock: Callable[[], float] = time.monotonic
+) -> list[Cell]:
     """Measure the plans in turn, twice, and keep the better: what else runs here only slows down.
 
     What would not fit into ``seconds`` is left out, but never the first plan.
     """
-    end = time.monotonic() + seconds
+    end = clock() + seconds
     best: dict[Plan, float] = {}
     for _ in range(_ROUNDS):
         for plan in plans:
             # One batch to warm up and one to measure, on every worker.
             needed = 2 * plan.workers * plan.batch / max(best.values()) if best else 0.0
-            if needed <= end - time.monotonic():
+            if needed <= end - clock():
                 rate = await run(plan, seconds / (_ROUNDS * len(plans)))
                 best[plan] = max(rate, best.get(plan, 0.0))
     return [Cell(plan, best[plan]) for plan in plans if plan in best]

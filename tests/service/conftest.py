@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import anyio.from_thread
-import anyio.lowlevel
 import pytest
 
 from ppool.service.http.app import create_app
-from ppool.service.scheduling import dispatch
 from ppool.service.settings import Settings
 from ppool.service.workers.inference import Segmenter, load_segmenter
-from tests.service.harness import Client, Gate, ThreadWorker, tiny_model
+from tests.service.harness import Client, Gate, SkippingLoop, ThreadWorker, tiny_model
+from tests.service.traffic import until
 
 
 @pytest.fixture(scope="session")
@@ -38,9 +37,8 @@ def gate(segmenter: Segmenter) -> Iterator[Gate]:
 
 
 @pytest.fixture
-def gated(segmenter: Segmenter, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> Segmenter:
-    """The model behind the gate, where nothing is soon done and so nothing is sent ahead."""
-    monkeypatch.setattr(dispatch, "_NEARLY_SECONDS", 0.0)
+def gated(segmenter: Segmenter, gate: Gate) -> Segmenter:
+    """The model behind the gate."""
     return dataclasses.replace(segmenter, session=gate)
 
 
@@ -56,13 +54,16 @@ def serving(segmenter: Segmenter, model_file: Path) -> Callable[..., Any]:
 
         defaults = {"model": [model_file], "workers": 2, "threads": 1, "max_batch_size": 1}
         app = create_app(Settings(**{**defaults, **settings}), launch=launch, tracing=tracing)
+        if isinstance(served.session, Gate):
+            # Behind it nothing is soon done, so nothing is to be sent ahead.
+            app.state.engine.dispatcher.ahead_seconds = 0.0
         lifespan = app.router.lifespan_context(app)
+        options = {"loop_factory": SkippingLoop}
         with (
-            anyio.from_thread.start_blocking_portal() as portal,
+            anyio.from_thread.start_blocking_portal(backend_options=options) as portal,
             portal.wrap_async_context_manager(lifespan),
         ):
-            while app.state.engine.phase == "starting":
-                portal.call(anyio.lowlevel.checkpoint)
+            until(lambda: app.state.engine.phase != "starting")
             yield Client(app, portal)
 
     return serve

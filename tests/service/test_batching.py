@@ -13,11 +13,11 @@ from ppool.service.scheduling.batcher import (
     Batch,
     Batcher,
     Limits,
-    QueueRefusal,
     Ticket,
     batch_ladder,
 )
 from ppool.service.scheduling.costs import Costs
+from ppool.service.scheduling.errors import Refused
 
 
 class Clock:
@@ -55,8 +55,8 @@ def items(batch: Batch[str, str] | None) -> list[str]:
     return [ticket.item for ticket in batch.tickets]
 
 
-def refusal(queue: Batcher[str, str], key: str = "a", **options: float) -> QueueRefusal:
-    with pytest.raises(QueueRefusal) as caught:
+def refusal(queue: Batcher[str, str], key: str = "a", **options: float) -> Refused:
+    with pytest.raises(Refused) as caught:
         push(queue, key, "refused", **options)  # type: ignore[arg-type]
     return caught.value
 
@@ -106,7 +106,7 @@ def test_too_many_images_are_refused_and_accepted_again_after_a_batch(clock: Clo
     queue = batcher(clock, images=2, most=2)
     push(queue, "a", "1")
     push(queue, "b", "2")
-    with pytest.raises(QueueRefusal, match="queue"):
+    with pytest.raises(Refused, match="queue"):
         queue.check(deadline=99)
     assert refusal(queue).reason == "queue"
     queue.take()
@@ -116,7 +116,7 @@ def test_too_many_images_are_refused_and_accepted_again_after_a_batch(clock: Clo
 def test_too_many_bytes_are_refused_but_never_a_lone_image(clock: Clock) -> None:
     queue = batcher(clock)
     push(queue, "a", "huge", size=5000)
-    with pytest.raises(QueueRefusal, match="bytes"):
+    with pytest.raises(Refused, match="bytes"):
         queue.check(deadline=99)
     assert refusal(queue, size=1).reason == "bytes"
     queue.take()
@@ -241,7 +241,7 @@ def test_what_cannot_be_done_in_time_is_refused_with_the_time_to_come_back(
     # 2 s of work before it and 1 s of its own, with half of that to spare.
     late = refusal(queue, deadline=4)
     assert (late.reason, late.retry_seconds) == ("deadline", 0.5)
-    with pytest.raises(QueueRefusal, match="deadline"):
+    with pytest.raises(Refused, match="deadline"):
         queue.check(deadline=2.5)
     queue.check(deadline=3)
     push(queue, "a", "3", deadline=4.5)
@@ -273,7 +273,7 @@ def test_under_any_load_what_is_accepted_is_in_time_though_batches_take_a_quarte
         arrival += source.expovariate(load * lanes)
         work(arrival, 1.0 if index < 50 else 1.25)
         clock.now = arrival
-        with suppress(QueueRefusal):
+        with suppress(Refused):
             push(queue, "a", str(index), deadline=arrival + source.choice((2, 20)))
     work(inf, 1.25)
 

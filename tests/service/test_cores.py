@@ -5,15 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from ppool.service.workers import cores
 from ppool.service.workers.cores import usable_cores
 
 DOCKER = "/docker/0a1b"
-
-
-@pytest.fixture(autouse=True)
-def eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cores, "_granted", lambda: 8)
 
 
 def put(system: Path, files: dict[str, str]) -> Path:
@@ -37,7 +31,7 @@ def put(system: Path, files: dict[str, str]) -> Path:
 )
 def test_the_quota_of_cgroup_2_counts_rounded_up(tmp_path: Path, quota: str, expected: int) -> None:
     files = {"proc/self/cgroup": "0::/", "sys/fs/cgroup/cpu.max": quota}
-    assert usable_cores(put(tmp_path, files)) == expected
+    assert usable_cores(put(tmp_path, files), granted=8) == expected
 
 
 @pytest.mark.parametrize(("quota", "expected"), [("-1", 8), ("250000", 3), ("1000", 1)])
@@ -50,7 +44,7 @@ def test_the_quota_of_cgroup_1_counts_rounded_up(
         "sys/fs/cgroup/cpu/cpu.cfs_quota_us": quota,
         "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000",
     }
-    assert usable_cores(put(tmp_path, files)) == expected
+    assert usable_cores(put(tmp_path, files), granted=8) == expected
 
 
 def test_the_least_of_all_cgroups_above_counts(tmp_path: Path) -> None:
@@ -61,10 +55,9 @@ def test_the_least_of_all_cgroups_above_counts(tmp_path: Path) -> None:
         "sys/fs/cgroup/pods/one/container/cpu.max": "max 100000",
         "sys/fs/cgroup/elsewhere/cpu.max": "100000 100000",
     }
-    assert usable_cores(put(tmp_path, files)) == 3
+    assert usable_cores(put(tmp_path, files), granted=8) == 3
 
 
-def test_without_cgroups_affinity_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert usable_cores(tmp_path) == 8
-    monkeypatch.undo()
+def test_without_cgroups_affinity_counts(tmp_path: Path) -> None:
+    assert usable_cores(tmp_path, granted=8) == 8
     assert 1 <= usable_cores(tmp_path) < math.inf

@@ -5,79 +5,69 @@ from __future__ import annotations
 import asyncio
 import socket
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from ppool.service.codecs.answers import PNG, Answer, Encoded
-from ppool.service.codecs.images import ImageLimits
-from ppool.service.http.errors import InternalError
 from ppool.service.metrics import Metrics
-from ppool.service.scheduling import dispatch
-from ppool.service.scheduling.dispatch import Dispatcher, Item, Journey, Key
+from ppool.service.scheduling.dispatch import Dispatcher, Done, Item, Key
+from ppool.service.scheduling.errors import Abandoned
 from ppool.service.settings import Settings
-from ppool.service.workers import fleet
-from ppool.service.workers.fleet import Fleet, Served
+from ppool.service.timing import Progress
+from ppool.service.workers.errors import WorkerLost
 from ppool.service.workers.launch import launch_process
 from ppool.service.workers.messages import Drop, Run, Task
-from ppool.service.workers.supervision import Worker, WorkerLost
-from ppool.service.workers.tuning import Plan
+from ppool.service.workers.pool import Plan, WorkerPool
+from ppool.service.workers.supervision import Worker
 from tests.service.traffic import PATIENCE_SECONDS
 
-
-@pytest.fixture(autouse=True)
-def stopped_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However long a test is held up, a worker stays as near to its end as the test has it."""
-    monkeypatch.setattr(dispatch, "time", SimpleNamespace(monotonic=lambda: 0.0))
+KEY = Key(0, "a", 8, 8, alpha=False)
+# Added to the number of a model where an image is alone.
+LONE = 100
 
 
 @dataclass(eq=False)
 class Desk:
-    """A dispatcher whose workers note what they are sent."""
+    """A dispatcher whose workers note what they are sent; on a clock that stands still."""
 
     seconds: float = 0.01
     workers: int = 1
     batch: int = 1
-    threads: int | None = None
     sent: list[tuple[str, asyncio.Future[Any]]] = field(default_factory=list)
-    alone: list[str] = field(default_factory=list)
+    handles: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         settings = Settings(
-            workers=self.workers,
-            threads=self.threads,
-            max_batch_size=self.batch,
-            devices=["cpu"],
+            workers=self.workers, threads=1, max_batch_size=self.batch, devices=["cpu"]
         )
-        self.fleet = Fleet(settings, launch_process, lambda: None, lambda *_: None, Metrics())
-        assert self.fleet.plan == Plan(self.workers, self.threads or 1, self.batch)
-        for worker in self.fleet.workers:
+        self.pool = WorkerPool(settings, launch_process, lambda: None)
+        assert self.pool.plan == Plan(self.workers, 1, self.batch)
+        for worker in self.pool.workers:
             worker.up = True
             worker.send = self._send  # type: ignore[method-assign]
-        self.fleet.handles = lambda: [0]  # type: ignore[method-assign]
-        self.dispatcher = Dispatcher(self.fleet, settings, ImageLimits(1, 1, 1), Metrics())
-        model: Any = SimpleNamespace(name="a")
-        self.served = Served(model, handle=0)
-        self.dispatcher.learn(self.served, (8, 8), 1, self.seconds)
+        self.dispatcher = Dispatcher(self.pool, self, settings, Metrics(), lambda: 0.0)
+        self.dispatcher.learn(KEY, 1, self.seconds)
+
+    def serves(self, handle: int) -> bool:
+        return handle == KEY.handle
+
+    def lone(self, _: Worker, handle: int) -> int:
+        return handle + LONE
 
     def _send(self, message: object) -> asyncio.Future[Any]:
         assert isinstance(message, Run)
         reply = asyncio.get_running_loop().create_future()
-        names = "".join(task.name for task in message.tasks)
-        self.sent.append((names, reply))
-        if message.alone:
-            self.alone.append(names)
+        self.sent.append(("".join(task.name for task in message.tasks), reply))
+        self.handles.append(message.handle)
         return reply
 
     def push(self, name: str) -> Item:
         """Queue a photo and dispatch."""
         task = Task(name, b"", Answer(PNG, "none", False, False))
-        result: asyncio.Future[Encoded] = asyncio.get_running_loop().create_future()
-        item = Item(task, self.served, 64, Journey(), result)
-        self.dispatcher.push(
-            Key(0, "a", 8, 8, alpha=False), item, 1, asyncio.get_running_loop().time() + 60
-        )
+        result: asyncio.Future[Done] = asyncio.get_running_loop().create_future()
+        item = Item(task, 64, Progress(), result)
+        self.dispatcher.push(KEY, item, 1, 60.0)
         self.dispatcher.dispatch()
         return item
 
@@ -97,10 +87,10 @@ def test_a_worker_soon_done_is_given_one_batch_ahead() -> None:
         desk = Desk()
         items = [desk.push(name) for name in "123"]
         assert desk.names() == ["1", "2"]
-        assert [item.journey.stage for item in items[:2]] == ["infer", "queue"]
+        assert [item.progress.stage for item in items[:2]] == ["infer", "queue"]
         await desk.answer(0)
         assert items[0].result.done()
-        assert items[1].journey.stage == "infer"
+        assert items[1].progress.stage == "infer"
         assert desk.names() == ["1", "2", "3"]
 
     asyncio.run(story())
@@ -122,20 +112,16 @@ def test_a_free_worker_is_preferred_to_one_soon_done() -> None:
         desk = Desk(workers=2)
         for name in "12":
             desk.push(name)
-        assert [worker.busy for worker in desk.fleet.workers] == [1, 1]
+        assert [worker.busy for worker in desk.pool.workers] == [1, 1]
         for name in "345":
             desk.push(name)
-        assert [worker.busy for worker in desk.fleet.workers] == [2, 2]
+        assert [worker.busy for worker in desk.pool.workers] == [2, 2]
         assert desk.names() == ["1", "2", "3", "4"]
 
     asyncio.run(story())
 
 
-def test_a_photo_is_alone_while_nothing_else_is_to_be_done(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(fleet, "usable_cores", lambda: 2)
-
+def test_a_photo_is_alone_while_nothing_else_is_to_be_done() -> None:
     async def story() -> None:
         desk = Desk(workers=2)
         desk.push("1")
@@ -145,36 +131,18 @@ def test_a_photo_is_alone_while_nothing_else_is_to_be_done(
         await desk.answer(1)
         await desk.answer(2)
         desk.push("4")
-        assert desk.alone == ["1", "4"]
+        assert desk.handles == [LONE, 0, 0, LONE]
 
     asyncio.run(story())
 
 
-@pytest.mark.parametrize(("cores", "threads"), [(1, None), (2, 1), (2, 2)])
-def test_with_one_core_or_threads_that_are_set_nobody_is_alone(
-    monkeypatch: pytest.MonkeyPatch, cores: int, threads: int | None
-) -> None:
-    monkeypatch.setattr(fleet, "usable_cores", lambda: cores)
-
+def test_what_took_all_cores_is_not_taken_for_the_usual_cost() -> None:
     async def story() -> None:
-        desk = Desk(threads=threads)
-        desk.push("1")
-        assert (desk.names(), desk.alone) == (["1"], [])
-
-    asyncio.run(story())
-
-
-def test_what_took_all_cores_is_not_taken_for_the_usual_cost(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(fleet, "usable_cores", lambda: 2)
-
-    async def story() -> None:
-        desk = Desk(seconds=1e6)
+        desk = Desk(seconds=40.0)
         desk.push("1")
         await desk.answer(0)
         desk.push("2")
-        assert desk.dispatcher.queue_seconds() == pytest.approx(1e6, abs=PATIENCE_SECONDS)
+        assert desk.dispatcher.queue_seconds() == 40.0
 
     asyncio.run(story())
 
@@ -188,7 +156,7 @@ def test_what_a_dead_worker_had_not_begun_is_not_held_against_it() -> None:
             for _, reply in desk.sent[2 * death :]:
                 reply.set_exception(WorkerLost("cpu-0"))
             await asyncio.sleep(0)
-        assert isinstance(suspect.result.exception(), InternalError)
+        assert isinstance(suspect.result.exception(), Abandoned)
         assert (innocent.attempts, innocent.result.done()) == (0, False)
 
     asyncio.run(story())

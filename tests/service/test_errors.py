@@ -5,7 +5,7 @@ import pickle
 import pytest
 
 from ppool.service.codecs import errors
-from ppool.service.http.errors import of_codec
+from ppool.service.http.errors import problem as of_error
 
 KINDS = errors.CodecError.__subclasses__()
 
@@ -13,6 +13,6 @@ KINDS = errors.CodecError.__subclasses__()
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_photo_that_fails_is_the_fault_of_who_sent_it(kind: type[errors.CodecError]) -> None:
     error = pickle.loads(pickle.dumps(kind("Send another.")))  # noqa: S301 - as workers send it
-    problem = of_codec(error)
+    problem = of_error(error)
     assert 400 <= problem.status < 429
     assert problem.document()["detail"] == "Send another."

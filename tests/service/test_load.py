@@ -9,9 +9,10 @@ from typing import Any
 import anyio
 import pytest
 
-from ppool.service.http.errors import Overloaded
+from ppool.service.scheduling.errors import Refused
 from ppool.service.workers.inference import Segmenter
 from tests.service.harness import Client, Gate, encoded, photo
+from tests.service.traffic import until
 
 BODY = encoded(photo())
 Serving = Callable[..., Any]
@@ -45,8 +46,7 @@ def test_a_full_queue_refuses_before_the_body_is_read(
         held = [client.start("POST", "/segment", content=BODY)]
         gate.arrived.acquire()
         held += [client.start("POST", "/segment", content=BODY) for _ in range(2)]
-        while client.metric("ppool_queue_depth") < 2:
-            pass
+        until(lambda: client.metric("ppool_queue_depth") == 2)
         assert client.segment(b"not even an image").status_code == 429
         assert client.metric('ppool_refused_total{reason="queue"}') == 1
         gate.open.set()
@@ -63,8 +63,7 @@ def test_what_waits_in_two_buckets_of_one_shape_is_one_series(
         for query in ("", "?alpha=full"):
             headers = {"Accept": "application/x-npz"}
             held.append(client.start("POST", f"/segment{query}", content=BODY, headers=headers))
-        while client.metric("ppool_queue_depth") < 2:
-            pass
+        until(lambda: client.metric("ppool_queue_depth") == 2)
         rows = client.get("/metrics").text.splitlines()
         gate.open.set()
         assert [answer.result().status_code for answer in held] == [200] * 3
@@ -77,8 +76,7 @@ def test_what_waits_shares_a_batch(serving: Serving, gated: Segmenter, gate: Gat
         first = client.start("POST", "/segment", content=BODY)
         gate.arrived.acquire()
         waiting = [client.start("POST", "/segment", content=BODY) for _ in range(13)]
-        while client.metric("ppool_queue_depth") < 13:
-            pass
+        until(lambda: client.metric("ppool_queue_depth") == 13)
         gate.open.set()
         bodies = {answer.result().content for answer in [first, *waiting]}
         assert gate.sizes == [1, 8, 4, 1]
@@ -94,8 +92,7 @@ def test_other_outputs_and_other_shapes_do_not_share_a_batch(
         gate.arrived.acquire()
         for query, body in (("", BODY), ("?alpha=full", BODY), ("", encoded(photo(120, 90)))):
             held += [client.start("POST", f"/segment{query}", content=body) for _ in range(2)]
-        while client.metric("ppool_queue_depth") < 6:
-            pass
+        until(lambda: client.metric("ppool_queue_depth") == 6)
         gate.open.set()
         assert [answer.result().status_code for answer in held] == [200] * 7
         assert gate.sizes == [1, 2, 2, 2]
@@ -109,8 +106,7 @@ def test_sixty_four_clients_make_batches_of_more_than_two(
         pending = [client.start("POST", "/segment", content=BODY)]
         gate.arrived.acquire()
         pending += [client.start("POST", "/segment", content=BODY) for _ in range(63)]
-        while client.metric("ppool_queue_depth") < 63:
-            pass
+        until(lambda: client.metric("ppool_queue_depth") == 63)
         gate.open.set()
         assert {answer.result().status_code for answer in pending} == {200}
         batches = client.metric('ppool_batch_size_count{model="tiny"}')
@@ -126,8 +122,7 @@ def test_a_passed_deadline_names_the_stage(
         gate.close()
         pending = [client.start("POST", "/segment", content=BODY) for _ in range(1 + queued)]
         gate.arrived.acquire()
-        while client.metric("ppool_queue_depth") < queued:
-            pass
+        until(lambda: client.metric("ppool_queue_depth") == queued)
         client.skip(client.app.state.engine.settings.request_timeout_seconds)
         answers = [answer.result() for answer in pending]
         assert [answer.status_code for answer in answers] == [504] * len(answers)
@@ -291,11 +286,9 @@ def test_stopping_finishes_what_was_accepted(
         gate.close()
         pending = [client.start("POST", "/segment", content=BODY) for _ in range(4)]
         gate.arrived.acquire()
-        while client.metric("ppool_queue_depth") < 3:
-            pass
+        until(lambda: client.metric("ppool_queue_depth") == 3)
         stopping = client.portal.start_task_soon(client.app.state.engine.stop)
-        while client.get("/readyz").json() != {"status": "draining"}:
-            pass
+        until(lambda: client.get("/readyz").json() == {"status": "draining"})
         gate.open.set()
         stopping.result()
         assert [answer.result().status_code for answer in pending] == [200] * 4
@@ -307,7 +300,7 @@ def test_bodies_that_are_coming_in_count_against_the_bytes(serving: Serving) -> 
         request = partial(engine.admission, engine.served(None), math.inf)
         with request() as first, request() as second:
             first(999)
-            with pytest.raises(Overloaded):
+            with pytest.raises(Refused):
                 second(2)
         assert client.metric('ppool_refused_total{reason="bytes"}') == 1
         with request() as alone:

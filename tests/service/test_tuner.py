@@ -7,9 +7,9 @@ import pytest
 
 from ppool.service.settings import Settings
 from ppool.service.workers.cores import usable_cores
-from ppool.service.workers.fleet import Fleet
-from ppool.service.workers.supervision import WorkerLost
-from ppool.service.workers.tuning import Cell, Plan, cells_to_try, choose, measure
+from ppool.service.workers.inference import Segmenter
+from ppool.service.workers.pool import Plan
+from ppool.service.workers.tuner import Cell, cells_to_try, choose, measure
 
 
 def test_what_the_settings_fix_is_not_tried_otherwise() -> None:
@@ -61,12 +61,18 @@ def test_a_slow_network_is_measured_once_and_no_large_batches() -> None:
     assert choose(cells) == plans[0]
 
 
-def test_a_worker_that_dies_while_plans_are_measured_does_not_keep_the_service_from_starting(
-    serving: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def died(*_: Any) -> float:
-        raise WorkerLost("cpu-0")
+class Unmeasurable(Segmenter):
+    """Runs what it is warmed up with, and no longer."""
 
-    monkeypatch.setattr(Fleet, "_try", died)
-    with serving(max_batch_size=None) as client:
+    def probe(self, height: int, width: int, batch: int, seconds: float) -> tuple[float, float]:
+        if seconds:
+            raise MemoryError
+        return super().probe(height, width, batch, seconds)
+
+
+def test_plans_that_cannot_be_measured_do_not_keep_the_service_from_starting(
+    serving: Any, segmenter: Segmenter
+) -> None:
+    served = Unmeasurable(segmenter.model, segmenter.session)
+    with serving(served, max_batch_size=None, tune_seconds=0.1) as client:
         assert client.get("/readyz").json() == {"status": "ready"}

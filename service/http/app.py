@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse
 from starlette.staticfiles import StaticFiles
@@ -20,7 +19,7 @@ from starlette.staticfiles import StaticFiles
 from ppool.service import STARTED
 from ppool.service.engine import Engine
 from ppool.service.http import openapi, pages
-from ppool.service.http.errors import KNOWN, BadRequest, problem
+from ppool.service.http.errors import KNOWN, problem
 from ppool.service.http.middleware import Envelope, answer_error, error_response
 from ppool.service.http.openinference import add_open_inference
 from ppool.service.http.schemas import Health, ModelInfo
@@ -166,14 +165,6 @@ def _add_error_forms(app: FastAPI) -> None:
 
     for kind in KNOWN:
         app.add_exception_handler(kind, known)
-
-    @app.exception_handler(RequestValidationError)
-    async def bad_query(request: Request, error: RequestValidationError) -> Response:
-        faults = [
-            f"{fault['loc'][-1]}: {fault['msg']}, got {fault['input']!r}"
-            for fault in error.errors()
-        ]
-        return answer_error(request, BadRequest(f"Correct the query: {'; '.join(faults)}."))
 
     @app.exception_handler(HTTPException)
     async def not_served(request: Request, error: HTTPException) -> Response:

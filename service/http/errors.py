@@ -7,6 +7,7 @@ ServiceError
 ├── NotAcceptable        406  no answer of a type the client accepts
 ├── TooLarge             413  a limit in bytes, pixels, sides, frames or images
 ├── UnsupportedImage     415  not an accepted image type
+├── UnsupportedEncoding  415  compressed in a way that is not undone
 ├── CorruptImage         422  truncated or broken
 ├── Overloaded           429  refused by admission control; Retry-After says when to come back
 ├── ClientGone           499  the client hung up; nobody reads this
@@ -42,6 +43,7 @@ __all__ = [
     "TooLarge",
     "Unauthorized",
     "UnknownModel",
+    "UnsupportedEncoding",
     "UnsupportedImage",
     "problem",
 ]
@@ -102,7 +104,9 @@ class Unauthorized(ServiceError):
     status, title = 401, "API key required"
 
     def __init__(self) -> None:
-        super().__init__("Send a valid API key in the header 'Authorization: Bearer KEY'.")
+        super().__init__(
+            "Send a valid API key in the header 'Authorization: Bearer KEY' or 'X-API-Key: KEY'."
+        )
         self.headers["WWW-Authenticate"] = "Bearer"
 
 
@@ -132,6 +136,18 @@ class UnsupportedImage(ServiceError):
     """The content is of no accepted image type."""
 
     status, title = 415, "Not an accepted image type"
+
+
+class UnsupportedEncoding(ServiceError):
+    """The body has a ``Content-Encoding`` that is not undone here."""
+
+    status, title = 415, "Not an accepted content encoding"
+
+    def __init__(self, given: str) -> None:
+        super().__init__(
+            f"Send the body with Content-Encoding gzip, deflate or none, not {given!r}."
+        )
+        self.headers["Accept-Encoding"] = "gzip, deflate"
 
 
 class CorruptImage(ServiceError):

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 __all__ = ["choose"]
+
+# More than any client sends; a head has room for tens of thousands.
+_MAX_RANGES = 100
+
+_QUALITY = re.compile(r"0?\.\d+|0\.?|1(\.0*)?")
 
 
 def choose(accept: str, offers: Sequence[str]) -> str | None:
@@ -14,9 +20,10 @@ def choose(accept: str, offers: Sequence[str]) -> str | None:
         >>> choose("application/json, image/*;q=0.5", ["image/png", "application/json"])
         'application/json'
     """
-    ranges = [_parse(entry) for entry in accept.lower().split(",") if entry.strip()]
-    if not ranges:
+    entries = [entry for entry in accept.lower().split(",", _MAX_RANGES) if entry.strip()]
+    if not entries:
         return offers[0] if offers else None
+    ranges = dict(map(_parse, reversed(entries[:_MAX_RANGES])))  # the first of equals counts
     best = max(offers, key=lambda offer: _quality(offer, ranges), default=None)
     return best if best is not None and _quality(best, ranges) > 0 else None
 
@@ -24,16 +31,12 @@ def choose(accept: str, offers: Sequence[str]) -> str | None:
 def _parse(entry: str) -> tuple[str, float]:
     media, *parameters = (part.strip() for part in entry.split(";"))
     quality = next((text[2:] for text in parameters if text.startswith("q=")), "1")
-    try:
-        return media, float(quality)
-    except ValueError:
-        return media, 0.0
+    return media, float(quality) if _QUALITY.fullmatch(quality) else 0.0
 
 
-def _quality(offer: str, ranges: Sequence[tuple[str, float]]) -> float:
+def _quality(offer: str, ranges: dict[str, float]) -> float:
     """The weight of the most specific range that covers ``offer``."""
     for wanted in (offer, offer.partition("/")[0] + "/*", "*/*"):
-        for media, quality in ranges:
-            if media == wanted:
-                return quality
+        if wanted in ranges:
+            return ranges[wanted]
     return 0.0

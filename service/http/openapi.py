@@ -21,14 +21,15 @@ from ppool.service.http.errors import (
     UnknownModel,
     UnsupportedImage,
 )
+from ppool.service.http.exchange import TIMEOUT_HEADER
 from ppool.service.http.schemas import Health, Problem, SegmentReply
 
 __all__ = [
     "DESCRIPTION",
     "HEALTH_RESPONSES",
     "MODEL_RESPONSES",
-    "SEGMENT_BODY",
     "SEGMENT_RESPONSES",
+    "segment_request",
 ]
 
 Responses = dict[int | str, dict[str, Any]]
@@ -46,20 +47,42 @@ Errors are `application/problem+json` (RFC 9457): `type` never changes, `detail`
 _BINARY = {"type": "string", "format": "binary"}
 _TYPES = ("jpeg", "png", "webp", "bmp", "tiff")
 
-SEGMENT_BODY: dict[str, Any] = {
-    "required": True,
-    "description": "One image as the whole body, or several as multipart parts called `image`.",
-    "content": {
-        "multipart/form-data": {
-            "schema": {
-                "type": "object",
-                "required": ["image"],
-                "properties": {"image": {"type": "array", "items": _BINARY}},
-            }
+
+def segment_request(options: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Parameters and body of ``POST /segment``, whose options are given by name, as schemas."""
+    parameters = [
+        {
+            "name": name,
+            "in": "query",
+            "description": schema["description"],
+            "schema": {key: value for key, value in schema.items() if key != "description"},
+        }
+        for name, schema in options.items()
+    ]
+    timeout = {"type": "integer", "minimum": 1}
+    parameters.append(
+        {
+            "name": TIMEOUT_HEADER,
+            "in": "header",
+            "description": "answer within this time or not at all; the server may allow less",
+            "schema": timeout,
+        }
+    )
+    images = {"image": {"type": "array", "items": _BINARY}}
+    form = {"type": "object", "required": ["image"], "properties": {**images, **options}}
+    return {
+        "parameters": parameters,
+        "requestBody": {
+            "required": True,
+            "description": "One image as the whole body, or several as multipart parts called "
+            "`image`; the options may then be parts too.",
+            "content": {
+                "multipart/form-data": {"schema": form},
+                **{f"image/{kind}": {"schema": _BINARY} for kind in _TYPES},
+            },
         },
-        **{f"image/{kind}": {"schema": _BINARY} for kind in _TYPES},
-    },
-}
+    }
+
 
 _REPLY: dict[str, Any] = {
     "images": [

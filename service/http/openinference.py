@@ -7,64 +7,29 @@ stage, FP32 [N, C, h, w].
 
 from __future__ import annotations
 
-import asyncio
-import base64
-import binascii
-import io
-import math
 import re
-import struct
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from importlib.metadata import version
-from typing import Annotated, Any
+from typing import Any
 
-import numpy as np
 import orjson
 from fastapi import FastAPI, Request, Response
-from numpy.typing import NDArray
-from PIL import Image
-from pydantic import BaseModel, Field, ValidationError
+from starlette.types import Receive, Scope, Send
 
 from ppool.service.codecs.answers import TENSORS, Alpha, Answer, Encoded
 from ppool.service.engine import Engine
-from ppool.service.http.errors import BadRequest, DeadlinePassed, TooLarge
-from ppool.service.http.segment import observe, segment_all, while_connected
-from ppool.service.http.uploads import Upload, read_body
+from ppool.service.http.bodies import read_body
+from ppool.service.http.errors import BadRequest
+from ppool.service.http.exchange import Hold, Order, exchange
+from ppool.service.http.tensors import INPUT, parsed, photos, rendered
+from ppool.service.http.turns import Turns
 from ppool.service.models import Served
-from ppool.service.timing import Progress
 
 __all__ = ["add_open_inference"]
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
-INPUT, VERSION = "image", "1"
-_DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
-
-
-def _short(most: int) -> Any:
-    """A list of so many, whose faults end at the first: a body has room for millions of them."""
-    return Field(max_length=most, fail_fast=True)
-
-
-class _Input(BaseModel):
-    name: str
-    shape: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], _short(4)]
-    datatype: str
-    parameters: dict[str, Any] = {}
-    data: list[Any] | None = None
-
-
-class _Output(BaseModel):
-    name: str
-    parameters: dict[str, Any] = {}
-
-
-class _Inference(BaseModel):
-    id: str = ""
-    parameters: dict[str, Any] = {}
-    inputs: Annotated[list[_Input], Field(min_length=1), _short(1)]
-    outputs: Annotated[list[_Output], _short(64)] = []
-
+VERSION = "1"
 
 _ERROR = {
     "type": "object",
@@ -75,6 +40,7 @@ _ERROR = {
 
 def add_open_inference(app: FastAPI, engine: Engine) -> None:
     """Serve the protocol on ``engine``, beside the service's own API."""
+    turns = Turns()
 
     def route(method: str, path: str) -> Callable[[Callable[..., Awaitable[Response]]], Any]:
         return app.api_route(
@@ -127,7 +93,7 @@ def add_open_inference(app: FastAPI, engine: Engine) -> None:
         @route("POST", f"{place}/infer")
         async def infer(request: Request) -> Response:
             """Segment the photos of a tensor."""
-            return await _of_model(request, _infer)
+            return await _of_model(request, partial(_infer, turns))
 
     async def _of_model(
         request: Request, work: Callable[[Engine, Served, Request], Awaitable[Response]]
@@ -161,161 +127,47 @@ async def _readiness(engine: Engine, served: Served, _: Request) -> Response:
     return _json(ready, 200 if engine.ready() else 503)
 
 
-async def _infer(engine: Engine, served: Served, request: Request) -> Response:
-    start, limit = time.monotonic(), engine.settings.request_timeout_seconds
-    with engine.admission(served, start + limit) as hold:
-        try:
-            async with asyncio.timeout(limit):
-                body = await read_body(request, engine.settings, hold)
-                inference, binary = _parsed(request, body)
-                uploads = _photos(inference.inputs[0], binary)
-                if len(uploads) > engine.settings.max_images:
-                    raise TooLarge(
-                        f"Send at most {engine.settings.max_images} images in a request."
-                    )
-                stages = {stage.output for stage in served.model.metadata.stages}
-                names = dict.fromkeys(output.name for output in inference.outputs)
-                wanted = list(names) or ["mask"]
-                if unknown := set(wanted) - stages - {"mask"}:
-                    raise BadRequest(f"This model has no output called {min(unknown)!r}.")
-                alpha: Alpha = "full" if stages.intersection(wanted) else "none"
-                answer = Answer(TENSORS, alpha, overlay=False, rle=False)
-                progress = [Progress() for _ in uploads]
-                work = segment_all(engine, served, uploads, answer, progress, start + limit)
-                parts = await while_connected(request, work)
-        except TimeoutError:
-            raise DeadlinePassed("infer") from None
-    observe(engine, served, parts, time.monotonic() - start)
-    tensors = {name: _stacked(parts, name) for name in wanted}
-    return _answered(inference, served, tensors)
+async def _infer(turns: Turns, engine: Engine, served: Served, request: Request) -> Response:
+    most = engine.settings.max_images
+
+    async def read(hold: Hold) -> Order:
+        body = await read_body(request, engine.settings.max_body_bytes, hold)
+        inference = await turns.take(parsed(body, request.headers.get(HEADER_LENGTH), most))
+        uploads = await turns.take(photos(inference, most))
+        stages = [stage.output for stage in served.model.metadata.stages]
+        wanted = inference.outputs(["mask", *stages])
+        alpha: Alpha = "full" if set(stages).intersection(wanted) else "none"
+
+        async def render(parts: list[Encoded]) -> Response:
+            outputs = {name: [part.files[name] for part in parts] for name in wanted}
+            about = {"model_name": served.model.name, "model_version": VERSION}
+            pieces, length = await turns.take(rendered(inference, about, outputs))
+            if length is None:
+                return Pieces(pieces, media_type="application/json")
+            headers = {HEADER_LENGTH: str(length)}
+            return Pieces(pieces, headers=headers, media_type="application/octet-stream")
+
+        answer = Answer(TENSORS, alpha, overlay=False, rle=False)
+        return Order(uploads, answer, render, served)
+
+    return await exchange(engine, request, served, read)
 
 
-def _parsed(request: Request, body: bytes) -> tuple[_Inference, bytes]:
-    """The JSON document of a request, and the bytes behind it."""
-    length = request.headers.get(HEADER_LENGTH, str(len(body)))
-    if not length.isdecimal() or int(length) > len(body):
-        raise BadRequest(f"{HEADER_LENGTH}: expected at most {len(body)}, got {length!r}.")
-    try:
-        inference = _Inference.model_validate_json(body[: int(length)])
-    except ValidationError as error:
-        faults = [
-            f"{'.'.join(map(str, fault['loc'])) or 'body'}: {fault['msg']}"
-            for fault in error.errors()
-        ]
-        raise BadRequest(f"Correct the request: {'; '.join(faults)}.") from error
-    return inference, body[int(length) :]
+class Pieces(Response):
+    """An answer that is never put together: all at once it would hold up everyone else."""
 
+    def __init__(self, pieces: Sequence[bytes | memoryview], **options: Any) -> None:
+        super().__init__(**options)
+        self._pieces = pieces
+        self.headers["Content-Length"] = str(sum(map(len, pieces)))
 
-def _photos(tensor: _Input, binary: bytes) -> list[Upload]:
-    """A photo file for each image of the tensor."""
-    if tensor.name != INPUT:
-        raise BadRequest(f"Send the one input {INPUT!r}, not {tensor.name!r}.")
-    size = tensor.parameters.get("binary_data_size")
-    if (size is None) == (tensor.data is None):
-        raise BadRequest("Give the input either data or the parameter binary_data_size.")
-    if size is not None and size != len(binary):
-        raise BadRequest(f"binary_data_size: expected {len(binary)}, what follows, got {size!r}.")
-    match tensor.datatype, tensor.shape:
-        case "BYTES", [count] | [count, 1]:
-            files = _elements(binary) if tensor.data is None else _texts(tensor.data)
-            if len(files) != count:
-                raise BadRequest(f"shape: expected {len(files)} elements, what was sent.")
-        case "UINT8", [_, height, width, 3] if height and width:
-            pixels = _pixels(tensor, binary)
-            files = [_tiff(image) for image in pixels]
-        case _:
-            raise BadRequest(
-                "Send the input as UINT8 [N, H, W, 3] or as BYTES [N], not as "
-                f"{tensor.datatype} {tensor.shape}."
-            )
-    if not files:
-        raise BadRequest("Send at least one image.")
-    return [Upload(f"image {index}", file) for index, file in enumerate(files)]
-
-
-def _elements(binary: bytes) -> list[bytes]:
-    """The elements of a BYTES tensor, each behind its length as 4 bytes, little-endian."""
-    elements, place = [], 0
-    while place < len(binary):
-        if len(binary) - place < 4:
-            raise BadRequest("The BYTES tensor ends inside a length.")
-        (length,) = struct.unpack_from("<I", binary, place)
-        place += 4 + length
-        if place > len(binary):
-            raise BadRequest("The BYTES tensor ends inside an element.")
-        elements.append(binary[place - length : place])
-    return elements
-
-
-def _texts(data: list[Any]) -> list[bytes]:
-    try:
-        return [base64.b64decode(text, validate=True) for text in data]
-    except (TypeError, ValueError, binascii.Error) as error:
-        raise BadRequest("Send the elements of a BYTES tensor in JSON as base64.") from error
-
-
-def _pixels(tensor: _Input, binary: bytes) -> NDArray[np.uint8]:
-    try:
-        if tensor.data is None:
-            flat = np.frombuffer(binary, np.uint8)
-        else:
-            flat = np.array(tensor.data, np.uint8).ravel()
-        if flat.size != math.prod(tensor.shape):
-            raise ValueError
-    except (ValueError, TypeError, OverflowError) as error:
-        count = math.prod(tensor.shape)
-        raise BadRequest(f"Send {count} values from 0 to 255 for {tensor.shape}.") from error
-    return flat.reshape(tensor.shape)
-
-
-def _tiff(image: NDArray[np.uint8]) -> bytes:
-    """Uncompressed, so that pixels go the way of photo files at the price of two copies."""
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "TIFF")
-    return file.getvalue()
-
-
-def _stacked(parts: list[Encoded], name: str) -> NDArray[Any]:
-    arrays = [np.load(io.BytesIO(part.files[name]), allow_pickle=False) for part in parts]
-    if len({array.shape for array in arrays}) > 1:
-        raise BadRequest(
-            "One tensor cannot hold masks of different sizes; send photos of one size."
-        )
-    return np.stack(arrays)
-
-
-def _answered(inference: _Inference, served: Served, tensors: dict[str, NDArray[Any]]) -> Response:
-    everything = inference.parameters.get("binary_data_output", False)
-    binary = {
-        output.name
-        for output in inference.outputs
-        if output.parameters.get("binary_data", everything)
-    }
-    if everything and not inference.outputs:
-        binary = set(tensors)
-    outputs, blobs = [], []
-    for name, array in tensors.items():
-        entry: dict[str, Any] = {
-            "name": name,
-            "datatype": _DATATYPES[str(array.dtype)],
-            "shape": list(array.shape),
-        }
-        if name in binary:
-            blobs.append(array.tobytes())
-            entry["parameters"] = {"binary_data_size": len(blobs[-1])}
-        else:
-            entry["data"] = array.ravel()
-        outputs.append(entry)
-    document = {"model_name": served.model.name, "model_version": VERSION, "outputs": outputs}
-    if inference.id:
-        document["id"] = inference.id
-    text = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
-    if not blobs:
-        return Response(text, media_type="application/json")
-    headers = {HEADER_LENGTH: str(len(text))}
-    return Response(
-        b"".join((text, *blobs)), headers=headers, media_type="application/octet-stream"
-    )
+    async def __call__(self, _: Scope, __: Receive, send: Send) -> None:
+        """Send it."""
+        start = {"type": "http.response.start", "status": self.status_code}
+        await send(start | {"headers": self.raw_headers})
+        for piece in self._pieces:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body"})
 
 
 def _json(content: dict[str, Any], status: int = 200) -> Response:

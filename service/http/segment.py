@@ -3,47 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Coroutine
-from typing import Any, Literal, TypeVar
+from collections.abc import Iterable
+from typing import Literal
 
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field, ValidationError
 
-from ppool.service.codecs.answers import ZIP, Answer, Encoded, assemble, offers
-from ppool.service.engine import Engine, Task
+from ppool.service.codecs.answers import Answer, Encoded, assemble, offers
+from ppool.service.engine import Engine
 from ppool.service.http import openapi
-from ppool.service.http.errors import (
-    KNOWN,
-    BadRequest,
-    ClientGone,
-    DeadlinePassed,
-    NotAcceptable,
-    problem,
-)
+from ppool.service.http.errors import BadRequest, NotAcceptable
+from ppool.service.http.exchange import Hold, Order, exchange
 from ppool.service.http.negotiation import choose
-from ppool.service.http.uploads import Upload, read_uploads
-from ppool.service.models import Served
-from ppool.service.timing import Progress, Stage
+from ppool.service.http.uploads import read_uploads
 
-__all__ = ["add_segment", "observe", "segment_all", "while_connected"]
+__all__ = ["add_segment"]
 
-TIMEOUT_HEADER = "X-Request-Timeout-Ms"
-
-R = TypeVar("R")
-
-STAGES: tuple[Stage, ...] = ("receive", "decode", "queue", "infer", "encode")
-
-# A day; the server's own limit is far below.
-_LONGEST_TIMEOUT_MS = 86_400_000
-
-# A ZIP of more than this is packed on a thread, or it would hold up everyone else.
+# More than this is put together on a thread, or it would hold up everyone else.
 _INLINE_BYTES = 2**20
 
+# Of a query, and of a name or value that is told back.
+_QUERY_BYTES, _SHOWN = 4096, 80
 
-class SegmentQuery(BaseModel, extra="forbid"):
-    """The query of ``POST /segment``."""
+
+class SegmentOptions(BaseModel, extra="forbid"):
+    """The options of ``POST /segment``, in the query or as fields of a form."""
 
     model: str | None = Field(None, description="name of a loaded model; the first by default")
     alpha: Literal["none", "maps", "full"] = Field(
@@ -58,13 +42,6 @@ class SegmentQuery(BaseModel, extra="forbid"):
         "segmented at full resolution in overlapping windows, which takes longer (no alpha)",
     )
     mask: Literal["png", "rle"] = Field("png", description="how the JSON answer carries the mask")
-    timeout_ms: int | None = Field(
-        None,
-        alias="X-Request-Timeout-Ms",
-        ge=1,
-        le=_LONGEST_TIMEOUT_MS,
-        description="answer within this time or not at all; the server may allow less",
-    )
 
 
 def add_segment(app: FastAPI, engine: Engine) -> None:
@@ -77,7 +54,7 @@ def add_segment(app: FastAPI, engine: Engine) -> None:
         tags=["segmentation"],
         response_class=Response,
         responses=openapi.SEGMENT_RESPONSES,
-        openapi_extra={"requestBody": openapi.SEGMENT_BODY, "parameters": _parameters()},
+        openapi_extra=openapi.segment_request(SegmentOptions.model_json_schema()["properties"]),
     )
     async def segment(request: Request) -> Response:
         """The mask of a photo, at the photo's own size. `Accept` chooses the kind of answer.
@@ -85,164 +62,67 @@ def add_segment(app: FastAPI, engine: Engine) -> None:
         The same image gives the same mask, whatever else the service is working on.
         """
         query = _query(request)
-        served = engine.served(query.model)
-        limit = engine.settings.request_timeout_seconds
-        if query.timeout_ms is not None:
-            limit = min(limit, query.timeout_ms / 1e3)
-        deadline = time.monotonic() + limit
-        progress = [Progress()]
-        with engine.admission(served, deadline) as hold:
-            try:
-                async with asyncio.timeout(limit):
-                    uploads = await read_uploads(request, engine.settings, hold)
-                    answer = _negotiate(request, query, len(uploads))
-                    progress = [Progress() for _ in uploads]
-                    work = _answer(engine, served, uploads, answer, progress, deadline)
-                    parts, body = await while_connected(request, work)
-            except TimeoutError:
-                stages = (photo.stage for photo in progress)
-                raise DeadlinePassed(min(stages, key=STAGES.index)) from None
-        request.state.parts = parts
-        observe(engine, served, parts, time.monotonic() - deadline + limit)
-        headers = {
-            "X-Model": served.model.name,
-            "Server-Timing": _server_timing(parts),
-            "Vary": "Accept",
-        }
-        return Response(body, headers=headers, media_type=answer.media)
+        asked = _options(query)
+        served = engine.served(asked.model)
+
+        async def read(hold: Hold) -> Order:
+            form = await read_uploads(request, engine.settings, hold)
+            options = _options([*query, *form.options]) if form.options else asked
+            answer = _negotiate(request, options, len(form.uploads))
+
+            async def render(parts: list[Encoded]) -> Response:
+                body = await _assembled(parts, answer.media)
+                return Response(body, headers={"Vary": "Accept"}, media_type=answer.media)
+
+            return Order(form.uploads, answer, render, engine.served(options.model))
+
+        return await exchange(engine, request, served, read)
 
 
-def _query(request: Request) -> SegmentQuery:
-    given = dict(request.query_params)
-    timeout = request.headers.get(TIMEOUT_HEADER)
-    if timeout is not None:
-        given[TIMEOUT_HEADER] = timeout
+def _query(request: Request) -> list[tuple[str, str]]:
+    if len(request.scope["query_string"]) > _QUERY_BYTES:
+        raise BadRequest(f"Send a query of at most {_QUERY_BYTES} bytes.")
+    return request.query_params.multi_items()
+
+
+def _options(given: Iterable[tuple[str, str]]) -> SegmentOptions:
+    values: dict[str, str] = {}
+    for name, value in given:
+        if values.setdefault(name, value) != value:
+            raise BadRequest(f"{name[:_SHOWN]}: given twice, and differently; leave one out.")
     try:
-        return SegmentQuery.model_validate(given)
+        return SegmentOptions.model_validate(values)
     except ValidationError as error:
-        raise RequestValidationError(error.errors()) from error
+        faults = [
+            f"{str(fault['loc'][0])[:_SHOWN]}: {fault['msg']}, got {fault['input'][:_SHOWN]!r}"
+            for fault in error.errors()
+        ]
+        raise BadRequest(f"Correct the options: {'; '.join(faults[:4])}.") from error
 
 
-def _parameters() -> list[dict[str, Any]]:
-    """The fields of :class:`SegmentQuery` as OpenAPI has them."""
-    schemas = SegmentQuery.model_json_schema()["properties"]
-    return [
-        {
-            "name": name,
-            "in": "header" if name == TIMEOUT_HEADER else "query",
-            "description": schema.pop("description"),
-            "schema": schema,
-        }
-        for name, schema in schemas.items()
-    ]
-
-
-def _negotiate(request: Request, query: SegmentQuery, count: int) -> Answer:
-    if query.mode == "tile" and query.alpha != "none":
+def _negotiate(request: Request, options: SegmentOptions, count: int) -> Answer:
+    if options.mode == "tile" and options.alpha != "none":
         raise BadRequest("There are no alpha maps with mode=tile; leave one of the two out.")
-    rle = query.mask == "rle"
-    available = offers(count, query.alpha, overlay=query.overlay, rle=rle)
+    rle = options.mask == "rle"
+    available = offers(count, options.alpha, overlay=options.overlay, rle=rle)
     if not available:
         raise BadRequest(
-            f"No answer has all of alpha={query.alpha}, overlay={query.overlay} and "
-            f"mask={query.mask}; leave one out."
+            f"No answer has all of alpha={options.alpha}, overlay={options.overlay} and "
+            f"mask={options.mask}; leave one out."
         )
-    accept = request.headers.get("accept", "*/*")
+    # Several lines are one list (RFC 9110, section 5.3).
+    accept = ", ".join(request.headers.getlist("accept"))
     media = choose(accept, available)
     if media is None:
         raise NotAcceptable(
-            f"This answer is available as {', '.join(available)}; Accept was {accept!r}.", available
+            f"This answer is available as {', '.join(available)}; Accept was {accept[:_SHOWN]!r}.",
+            available,
         )
-    return Answer(media, query.alpha, query.overlay, rle, tile=query.mode == "tile")
+    return Answer(media, options.alpha, options.overlay, rle, tile=options.mode == "tile")
 
 
-async def _answer(
-    engine: Engine,
-    served: Served,
-    uploads: list[Upload],
-    answer: Answer,
-    progress: list[Progress],
-    deadline: float,
-) -> tuple[list[Encoded], bytes]:
-    parts = await segment_all(engine, served, uploads, answer, progress, deadline)
+async def _assembled(parts: list[Encoded], media: str) -> bytes:
     size = sum(len(content) for part in parts for content in part.files.values())
-    if answer.media == ZIP and size > _INLINE_BYTES:
-        return parts, await asyncio.to_thread(assemble, parts, answer.media)
-    return parts, assemble(parts, answer.media)
-
-
-async def segment_all(
-    engine: Engine,
-    served: Served,
-    uploads: list[Upload],
-    answer: Answer,
-    progress: list[Progress],
-    deadline: float,
-) -> list[Encoded]:
-    """Segment every photo, at a time; the first failure is raised and ends the others."""
-
-    async def one(upload: Upload, reached: Progress) -> Encoded:
-        task = Task(upload.name, upload.data, answer)
-        try:
-            return await engine.segment(task, served, reached, deadline)
-        except KNOWN as error:
-            found = problem(error)
-            if len(uploads) > 1:
-                found.detail = f"{upload.name}: {found.detail}"
-            raise found from error
-
-    if len(uploads) == 1:
-        return [await one(uploads[0], progress[0])]
-    try:
-        async with asyncio.TaskGroup() as group:
-            pairs = zip(uploads, progress, strict=True)
-            tasks = [group.create_task(one(*pair)) for pair in pairs]
-    except BaseExceptionGroup as failures:
-        # The first failure cancelled the other images, and is the one to tell the client.
-        raise failures.exceptions[0] from None
-    return [task.result() for task in tasks]
-
-
-async def while_connected(request: Request, work: Coroutine[Any, Any, R]) -> R:
-    """The result of ``work``, which is cancelled when the client hangs up.
-
-    Raises:
-        ClientGone: when it did.
-    """
-    task = asyncio.current_task()
-    gone = False
-
-    async def watch() -> None:
-        nonlocal gone
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-        gone = True
-        if task is not None:
-            task.cancel()
-
-    watcher = asyncio.create_task(watch())
-    try:
-        return await work
-    except asyncio.CancelledError:
-        if gone and task is not None and not task.uncancel():
-            raise ClientGone("The client closed the connection before the answer.") from None
-        raise
-    finally:
-        watcher.cancel()
-
-
-def observe(engine: Engine, served: Served, parts: list[Encoded], total: float) -> None:
-    """Note the seconds of each stage and of the whole in the metrics."""
-    histogram = engine.metrics.stage_seconds
-    for part in parts:
-        for stage, seconds in part.seconds._asdict().items():
-            histogram.labels(served.model.name, stage).observe(seconds)
-    histogram.labels(served.model.name, "total").observe(total)
-
-
-def _server_timing(parts: list[Encoded]) -> str:
-    """The slowest image of each stage, in milliseconds."""
-    return ", ".join(
-        f"{stage};dur={max(getattr(part.seconds, stage) for part in parts) * 1e3:.1f}"
-        for stage in STAGES[1:]
-    )
+    if size > _INLINE_BYTES:
+        return await asyncio.to_thread(assemble, parts, media)
+    return assemble(parts, media)

@@ -15,9 +15,9 @@ import orjson
 import pytest
 
 from ppool.service.workers.inference import Segmenter
-from tests.service.harness import Client, encoded, photo
+from tests.service.harness import Client, Gate, encoded, photo
 from tests.service.test_segment import outputs_of, png
-from tests.service.traffic import ROOT, served
+from tests.service.traffic import PATIENCE_SECONDS, ROOT, served, until
 
 INFER = "/v2/models/tiny/infer"
 PHOTOS = np.stack([photo(60, 40), photo(60, 40, seed=1)])
@@ -112,8 +112,8 @@ def test_photo_files_as_bytes(client: Client) -> None:
         ({"inputs": [tensor(parameters={"binary_data_size": 4}, data=None)]}, 400, "expected 0"),
         ({"inputs": [tensor(datatype="FP32")]}, 400, "not as FP32"),
         ({"inputs": [tensor(shape=[2, 40, 60])]}, 400, "not as UINT8 [2, 40, 60]"),
-        ({"inputs": [tensor(data=[1, 2])]}, 400, "Send 14400 values from 0 to 255"),
-        ({"inputs": [tensor(data=[300] * 14400)]}, 400, "values from 0 to 255"),
+        ({"inputs": [tensor(data=[1, 2])]}, 400, "Send 14400 whole numbers from 0 to 255"),
+        ({"inputs": [tensor(data=[300] * 14400)]}, 400, "whole numbers from 0 to 255"),
         ({"inputs": [tensor(datatype="BYTES", shape=[1], data=["?"])]}, 400, "as base64"),
         ({"inputs": [tensor(datatype="BYTES", shape=[1], data=["AAAA"])]}, 415, "Send a JPEG"),
         ({"inputs": [tensor(shape=[0, 4, 4, 3], data=[])]}, 400, "at least one image"),
@@ -129,6 +129,133 @@ def test_what_is_wrong_is_said_in_the_protocols_form(
     assert answer.status_code == status, answer.text
     assert list(answer.json()) == ["error"]
     assert message in answer.json()["error"]
+
+
+def test_null_is_not_set(client: Client) -> None:
+    unset = {"parameters": None, "data": PHOTOS.ravel()}
+    wanted = [{"name": "mask", "parameters": {"binary_data": None}}]
+    plain = infer(client, {"inputs": [tensor()]}).json()
+    for more in (
+        {"id": None, "parameters": None, "outputs": None},
+        {"parameters": {"binary_data_output": None}, "outputs": wanted},
+        {"outputs": [{"name": "mask", "parameters": None}]},
+    ):
+        answer = infer(client, {"inputs": [tensor() | unset], **more})
+        assert (answer.status_code, answer.json()) == (200, plain), answer.text
+    binary = {"data": None, "parameters": {"binary_data_size": PHOTOS.size}}
+    answer = infer(client, {"inputs": [tensor() | binary]}, PHOTOS.tobytes())
+    assert answer.json()["outputs"] == plain["outputs"]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "1.5",
+        "256",
+        "-1",
+        "1e9",
+        "-0.1",
+        "1e-9",
+        "true",
+        "null",
+        '"7"',
+        "[]",
+        "{}",
+        "99999999999999999999",
+        "",
+    ],
+)
+def test_what_is_no_whole_number_from_0_to_255_is_refused(client: Client, value: str) -> None:
+    for place in (0, 5000, 14399):
+        data = ["7"] * 14400
+        data[place] = value
+        text = orjson.dumps({"inputs": [tensor(data="*")]}, option=orjson.OPT_SERIALIZE_NUMPY)
+        body = text.replace(b'"*"', f"[{','.join(data)}]".encode())
+        answer = client.request("POST", INFER, content=body)
+        assert answer.status_code == 400, answer.text
+        assert list(answer.json()) == ["error"]
+
+
+@pytest.mark.parametrize("write", ["{}.0", "{}e0", " {}\n", "+{}", "0{}"])
+def test_numbers_are_read_as_json_has_them(client: Client, write: str) -> None:
+    plain = infer(client, {"inputs": [tensor()]}).json()
+    data = ",".join(write.format(value) for value in PHOTOS.ravel())
+    text = orjson.dumps({"inputs": [tensor(data="*")]}, option=orjson.OPT_SERIALIZE_NUMPY)
+    answer = client.request("POST", INFER, content=text.replace(b'"*"', f"[{data}]".encode()))
+    if write in {"+{}", "0{}"}:
+        assert answer.status_code == 400
+    else:
+        assert answer.json() == plain
+
+
+def test_nested_pixels_and_another_order_of_keys_are_the_same_tensor(client: Client) -> None:
+    plain = infer(client, {"inputs": [tensor()]}).json()
+    nested = tensor(data=PHOTOS.tolist())
+    backwards = dict(reversed(nested.items()))
+    outputs = [{"parameters": {"data": [1, {}]}, "name": "mask"}]
+    for document in (
+        {"inputs": [nested]},
+        {"outputs": outputs, "parameters": {"data": [[1]]}, "inputs": [backwards]},
+    ):
+        for indent in (None, orjson.OPT_INDENT_2):
+            options = (indent or 0) | orjson.OPT_SERIALIZE_NUMPY
+            answer = client.request("POST", INFER, content=orjson.dumps(document, option=options))
+            assert (answer.status_code, answer.json()) == (200, plain), answer.text
+
+
+@pytest.mark.parametrize("escape", [("/", "\\/"), ("=", "\\u003d"), ("A", "\\n\\u0041")])
+def test_base64_is_read_however_its_string_is_written(
+    client: Client, escape: tuple[str, str]
+) -> None:
+    """As PHP, Gson and mail libraries do; also where a piece of the text ends in an escape."""
+    body = encoded(photo(301, 200), "BMP")
+    text = base64.b64encode(body).decode().replace(*escape)
+    assert "\\" in text
+    given = orjson.dumps({"inputs": [tensor(datatype="BYTES", shape=[1], data=["*"])]})
+    answer = client.request("POST", INFER, content=given.replace(b"*", text.encode()))
+    assert answer.status_code == 200, answer.text
+    (output,) = answer.json()["outputs"]
+    wanted = np.asarray(png(client.segment(body).content))
+    np.testing.assert_array_equal(np.reshape(output["data"], output["shape"]), [wanted])
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"inputs": [tensor()], "parameters": {"binary_data_output": "false"}},
+        {"inputs": [tensor()], "outputs": [{"name": "mask", "parameters": {"binary_data": 0}}]},
+        {"inputs": [tensor(data=None, parameters={"binary_data_size": True})]},
+    ],
+)
+def test_a_flag_that_is_none_is_refused(client: Client, document: Any) -> None:
+    assert infer(client, document).status_code == 400
+
+
+def test_a_deadline_is_kept_and_its_stage_told_as_in_segment(
+    serving: Callable[..., Any], gated: Segmenter, gate: Gate
+) -> None:
+    with serving(gated, workers=1) as client:
+        gate.close()
+        document = orjson.dumps({"inputs": [tensor()]}, option=orjson.OPT_SERIALIZE_NUMPY)
+        headers = {"X-Request-Timeout-Ms": "20000"}
+        pending = [client.start("POST", INFER, content=document, headers=headers)]
+        gate.arrived.acquire()  # one of the two photos is there
+        body = encoded(photo())
+        pending.append(client.start("POST", "/segment", content=body, headers=headers))
+        until(lambda: client.metric("ppool_queue_depth") == 2)
+        client.skip(20)
+        try:
+            answers = [answer.result(PATIENCE_SECONDS) for answer in pending]
+        finally:
+            gate.open.set()
+    assert [answer.status_code for answer in answers] == [504, 504]
+    told = answers[0].json()["error"], answers[1].json()["detail"]
+    assert all("in the stage 'queue'" in text for text in told), told
+
+
+def test_a_deadline_that_is_none_is_refused_as_in_segment(client: Client) -> None:
+    answer = infer(client, {"inputs": [tensor()]}, **{"X-Request-Timeout-Ms": "soon"})
+    assert (answer.status_code, "X-Request-Timeout-Ms" in answer.text) == (400, True)
 
 
 @pytest.mark.parametrize("field", ["inputs", "outputs", "shape"])

@@ -261,6 +261,23 @@ def test_the_default_answer_can_carry_what_is_asked(
 
 
 @pytest.mark.parametrize(
+    ("lines", "media"),
+    [
+        (["text/html", JSON], JSON),
+        (["image/png;q=0.5", f"{JSON};q=0.6"], JSON),
+        (["image/png;q=0.5, */*;q=0.1", f"{JSON};q=0.4"], "image/png"),
+        (["text/html", "", "*/*;q=0.1"], "image/png"),
+        ([f"{JSON};q=nan", "image/png;q=0.1"], "image/png"),
+        ([f"{JSON};q=2", "image/png;q=.5"], "image/png"),
+    ],
+)
+def test_several_lines_of_accept_are_one_list(client: Client, lines: list[str], media: str) -> None:
+    headers = [("Accept", line) for line in lines]
+    answer = client.request("POST", "/segment", content=encoded(photo()), headers=headers)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, media)
+
+
+@pytest.mark.parametrize(
     ("query", "accept"),
     [("", "text/html"), ("?alpha=maps", "image/png"), ("?alpha=full", JSON), ("?mask=rle", NPZ)],
 )

@@ -1,0 +1,177 @@
+"""The life of a request for masks, whichever protocol asks: admitted, read, answered, in time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from fastapi import Request, Response
+
+from ppool.service.codecs.answers import Answer, Encoded
+from ppool.service.engine import Engine, Task
+from ppool.service.http.errors import KNOWN, BadRequest, ClientGone, DeadlinePassed, problem
+from ppool.service.http.forms import Upload
+from ppool.service.models import Served
+from ppool.service.timing import Progress, Stage
+
+__all__ = ["TIMEOUT_HEADER", "Order", "exchange"]
+
+TIMEOUT_HEADER = "X-Request-Timeout-Ms"
+
+# A day; the server's own limit is far below.
+_DAY_MS = 86_400_000
+
+_STAGES: tuple[Stage, ...] = ("receive", "decode", "queue", "infer", "encode")
+
+R = TypeVar("R")
+Hold = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a request asks for; ``render`` makes the answer of what was found in each photo."""
+
+    uploads: list[Upload]
+    answer: Answer
+    render: Callable[[list[Encoded]], Awaitable[Response]]
+    served: Served
+
+
+async def exchange(
+    engine: Engine,
+    request: Request,
+    served: Served,
+    read: Callable[[Hold], Awaitable[Order]],
+) -> Response:
+    """Answer a request for masks; ``read`` makes of it what is asked for.
+
+    Args:
+        engine: Segments.
+        request: Whose body was not yet read.
+        served: The model, as far as it is known before that.
+        read: Called once there is a place, with what to tell how many bytes came.
+
+    Raises:
+        ServiceError: of the class that says what went wrong.
+    """
+    start, limit = time.monotonic(), _limit(engine, request)
+    progress = [Progress()]
+    rendering = False
+    with engine.admission(served, start + limit) as hold:
+        try:
+            async with asyncio.timeout(limit):
+                order = await read(hold)
+                progress = [Progress() for _ in order.uploads]
+                with _kept(engine, order.served):
+                    work = _segment_all(engine, order, progress, start + limit)
+                    parts = await _while_connected(request, work)
+                rendering = True
+                response = await order.render(parts)
+        except TimeoutError:
+            stages = (photo.stage for photo in progress)
+            stage = "encode" if rendering else min(stages, key=_STAGES.index)
+            raise DeadlinePassed(stage) from None
+    request.state.parts = parts
+    _observe(engine, order.served, parts, time.monotonic() - start)
+    response.headers["X-Model"] = order.served.model.name
+    response.headers["Server-Timing"] = _server_timing(parts)
+    return response
+
+
+@contextmanager
+def _kept(engine: Engine, served: Served) -> Iterator[None]:
+    """Keep a model loaded, which need not be the one that the request was admitted for."""
+    engine.registry.acquire(served)
+    try:
+        yield
+    finally:
+        engine.registry.release(served)
+
+
+def _limit(engine: Engine, request: Request) -> float:
+    """Seconds until there must be an answer: the server's limit, or the client's shorter one."""
+    most = engine.settings.request_timeout_seconds
+    given = request.headers.get(TIMEOUT_HEADER)
+    if given is None:
+        return most
+    if not given.isascii() or not given.isdecimal() or not 1 <= int(given[:9]) <= _DAY_MS:
+        raise BadRequest(
+            f"{TIMEOUT_HEADER}: expected milliseconds from 1 to {_DAY_MS}, got {given[:80]!r}."
+        )
+    return min(most, int(given) / 1e3)
+
+
+async def _segment_all(
+    engine: Engine, order: Order, progress: list[Progress], deadline: float
+) -> list[Encoded]:
+    """Segment every photo, at a time; the first failure is raised and ends the others."""
+
+    async def one(upload: Upload, reached: Progress) -> Encoded:
+        task = Task(upload.name, upload.data, order.answer)
+        try:
+            return await engine.segment(task, order.served, reached, deadline)
+        except KNOWN as error:
+            found = problem(error)
+            if len(order.uploads) > 1:
+                found.detail = f"{upload.name}: {found.detail}"
+            raise found from error
+
+    pairs = list(zip(order.uploads, progress, strict=True))
+    if len(pairs) == 1:
+        return [await one(*pairs[0])]
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(*pair)) for pair in pairs]
+    except BaseExceptionGroup as failures:
+        # The first failure cancelled the other images, and is the one to tell the client.
+        raise failures.exceptions[0] from None
+    return [task.result() for task in tasks]
+
+
+async def _while_connected(request: Request, work: Coroutine[Any, Any, R]) -> R:
+    """The result of ``work``, which is cancelled when the client hangs up.
+
+    Raises:
+        ClientGone: when it did.
+    """
+    task = asyncio.current_task()
+    gone = False
+
+    async def watch() -> None:
+        nonlocal gone
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        gone = True
+        if task is not None:
+            task.cancel()
+
+    watcher = asyncio.create_task(watch())
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if gone and task is not None and not task.uncancel():
+            raise ClientGone("The client closed the connection before the answer.") from None
+        raise
+    finally:
+        watcher.cancel()
+
+
+def _observe(engine: Engine, served: Served, parts: list[Encoded], total: float) -> None:
+    """Note the seconds of each stage and of the whole in the metrics."""
+    histogram = engine.metrics.stage_seconds
+    for part in parts:
+        for stage, seconds in part.seconds._asdict().items():
+            histogram.labels(served.model.name, stage).observe(seconds)
+    histogram.labels(served.model.name, "total").observe(total)
+
+
+def _server_timing(parts: list[Encoded]) -> str:
+    """The slowest image of each stage, in milliseconds."""
+    return ", ".join(
+        f"{stage};dur={max(getattr(part.seconds, stage) for part in parts) * 1e3:.1f}"
+        for stage in _STAGES[1:]
+    )

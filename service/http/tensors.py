@@ -1,0 +1,326 @@
+"""The documents of the Open Inference Protocol, read and written a little at a time.
+
+What reads or writes much is a generator: after each step of it others may go on.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+import math
+import struct
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from ppool.service.http.arrays import Numbers, Texts, lifted
+from ppool.service.http.errors import BadRequest, TooLarge
+from ppool.service.http.forms import Upload
+
+__all__ = ["INPUT", "Inference", "parsed", "photos", "rendered"]
+
+INPUT = "image"
+
+_STEP_VALUES = 16 * 1024
+# Of JSON beside the data; a request has a few hundred.
+_DOCUMENT_BYTES = 256 * 1024
+_SHOWN = 80
+_DATA = "Send data as a list of whole numbers from 0 to 255, or of at most {} texts in base64."
+
+_DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
+
+
+def _short(most: int) -> Any:
+    """A list of so many, whose faults end at the first: a body has room for millions of them."""
+    return Field(max_length=most, fail_fast=True)
+
+
+class _Document(BaseModel):
+    @model_validator(mode="before")
+    @classmethod
+    def _without_null(cls, given: Any) -> Any:
+        """Null is "not set"."""
+        if isinstance(given, dict):
+            return {name: value for name, value in given.items() if value is not None}
+        return given
+
+
+class _Input(_Document):
+    name: str
+    shape: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], _short(4)]
+    datatype: str
+    parameters: dict[str, Any] = {}
+    data: Any = None
+
+
+class _Output(_Document):
+    name: str
+    parameters: dict[str, Any] = {}
+
+
+class _Inference(_Document):
+    id: str = ""
+    parameters: dict[str, Any] = {}
+    inputs: Annotated[list[_Input], Field(min_length=1), _short(1)]
+    outputs: Annotated[list[_Output], _short(64)] = []
+
+
+@dataclass(frozen=True)
+class Inference:
+    """A request: its document, the array that was in it, and the bytes behind it."""
+
+    document: _Inference
+    data: Numbers | Texts | None
+    binary: memoryview
+
+    def outputs(self, known: Sequence[str]) -> list[str]:
+        """The names of what is wanted, each once; the first of ``known`` by default.
+
+        Raises:
+            BadRequest: if one is not known.
+        """
+        wanted = list(dict.fromkeys(output.name for output in self.document.outputs))
+        if unknown := set(wanted).difference(known):
+            raise BadRequest(f"This model has no output called {min(unknown)[:_SHOWN]!r}.")
+        return wanted or [known[0]]
+
+
+def parsed(
+    body: bytes, header_length: str | None, max_images: int
+) -> Generator[None, None, Inference]:
+    """The document at the beginning of ``body`` and the bytes behind it.
+
+    Args:
+        body: Of the request.
+        header_length: How many bytes are the document, as the client says it; ``None`` is all.
+        max_images: Most elements of a BYTES tensor.
+
+    Raises:
+        BadRequest: if it is no such document.
+        TooLarge: if it says too much beside the data.
+    """
+    length = len(body) if header_length is None else _count(header_length, len(body))
+    text = body[:length].removeprefix(codecs.BOM_UTF8)
+    found = yield from lifted(text, _DOCUMENT_BYTES, max_images)
+    if len(found.rest) > _DOCUMENT_BYTES:
+        if found.strange:
+            raise BadRequest(_DATA.format(max_images))
+        raise TooLarge(f"Send at most {_DOCUMENT_BYTES} bytes of JSON beside the data.")
+    try:
+        document = _Inference.model_validate_json(found.rest)
+    except ValidationError as error:
+        faults = [
+            f"{'.'.join(map(str, fault['loc']))[:_SHOWN] or 'body'}: {fault['msg']}"
+            for fault in error.errors(include_url=False, include_input=False)
+        ]
+        raise BadRequest(f"Correct the request: {'; '.join(faults[:4])}.") from error
+    mark = document.inputs[0].data
+    if mark is not None and (not isinstance(mark, str) or mark not in found.arrays):
+        raise BadRequest(_DATA.format(max_images))
+    data = None if mark is None else found.arrays[mark]
+    return Inference(document, data, memoryview(body)[length:])
+
+
+def _count(given: str, most: int) -> int:
+    if not given.isascii() or not given.isdecimal() or len(given) > 20 or int(given) > most:
+        raise BadRequest(
+            f"Inference-Header-Content-Length: expected at most {most}, got {given[:_SHOWN]!r}."
+        )
+    return int(given)
+
+
+def photos(inference: Inference, max_images: int) -> Generator[None, None, list[Upload]]:
+    """A photo file for each image of the input.
+
+    Raises:
+        BadRequest: if the input is no such tensor.
+        TooLarge: if it holds more than ``max_images``.
+    """
+    tensor, binary = inference.document.inputs[0], inference.binary
+    if tensor.name != INPUT:
+        raise BadRequest(f"Send the one input {INPUT!r}, not {tensor.name[:_SHOWN]!r}.")
+    size = tensor.parameters.get("binary_data_size")
+    if (size is None) == (inference.data is None):
+        raise BadRequest("Give the input either data or the parameter binary_data_size.")
+    if size is not None and (isinstance(size, bool) or size != len(binary)):
+        raise BadRequest(
+            f"binary_data_size: expected {len(binary)}, what follows, got {str(size)[:_SHOWN]}."
+        )
+    match tensor.datatype, tensor.shape:
+        case "BYTES" | "UINT8", [count, *_] if count > max_images:
+            raise TooLarge(f"Send at most {max_images} images in a request.")
+        case "BYTES", [count] | [count, 1]:
+            files = yield from _files(inference, count)
+        case "UINT8", [count, height, width, 3] if height and width:
+            pixels = yield from _pixels(inference, tensor.shape)
+            files = []
+            for image in np.split(pixels, count) if count else ():
+                files.append(_tiff(image, height, width))
+                yield
+        case _:
+            raise BadRequest(
+                "Send the input as UINT8 [N, H, W, 3] or as BYTES [N], not as "
+                f"{tensor.datatype[:_SHOWN]} {tensor.shape}."
+            )
+    if not files:
+        raise BadRequest("Send at least one image.")
+    return [Upload(f"image {index}", file) for index, file in enumerate(files)]
+
+
+def _files(inference: Inference, count: int) -> Generator[None, None, list[bytes]]:
+    """The elements of a BYTES tensor: base64, or each behind its length, 4 bytes, little-endian."""
+    binary, elements, place = inference.binary, list[bytes](), 0
+    try:
+        match inference.data:
+            case Texts():
+                elements = yield from inference.data.decoded()
+            case Numbers() if any(map(orjson.loads, inference.data.pieces())):
+                raise ValueError("numbers")
+    except ValueError as error:
+        raise BadRequest("Send the elements of a BYTES tensor in JSON as base64.") from error
+    while place < len(binary) and len(elements) <= count:
+        if len(binary) - place < 4:
+            raise BadRequest("The BYTES tensor ends inside a length.")
+        (length,) = struct.unpack_from("<I", binary, place)
+        place += 4 + length
+        if place > len(binary):
+            raise BadRequest("The BYTES tensor ends inside an element.")
+        elements.append(bytes(binary[place - length : place]))
+        yield
+    if len(elements) != count:
+        raise BadRequest(f"shape: expected as many elements as were sent, got {count}.")
+    return elements
+
+
+def _pixels(inference: Inference, shape: list[int]) -> Generator[None, None, NDArray[np.uint8]]:
+    """The values of a UINT8 tensor, flat."""
+    count = math.prod(shape)
+    refusal = BadRequest(f"Send {count} whole numbers from 0 to 255 for {shape}.")
+    if inference.data is None:
+        if len(inference.binary) != count:
+            raise refusal
+        return np.frombuffer(inference.binary, np.uint8)
+    if not isinstance(inference.data, Numbers):
+        raise refusal
+    pieces = [np.empty(0, np.uint8)]
+    try:
+        for text in inference.data.pieces():
+            values = np.array(orjson.loads(text))
+            if values.size:
+                if values.min() < 0 or values.max() > 255:
+                    raise refusal
+                pieces.append(values.astype(np.uint8))
+                if not np.array_equal(pieces[-1], values):
+                    raise refusal
+            yield
+    except (ValueError, TypeError) as error:
+        raise refusal from error
+    if sum(piece.size for piece in pieces) != count:
+        raise refusal
+    return np.concatenate(pieces)
+
+
+def _tiff(pixels: NDArray[np.uint8], height: int, width: int) -> bytes:
+    """An uncompressed file, so that pixels go the way of photos at the price of a copy.
+
+    Pillow takes 20 times as long.
+    """
+    depths, pixels_at = 8 + 2 + 10 * 12 + 4, 8 + 2 + 10 * 12 + 4 + 6
+    short, long = 3, 4
+    entries = (  # tag, type, count, value; TIFF 6.0, section 6
+        (256, long, 1, width),
+        (257, long, 1, height),
+        (258, short, 3, depths),
+        (259, short, 1, 1),  # no compression
+        (262, short, 1, 2),  # RGB
+        (273, long, 1, pixels_at),
+        (277, short, 1, 3),
+        (278, long, 1, height),
+        (279, long, 1, pixels.size),
+        (284, short, 1, 1),  # interleaved
+    )
+    head = struct.pack("<2sHIH", b"II", 42, 8, len(entries))
+    directory = b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    return b"".join((head, directory, struct.pack("<I3H", 0, 8, 8, 8), pixels.data))
+
+
+def rendered(
+    inference: Inference, about: Mapping[str, str], outputs: Mapping[str, list[bytes]]
+) -> Generator[None, None, tuple[list[bytes | memoryview], int | None]]:
+    """The answer in pieces, and how many bytes of it are JSON where not all are.
+
+    Args:
+        inference: What was asked.
+        about: What the answer begins with.
+        outputs: The files (NPY) of each output, one for each image.
+
+    Raises:
+        BadRequest: if the images are of different sizes, or a flag is no boolean.
+    """
+    document = inference.document
+    everything = _flag(document.parameters, "binary_data_output", default=False)
+    binary = {
+        output.name: _flag(output.parameters, "binary_data", default=everything)
+        for output in document.outputs
+    }
+    about = {**about, "id": document.id} if document.id else about
+    text, blobs = [orjson.dumps(about)[:-1] + b',"outputs":['], list[memoryview]()
+    for number, (name, files) in enumerate(outputs.items()):
+        arrays = [_array(file) for file in files]
+        if len({array.shape for array in arrays}) > 1:
+            raise BadRequest(
+                "One tensor cannot hold masks of different sizes; send photos of one size."
+            )
+        entry: dict[str, Any] = {
+            "name": name,
+            "datatype": _DATATYPES[str(arrays[0].dtype)],
+            "shape": [len(arrays), *arrays[0].shape],
+        }
+        text.append(b"," if number else b"")
+        if binary.get(name, everything):
+            entry["parameters"] = {"binary_data_size": sum(array.nbytes for array in arrays)}
+            text.append(orjson.dumps(entry))
+            blobs += [array.ravel().view(np.uint8).data for array in arrays]
+            yield
+        else:
+            text.append(orjson.dumps(entry)[:-1] + b',"data":[')
+            for piece in _values(arrays):
+                text.append(piece)
+                yield
+            text.append(b"]}")
+    text.append(b"]}")
+    return [*text, *blobs], sum(map(len, text)) if blobs else None
+
+
+def _flag(parameters: Mapping[str, Any], name: str, *, default: bool) -> bool:
+    given = parameters.get(name)
+    if given is None:
+        return default
+    if not isinstance(given, bool):
+        raise BadRequest(f"{name}: expected true or false, got {str(given)[:_SHOWN]!r}.")
+    return given
+
+
+def _array(file: bytes) -> NDArray[Any]:
+    """The array of an NPY file, where it lies."""
+    head = io.BytesIO(file)
+    np.lib.format.read_magic(head)
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(head)
+    flat = np.frombuffer(file, dtype, offset=head.tell())
+    return flat.reshape(shape, order="F" if fortran else "C")
+
+
+def _values(arrays: list[NDArray[Any]]) -> Iterator[bytes]:
+    """The numbers of arrays as JSON, with commas between."""
+    comma = b""
+    for array in arrays:
+        flat = array.ravel()
+        for start in range(0, flat.size, _STEP_VALUES):
+            part = flat[start : start + _STEP_VALUES]
+            yield comma + orjson.dumps(part, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
+            comma = b","

@@ -11,15 +11,15 @@ from collections.abc import Iterator
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import typer
-from typer.cli import get_docs_for_click
 
 from ppool.__main__ import COMMANDS
 from ppool.service.http import pages
 from ppool.service.http.app import create_app
 from ppool.service.metrics import Metrics
-from ppool.service.settings import PREFIX, Settings
+from ppool.service.settings import Settings, describe_settings
 
 FOLDER = Path(__file__).parent / "reference"
 
@@ -41,13 +41,33 @@ def api(folder: Path) -> None:
 
 def commands() -> Iterator[str]:
     """What ``--help`` says, of every command."""
-    yield "# Commands\n"
+    yield """# Commands
+
+Every command explains itself with `--help`. The exit status is 0 if all was done, 1 if it failed
+wholly or in part, 2 if options, arguments or settings are wrong and nothing was begun, 130 or 143
+if it was interrupted."""
     for name, entry in COMMANDS.items():
-        group = typer.main.get_command(import_module(entry.module).app)
-        command = group if name == "train" else group.commands[name]
-        context = typer.Context(command, info_name=f"ppool {name}")
-        page = get_docs_for_click(obj=command, ctx=context, name=f"ppool {name}")
-        yield re.sub("^#", "##", page, flags=re.MULTILINE)
+        group: Any = typer.main.get_command(import_module(entry.module).app)
+        if name == "train":
+            for inner, command in group.commands.items():
+                yield from _command(f"ppool train {inner}", command)
+        else:
+            yield from _command(f"ppool {name}", group.commands[name])
+
+
+def _command(name: str, command: Any) -> Iterator[str]:
+    yield f"\n## {name}\n\n{command.help}\n\n| | |\n| --- | --- |"
+    for option in command.params:
+        if option.name == "help":
+            continue
+        names = [*option.opts, *option.secondary_opts]
+        shown = ", ".join(names) if option.param_type_name == "option" else option.name.upper()
+        # Paths, numbers and words; a switch, a list and a call say nothing that a reader can use.
+        plain = isinstance(option.default, str | int | float) and not isinstance(
+            option.default, bool
+        )
+        default = f" [{option.default}]" if plain else ""
+        yield f"| `{shown}` | {option.help}{' Required.' * option.required}{default} |"
 
 
 def settings() -> Iterator[str]:
@@ -56,15 +76,13 @@ def settings() -> Iterator[str]:
 
 Options of the command line win over environment variables, those over a TOML file (`--config` or
 `PPOOL_CONFIG`), that over the default. In the file a setting has its variable's name without the
-prefix, in small letters. A list is written with commas in a variable, as a list in the file.
+prefix, in small letters. A list is written with commas in a variable, as a list in the file. A
+variable that begins with `PPOOL_` and is none of these stops the start.
 
 | variable | default | |
 | --- | --- | --- |"""
-    for name, field in Settings.model_fields.items():
-        default = field.default
-        shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
-        code = "" if shown in ("", None) else f"`{shown}`"
-        yield f"| `{PREFIX}{name.upper()}` | {code} | {field.description} |"
+    for variable, default, text in describe_settings():
+        yield f"| `{variable}` | {default and f'`{default}`'} | {text} |"
 
 
 class _Idle:
@@ -98,11 +116,17 @@ What `GET /metrics` tells Prometheus; [how to read it](../how-to/metrics.md).
             yield f"| `{name}` | {kind} | {explained} |"
 
 
+def committed() -> dict[str, str]:
+    """File name and content of each page that the repository holds."""
+    writers = (commands, settings, metrics)
+    return {f"{write.__name__}.md": "\n".join([*write(), ""]) for write in writers}
+
+
 def main() -> None:
     """Write all of them."""
     api(FOLDER / "api")
-    for write in (commands, settings, metrics):
-        (FOLDER / f"{write.__name__}.md").write_text("\n".join([*write(), ""]), "utf-8")
+    for name, text in committed().items():
+        (FOLDER / name).write_text(text, "utf-8")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import socket
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,9 +13,10 @@ import typer
 
 from ppool._cli import MisuseError, command_line, complain
 from ppool._version import __version__
+from ppool.service.listening import listen
 from ppool.service.logs import configure_logging
 from ppool.service.models import model_files, shipped_model
-from ppool.service.settings import Settings, load_settings
+from ppool.service.settings import Settings, describe_settings, load_settings
 from ppool.service.workers.cores import usable_cores
 from ppool.service.workers.launch import launch_early
 
@@ -31,7 +32,13 @@ app = command_line("Segment photos.")
 Config = Annotated[Path | None, typer.Option(envvar="PPOOL_CONFIG", help="Settings file, TOML.")]
 
 
-@app.command()
+def _every_setting() -> str:
+    rows = (f"  {name} [{default}]\n      {text}" for name, default, text in describe_settings())
+    # The letter keeps lines as they are.
+    return "\b\nSettings, [their defaults]:\n" + "\n".join(rows).replace(" []", "")
+
+
+@app.command(epilog=_every_setting())
 def serve(
     model: Annotated[
         list[Path] | None,
@@ -40,6 +47,7 @@ def serve(
     name: Annotated[str | None, typer.Option(help="Serve the model under this name.")] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on [127.0.0.1].")] = None,
     port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one [8000].")] = None,
+    uds: Annotated[Path | None, typer.Option(help="Unix socket to listen on instead.")] = None,
     workers: Annotated[int | None, typer.Option(help="Worker processes [measured].")] = None,
     max_batch_size: Annotated[
         int | None, typer.Option(help="Images in an inference [measured].")
@@ -48,8 +56,9 @@ def serve(
 ) -> None:
     """Serve segmentation models over HTTP.
 
-    Every setting is also an environment variable, such as PPOOL_MAX_BODY_BYTES. The command line
-    wins over the environment, the environment over the file. SIGHUP looks for changed model files.
+    Every setting is an environment variable, too, and a key of the file, in small letters and
+    without PPOOL_. The command line wins over the environment, the environment over the file.
+    SIGHUP looks for changed model files.
     """
     settings = _settings(
         config,
@@ -57,12 +66,18 @@ def serve(
         name=name,
         host=host,
         port=port,
+        uds=uds,
         workers=workers,
         max_batch_size=max_batch_size,
     )
-    configure_logging(settings.log_format)
-    listener = _listen(settings.host, settings.port)
-    _announce(listener)
+    configure_logging(settings.log_format, settings.log_level)
+    # The workers' too, wherever the setting came from.
+    os.environ |= {"PPOOL_LOG_FORMAT": settings.log_format, "PPOOL_LOG_LEVEL": settings.log_level}
+    try:
+        listener, address = listen(settings.host, settings.port, settings.uds)
+    except ValueError as error:
+        raise MisuseError(str(error)) from error
+    _logger.info("ppool %s, listening on %s, API at %s/docs", __version__, address, address)
     launch = launch_early(settings)
     # Only here: workers start while this process imports the web framework, which makes a lot
     # of objects that stay. Looking for garbage among them takes a tenth of a second.
@@ -71,7 +86,11 @@ def serve(
 
     gc.freeze()
     gc.enable()
-    run(settings, listener, launch)
+    try:
+        run(settings, listener, launch)
+    finally:
+        if settings.uds is not None:
+            settings.uds.unlink(missing_ok=True)
 
 
 @app.command()
@@ -170,24 +189,3 @@ async def _tuned(settings: Settings, seconds: float) -> Engine:
     finally:
         await engine.close()
     return engine
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=2048)
-    except OSError as error:
-        raise MisuseError(
-            f"cannot listen on {host}:{port}: {error.strerror}; choose another --port or --host"
-        ) from error
-
-
-def _announce(listener: socket.socket) -> None:
-    host, port = listener.getsockname()[:2]
-    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    _logger.info(
-        "ppool %s, listening on http://%s, API at http://%s/docs",
-        __version__,
-        address,
-        address,
-    )

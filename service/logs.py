@@ -1,25 +1,118 @@
-"""The log on stderr: text for people or JSON for machines, with the request it belongs to."""
+"""The log on stderr: text for people or JSON for machines, with the request it belongs to.
+
+Nobody waits for who reads it: lines go to a thread, and those that find too many before them are
+dropped and counted.
+"""
 
 from __future__ import annotations
 
+import atexit
 import logging
+import os
 import sys
+import threading
+import time
 from contextvars import ContextVar
+from queue import SimpleQueue
 from typing import Any, Literal
 
 import orjson
 
-__all__ = ["configure_logging", "request_id"]
+__all__ = ["Form", "Level", "configure_logging", "request_id"]
+
+Form = Literal["text", "json"]
+Level = Literal["debug", "info", "warning", "error"]
 
 # Of the request that the running code answers; empty outside of any.
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 
+_WAITING_LINES = 1000
+# At the end of the process, for lines that still wait.
+_LAST_SECONDS = 1.0
+# What a stranger can make the web server complain of, as often as he likes.
+_SAME_COMPLAINTS, _SAME_SECONDS = 5, 10.0
 
-def configure_logging(form: Literal["text", "json"]) -> None:
-    """Write every log record to stderr in this form."""
-    handler = logging.StreamHandler(sys.stderr)
+
+def configure_logging(form: Form, level: Level = "info") -> None:
+    """Write log records of this level and above to stderr in this form."""
+    handler = _Unwaiting(sys.stderr.fileno())
     handler.setFormatter(_Json() if form == "json" else _Text())
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.getLogger("ppool").setLevel(level.upper())
+    logging.captureWarnings(True)
+    complaints = logging.getLogger("uvicorn.error")
+    complaints.filters.clear()
+    complaints.addFilter(_Seldom())
+
+
+class _Unwaiting(logging.Handler):
+    """Hands lines to a thread that writes them."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+        # Its put() may interrupt itself, as when a signal handler logs.
+        self._lines: SimpleQueue[str] = SimpleQueue()
+        self._dropped = 0
+        self._written = threading.Event()
+        threading.Thread(target=self._write, name="log", daemon=True).start()
+        atexit.register(self._finish)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record)
+        except Exception:  # noqa: BLE001 - logging's own way with a record that cannot be formatted
+            self.handleError(record)
+            return
+        if self._lines.qsize() >= _WAITING_LINES:
+            self._dropped += 1
+        else:
+            self._lines.put(line)
+
+    def _write(self) -> None:
+        while True:
+            line = self._lines.get()
+            dropped, self._dropped = self._dropped, 0
+            if dropped:
+                text = f"{dropped} lines of the log were dropped, because nobody read them"
+                about = logging.LogRecord(__name__, logging.WARNING, "", 0, text, None, None)
+                line = f"{line}\n{self.format(about)}"
+            self._all(line.encode("utf-8", "backslashreplace") + b"\n")
+
+    def _all(self, content: bytes) -> None:
+        try:
+            while content:
+                content = content[os.write(self._descriptor, content) :]
+        except BlockingIOError:  # somebody made it so; a thread can wait
+            time.sleep(0.01)
+            self._all(content)
+        except OSError:
+            pass  # nobody will ever read it
+
+    def _finish(self) -> None:
+        end = time.monotonic() + _LAST_SECONDS
+        while not self._lines.empty() and time.monotonic() < end:
+            time.sleep(0.01)
+
+
+class _Seldom(logging.Filter):
+    """Lets through a few of the same complaint, then none for a while, and says how many."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._since: dict[str, tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info:
+            return True
+        now = time.monotonic()
+        since, count = self._since.get(record.msg, (now, 0))
+        if now - since > _SAME_SECONDS:
+            if count > _SAME_COMPLAINTS:
+                record.msg = f"{record.msg} ({count - _SAME_COMPLAINTS} more before)"
+            since, count = now, 0
+        self._since[record.msg] = since, count + 1
+        return count < _SAME_COMPLAINTS
 
 
 class _Text(logging.Formatter):

@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
+import os
+import re
 import tomllib
+from collections.abc import Iterator
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
 
-__all__ = ["Settings", "load_settings"]
+__all__ = ["Settings", "describe_settings", "load_settings"]
 
 PREFIX = "PPOOL_"
+
+# Of the libraries and the command line; no settings of the service.
+_OTHERS = frozenset({"CONFIG", "CUDA_LIBRARY", "ISA", "LIBRARY", "TENSORRT_INCLUDE"})
+
+# For a Service called ppool, or ppool-anything, Kubernetes gives every pod PPOOL_SERVICE_HOST,
+# PPOOL_SERVICE_PORT_HTTP, PPOOL_PORT=tcp://10.0.0.1:80, PPOOL_PORT_80_TCP_ADDR and so on.
+_OF_KUBERNETES = re.compile(
+    r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)"
+)
+_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
 
 
 T = TypeVar("T")
@@ -55,8 +71,13 @@ class Settings(BaseSettings):
     reload_seconds: float = Field(
         0.0, ge=0, description="look for changed model files this often; 0: on SIGHUP only"
     )
-    host: str = Field("127.0.0.1", description="address to listen on")
+    host: str = Field(
+        "127.0.0.1", description="address to listen on; :: is every one, of IPv4 and IPv6"
+    )
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    uds: Path | None = Field(
+        None, description="listen on this Unix socket instead, made or, if stale, replaced"
+    )
     api_keys: Listed[Annotated[SecretStr, Field(min_length=1)]] = Field(
         (), description="accept only these as Authorization: Bearer; none: everybody"
     )
@@ -101,7 +122,10 @@ class Settings(BaseSettings):
         0.0, ge=0, description="serve on after SIGTERM, for balancers to notice"
     )
     log_format: Literal["text", "json"] = Field("text", description="of the log on stderr")
-    log_requests: bool = Field(False, description="a line for every request, not only failures")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="the least to log; debug: also answers of 400 and up, idle reloads"
+    )
+    log_requests: bool = Field(False, description="a line for every request, whatever its answer")
 
     max_body_bytes: int = Field(32 * 2**20, ge=1, description="size of a request")
     max_images: int = Field(32, ge=1, description="images in a request")
@@ -125,7 +149,24 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Command line, then environment, then the TOML file."""
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+        return init_settings, _Environment(settings_cls), TomlConfigSettingsSource(settings_cls)
+
+
+class _Environment(EnvSettingsSource):
+    """The environment without what Kubernetes puts there by itself."""
+
+    def __init__(self, settings_cls: type[BaseSettings]) -> None:
+        super().__init__(settings_cls)
+        found = self.env_vars.items()
+        self.env_vars = {name: text for name, text in found if not _of_kubernetes(name, text)}
+
+
+def describe_settings() -> Iterator[tuple[str, str, str]]:
+    """Variable, default and description of every setting."""
+    for name, field in Settings.model_fields.items():
+        default = field.default
+        shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
+        yield PREFIX + name.upper(), "" if shown is None else str(shown), field.description or ""
 
 
 def load_settings(file: Path | None = None, **given: Any) -> Settings:
@@ -134,6 +175,8 @@ def load_settings(file: Path | None = None, **given: Any) -> Settings:
     Raises:
         ValueError: naming the key, the value and what was expected.
     """
+    if unknown := [name for name in os.environ if _unknown(name)]:
+        raise ValueError("\n".join(f"setting {name}: {_no_such(name)}" for name in unknown))
     if file is not None and not file.is_file():
         raise ValueError(f"settings file: expected a TOML file, got {str(file)!r}")
 
@@ -143,13 +186,37 @@ def load_settings(file: Path | None = None, **given: Any) -> Settings:
     try:
         return FromFile(**{key: value for key, value in given.items() if value is not None})
     except ValidationError as error:
-        lines = (_explain(entry["loc"], entry["input"], entry["msg"]) for entry in error.errors())
-        raise ValueError("\n".join(lines)) from error
+        raise ValueError("\n".join(_explain(entry) for entry in error.errors())) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"settings file: expected TOML in {str(file)!r}; {error}") from error
 
 
-def _explain(location: tuple[int | str, ...], value: object, message: str) -> str:
-    key = str(location[0])
-    expected = message.removeprefix("Input should be ").removeprefix("Value error, ")
-    return f"setting {key} ({PREFIX}{key.upper()}): expected {expected}, got {value!r}"
+def _unknown(variable: str) -> bool:
+    prefix, name = variable[: len(PREFIX)].upper(), variable[len(PREFIX) :].upper()
+    known = name.lower() in Settings.model_fields or name in _OTHERS
+    return prefix == PREFIX and not known and not _of_kubernetes(variable, os.environ[variable])
+
+
+def _of_kubernetes(variable: str, value: str | None) -> bool:
+    name = variable.upper().removeprefix(PREFIX)
+    port = name == "PORT" or name.endswith("_PORT")
+    return bool(_OF_KUBERNETES.fullmatch(name) or (port and _ADDRESS.match(value or "")))
+
+
+def _no_such(variable: str) -> str:
+    name = variable[len(PREFIX) :].lower()
+    close = get_close_matches(name, Settings.model_fields, 1)
+    hint = (
+        f"did you mean {PREFIX}{close[0].upper()}?" if close else "`ppool serve --help` lists all"
+    )
+    return f"there is none of that name; {hint}"
+
+
+def _explain(error: ErrorDetails) -> str:
+    key = str(error["loc"][0])
+    variable = f"{PREFIX}{key.upper()}"
+    if error["type"] == "extra_forbidden":
+        return f"setting {key} ({variable}): {_no_such(variable)}"
+    expected = error["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    got = "" if key == "api_keys" else f", got {error['input']!r}"  # those are secret
+    return f"setting {key} ({variable}): expected {expected}{got}"

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import logging
+import select
 import sys
 import termios
 from array import array
@@ -14,9 +16,11 @@ from contextlib import suppress
 from typing import Any, ClassVar
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 __all__ = ["limited"]
+
+_logger = logging.getLogger("ppool.service")
 
 # Beyond what came with its first bytes; other servers allow 8 to 64 KiB.
 _HEAD_BYTES = 64 * 1024
@@ -24,13 +28,18 @@ _HEAD_BYTES = 64 * 1024
 # What an offer consists of (RFC 7540, section 3.2; RFC 9110, section 7.8).
 _OFFER = {b"connection", b"upgrade", b"http2-settings"}
 
+# All answers begin so.
+_BEGINNING = b"HTTP/1.1 "
+_LOOK_SECONDS = 0.1
+
 
 def limited(head_timeout_seconds: float) -> type[HttpToolsProtocol]:
     """The HTTP protocol of uvicorn, which by itself waits for ever and reads heads of any length.
 
     A connection is closed if no whole request head has come ``head_timeout_seconds`` after it was
     opened or, once used, after something came again; too long a head is answered with 431. It is
-    closed, too, if the client takes nothing of an answer for as long.
+    closed, too, if the client takes nothing of an answer for as long. A client that has closed its
+    half of the connection gets what it asked for.
     """
     return type("Limited", (_Limited,), {"head_timeout_seconds": head_timeout_seconds})
 
@@ -42,6 +51,8 @@ class _Limited(HttpToolsProtocol):
     _head_bytes = 0
     _reading: asyncio.TimerHandle | None = None
     _data = b""
+    _running: RequestResponseCycle | None = None
+    _watching: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -107,7 +118,45 @@ class _Limited(HttpToolsProtocol):
         self.parser = httptools.HttpRequestParser(self)
         self.data_received(b"\r\n".join([*head, b"", rest]))
 
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Go on for a client that has said all it will, as ``nc -N`` does.
+
+        One that is gone looks the same. So the first bytes of an answer, which are always the same,
+        are sent at once: from where nobody is left the system resets the connection.
+        """
+        if self.pipeline and self.cycle.more_body:
+            self.pipeline.popleft()
+        running = self._running
+        if running is None or running.response_complete or running.more_body:
+            return False
+        if not running.response_started:
+            running.waiting_for_100_continue = False
+            self.transport.write(_BEGINNING)
+            running.transport = _Begun(running)  # type: ignore[assignment]
+        self._watch()
+        return True
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._watching is not None and self._running and self._running.response_complete:
+            self.transport.close()
+
+    def _watch(self) -> None:
+        """Notice that a client is gone of whom nothing more is read."""
+        gone = select.poll()
+        gone.register(self.transport.get_extra_info("socket"), 0)  # errors are always reported
+        if gone.poll(0):
+            self.transport.abort()
+        else:
+            self._watching = self.loop.call_later(_LOOK_SECONDS, self._watch)
+
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
         self._stop_timer()
         self._stop_expecting()
         super().connection_lost(exc)
@@ -153,8 +202,23 @@ class _Limited(HttpToolsProtocol):
             self._reading = None
 
     def _refuse(self) -> None:
+        _logger.debug("a head of more than %d bytes was refused", _HEAD_BYTES)
         self.transport.write(
             b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
             b"Connection: close\r\nContent-Length: 0\r\n\r\n"
         )
         self.transport.close()
+
+
+class _Begun:
+    """The transport of an answer whose first bytes have been sent."""
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle, self._transport = cycle, cycle.transport
+
+    def write(self, data: bytes) -> None:
+        self._cycle.transport = self._transport
+        self._transport.write(data.removeprefix(_BEGINNING))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)

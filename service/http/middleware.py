@@ -105,8 +105,9 @@ class Envelope:
             self._engine.metrics.requests.labels(str(status), request.state.reason).inc()
             if self._record is not None:
                 self._record(request, status, time.monotonic() - start)
-        if self._log_requests:
-            _log(request, status, time.monotonic() - start)
+        level = logging.INFO if self._log_requests else logging.DEBUG
+        if level == logging.INFO or (status >= 400 and _logger.isEnabledFor(level)):
+            _log(level, request, status, time.monotonic() - start)
 
     def _allowed(self, request: Request) -> bool:
         if not self._keys or request.scope["path"] in _OPEN_TO_ALL:
@@ -143,7 +144,7 @@ class _Body:
                     await self.receive()
 
 
-def _log(request: Request, status: int, seconds: float) -> None:
+def _log(level: int, request: Request, status: int, seconds: float) -> None:
     fields = {
         "method": request.method,
         "path": request.url.path,
@@ -151,4 +152,4 @@ def _log(request: Request, status: int, seconds: float) -> None:
         "reason": request.state.reason,
         "seconds": round(seconds, 4),
     }
-    _logger.info("%s %s %d %s %.4f s", *fields.values(), extra={"fields": fields})
+    _logger.log(level, "%s %s %d %s %.4f s", *fields.values(), extra={"fields": fields})

@@ -87,6 +87,7 @@ class _Server(uvicorn.Server):
         loop.add_signal_handler(signal.SIGHUP, self._reload)
 
     def _reload(self) -> None:
+        _logger.info("SIGHUP: looking for changed model files")
         self._reloading = asyncio.ensure_future(self._engine.registry.reload())
 
     @contextmanager

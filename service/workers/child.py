@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import logging
 import os
 import select
 import signal
@@ -12,10 +11,19 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+<<<<<<< HEAD
 from typing import Any
 
 from ppool.service.codecs.images import ImageLimits
 from ppool.service.workers.inference import Segmenter, load_model
+=======
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+from ppool.service.logs import Form, Level, configure_logging
+from ppool.service.workers.inference import Segmenter, load_segmenter
+>>>>>>> 6375210 (Refuse unknown variables, list every setting, and let no log reader stop the server)
 from ppool.service.workers.messages import HEADER, Drop, Failure, Load, Probe, Run, frame, parse
 
 __all__ = ["Loader", "serve"]
@@ -125,7 +133,10 @@ def _main() -> None:
         signal.signal(number, signal.SIG_IGN)
     descriptor, lanes, device = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     threading.Thread(target=_end_with_the_server, args=(descriptor,), daemon=True).start()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    configure_logging(
+        cast(Form, os.environ.get("PPOOL_LOG_FORMAT", "text")),
+        cast(Level, os.environ.get("PPOOL_LOG_LEVEL", "info")),
+    )
     providers = () if device == "cpu" else ("CUDAExecutionProvider", "CPUExecutionProvider")
 
     def load(message: Load) -> Segmenter:

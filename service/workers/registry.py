@@ -161,14 +161,18 @@ class ModelRegistry:
             if gone:
                 # What was refused because of its name may have that name now.
                 self._refused.clear()
+            changed = bool(gone)
             for path, found in files.items():
                 old = served.get(path)
                 if found != self._refused.get(path) and (
                     old is None or found != self._sources[old.handle].snapshot.stamp
                 ):
+                    changed = True
                     await self._take(path, old)
             for path in gone:
                 self._leave(served[path])
+            if not changed:
+                _logger.debug("reload: no model file has changed")
 
     async def load_anew(self) -> None:
         """Load what is in service with the threads and batch size of the pool's plan."""

@@ -37,8 +37,47 @@ def test_a_bad_value_names_key_value_and_what_was_expected(
 def test_an_unknown_key_in_the_file_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "ppool.toml"
     path.write_text("worker = 3\n")
-    with pytest.raises(ValueError, match="setting worker "):
+    with pytest.raises(ValueError, match="did you mean PPOOL_WORKERS"):
         load_settings(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("PPOOL_API_KEY", "did you mean PPOOL_API_KEYS?"),
+        ("ppool_max_pixel", "did you mean PPOOL_MAX_PIXELS?"),
+        ("PPOOL_ZZZ", "`ppool serve --help` lists all"),
+    ],
+)
+def test_an_unknown_variable_is_an_error_that_keeps_its_value_secret(
+    name: str, hint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "secret")
+    with pytest.raises(ValueError, match=f"setting {name}: there is none of that name") as raised:
+        load_settings()
+    assert str(raised.value).endswith(hint)
+    assert "secret" not in str(raised.value)
+
+
+def test_what_kubernetes_and_other_parts_of_ppool_set_is_no_setting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    of_a_service = {
+        "SERVICE_HOST": "10.0.0.7",
+        "SERVICE_PORT": "80",
+        "SERVICE_PORT_HTTP": "80",
+        "PORT": "tcp://10.0.0.7:80",
+        "PORT_80_TCP": "tcp://10.0.0.7:80",
+        "PORT_80_TCP_PROTO": "tcp",
+        "PORT_80_TCP_PORT": "80",
+        "PORT_80_TCP_ADDR": "10.0.0.7",
+    }
+    for name, value in of_a_service.items():
+        monkeypatch.setenv(f"PPOOL_{name}", value)
+        monkeypatch.setenv(f"PPOOL_CANARY_{name}", value)
+    for name in ("PPOOL_ISA", "PPOOL_LIBRARY", "PPOOL_CUDA_LIBRARY", "PPOOL_CONFIG"):
+        monkeypatch.setenv(name, "")
+    assert load_settings().port == 8000
 
 
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:

@@ -11,19 +11,11 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-<<<<<<< HEAD
-from typing import Any
-
-from ppool.service.codecs.images import ImageLimits
-from ppool.service.workers.inference import Segmenter, load_model
-=======
-from dataclasses import replace
-from pathlib import Path
 from typing import Any, cast
 
+from ppool.service.codecs.images import ImageLimits
 from ppool.service.logs import Form, Level, configure_logging
-from ppool.service.workers.inference import Segmenter, load_segmenter
->>>>>>> 6375210 (Refuse unknown variables, list every setting, and let no log reader stop the server)
+from ppool.service.workers.inference import Segmenter, load_model
 from ppool.service.workers.messages import HEADER, Drop, Failure, Load, Probe, Run, frame, parse
 
 __all__ = ["Loader", "serve"]

@@ -21,6 +21,7 @@ from ppool.service.codecs.images import ImageLimits, decode
 from ppool.service.codecs.tiles import segment_tiles
 from ppool.service.models import Model
 from ppool.service.timing import StageSeconds
+from ppool.service.workers.devices import why_no_gpu
 from ppool.service.workers.errors import DeviceFull, InferenceError, InferenceFailed
 from ppool.service.workers.messages import Task
 from ppool.service.workers.snapshot import ModelFile, Snapshot
@@ -216,11 +217,14 @@ def load_model(
     except Exception as error:  # ONNX Runtime has a dozen unrelated exception types
         reason = str(error).replace(str(file.location), file.path.name)
         raise ValueError(f"model: {str(file.path)!r} cannot be served: {reason}") from error
+    provider = str(session.session.get_providers()[0])
+    if providers and provider != providers[0]:
+        raise ValueError(f"setting devices (PPOOL_DEVICES): no GPU can be used: {why_no_gpu()}")
     model = Model(
         name=name or session.metadata.name,
         file=file.path.name,
         sha256=file.sha256,
-        provider=str(session.session.get_providers()[0]),
+        provider=provider,
         kernels=session.kernels,
         kernels_reason=session.reason,
         metadata=session.metadata,

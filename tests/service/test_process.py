@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import onnxruntime
 import pytest
 
 from tests.service.harness import encoded, photo
@@ -106,3 +107,20 @@ def test_a_taken_port_says_so(model_file: Path) -> None:
         )
     assert result.returncode == 2
     assert "choose another --port" in result.stderr
+
+
+def test_a_gpu_that_cannot_be_used_ends_the_start_with_the_reason(model_file: Path) -> None:
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("there may be a GPU")
+    result = subprocess.run(
+        [sys.executable, "-P", "-m", "ppool", "serve", str(model_file), "--port", "0"],
+        env=os.environ | {"PPOOL_DEVICES": "cuda:0"},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
+    )
+    assert result.returncode == 1
+    reason = "error: setting devices (PPOOL_DEVICES): no GPU can be used: the onnxruntime that is"
+    assert reason in result.stderr
+    assert "Traceback" not in result.stderr

@@ -16,10 +16,13 @@ import yaml
 from ppool.service.settings import Settings
 
 K8S = Path(__file__).parents[2] / "k8s"
-SERVING = ("cpu", "gpu", "gpu-keda", "cpu with a model volume")
+OVERLAYS = ("cpu", "gpu", "gpu-keda")
+# As a user's overlay has them: on top of `cpu`, one at a time.
+COMPONENTS = ("api-keys", "gateway", "ingress", "model-image", "model-volume", "tracing")
+SERVING = (*OVERLAYS, *COMPONENTS)
 # From the first release where preStop.sleep is on by default to the newest with a schema here.
 RELEASES = ("1.30", kubernetes_validate.latest_version())
-CUSTOM_KINDS = {"ServiceMonitor", "PrometheusRule", "ScaledObject"}
+CUSTOM_KINDS = {"Gateway", "HTTPRoute", "PrometheusRule", "ScaledObject", "ServiceMonitor"}
 
 pytestmark = pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl is not installed")
 
@@ -37,14 +40,14 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
     @functools.cache
     def render(overlay: str) -> tuple[dict[str, Any], ...]:
-        if overlay != "cpu with a model volume":
+        if overlay not in COMPONENTS:
             return kustomize(K8S / "overlays" / overlay)
         root = tmp_path_factory.mktemp("user") / "k8s"
         shutil.copytree(K8S, root)
         mine = root / "overlays" / "mine"
         mine.mkdir()
         (mine / "kustomization.yaml").write_text(
-            "resources: [../cpu]\ncomponents: [../../components/model-volume]\n"
+            f"resources: [../cpu]\ncomponents: [../../components/{overlay}]\n"
         )
         return kustomize(mine)
 
@@ -88,12 +91,15 @@ def container(pod: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture
 def environment(container: dict[str, Any]) -> dict[str, str]:
-    return {entry["name"]: entry["value"] for entry in container["env"]}
+    return {entry["name"]: entry["value"] for entry in container["env"] if "value" in entry}
 
 
-def test_every_overlay_is_tested() -> None:
-    folders = {path.name for path in (K8S / "overlays").iterdir()}
-    assert folders == {*SERVING, "monitoring"} - {"cpu with a model volume"}
+def test_every_overlay_and_component_is_tested() -> None:
+    overlays, components = (
+        {path.name for path in (K8S / kind).iterdir()} for kind in ("overlays", "components")
+    )
+    assert overlays == {*OVERLAYS, "monitoring"}
+    assert components == {*COMPONENTS, "gpu"}  # part of two overlays
 
 
 @pytest.mark.parametrize("release", RELEASES)
@@ -123,12 +129,13 @@ def test_every_container_is_restricted(pod: dict[str, Any], container: dict[str,
     assert pod["securityContext"]["runAsUser"] > 0
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     assert pod["automountServiceAccountToken"] is False
-    assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers"} & set(pod)
-    assert container["securityContext"] == {
-        "allowPrivilegeEscalation": False,
-        "capabilities": {"drop": ["ALL"]},
-        "readOnlyRootFilesystem": True,
-    }
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod)
+    for one in (container, *pod.get("initContainers", [])):
+        assert one["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": True,
+        }
     kinds = {kind for volume in pod["volumes"] for kind in volume} - {"name"}
     assert kinds <= {"emptyDir", "persistentVolumeClaim"}
 
@@ -149,7 +156,11 @@ def test_every_probe_asks_a_path_that_the_service_has(
 
 
 def test_every_variable_is_a_setting_with_a_good_value(environment: dict[str, str]) -> None:
-    given = {name.removeprefix("PPOOL_").lower(): value for name, value in environment.items()}
+    given = {
+        name.removeprefix("PPOOL_").lower(): value
+        for name, value in environment.items()
+        if not name.startswith("OTEL_")
+    }
     Settings.model_validate(given)  # unknown names are forbidden there
 
 
@@ -206,8 +217,9 @@ def test_a_gpu_pod_asks_for_a_gpu_and_never_waits_for_a_spare_one(
     assert spec["strategy"]["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
 
 
-def test_a_model_volume_is_mounted_where_the_setting_points(rendered: Any) -> None:
-    pod = of_kind(rendered("cpu with a model volume"), "Deployment")["spec"]["template"]["spec"]
+@pytest.mark.parametrize("component", ["model-image", "model-volume"])
+def test_a_model_is_mounted_where_the_setting_points(rendered: Any, component: str) -> None:
+    pod = of_kind(rendered(component), "Deployment")["spec"]["template"]["spec"]
     [container] = pod["containers"]
     variables = {entry["name"]: entry["value"] for entry in container["env"]}
     mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
@@ -215,6 +227,55 @@ def test_a_model_volume_is_mounted_where_the_setting_points(rendered: Any) -> No
     assert mounts["models"]["readOnly"]
     assert variables["PPOOL_MODEL"].startswith(mounts["models"]["mountPath"] + "/")
     assert len(variables) > 1
+    for initial in pod.get("initContainers", []):
+        assert initial["command"][-1] == variables["PPOOL_MODEL"]
+
+
+def test_keys_come_from_a_secret_alone(rendered: Any) -> None:
+    pod = of_kind(rendered("api-keys"), "Deployment")["spec"]["template"]["spec"]
+    [keys] = [e for e in pod["containers"][0]["env"] if e["name"] == "PPOOL_API_KEYS"]
+    assert set(keys) == {"name", "valueFrom"}
+    assert set(keys["valueFrom"]) == {"secretKeyRef"}
+
+
+def test_nothing_leaves_the_pod_but_spans(rendered: Any) -> None:
+    assert of_kind(rendered("cpu"), "NetworkPolicy")["spec"]["egress"] == []
+    rules = of_kind(rendered("tracing"), "NetworkPolicy")["spec"]["egress"]
+    assert {port["port"] for rule in rules for port in rule["ports"]} == {4318, 53}
+    pod = of_kind(rendered("tracing"), "Deployment")["spec"]["template"]["spec"]
+    variables = {e["name"]: e["value"] for e in pod["containers"][0]["env"]}
+    assert variables["OTEL_EXPORTER_OTLP_ENDPOINT"].endswith(":4318")
+
+
+@pytest.mark.parametrize("component", ["gateway", "ingress"])
+def test_the_way_in_waits_longer_than_the_service_and_ends_at_it(
+    rendered: Any, component: str
+) -> None:
+    objects = rendered(component)
+    limit = Settings().request_timeout_seconds
+    service = of_kind(objects, "Service")
+    [port] = service["spec"]["ports"]
+    if component == "ingress":
+        ingress = of_kind(objects, "Ingress")
+        notes = ingress["metadata"]["annotations"]
+        prefix = "nginx.ingress.kubernetes.io/"
+        assert float(notes[f"{prefix}proxy-read-timeout"]) > limit
+        allowed = notes[f"{prefix}proxy-body-size"]
+        assert int(allowed.removesuffix("m")) * 2**20 > Settings().max_body_bytes
+        [rule] = ingress["spec"]["rules"]
+        backend = rule["http"]["paths"][0]["backend"]["service"]
+        assert backend == {"name": service["metadata"]["name"], "port": {"name": port["name"]}}
+        assert [entry["hosts"] for entry in ingress["spec"]["tls"]] == [[rule["host"]]]
+    else:
+        gateway, route = of_kind(objects, "Gateway"), of_kind(objects, "HTTPRoute")
+        [rule] = route["spec"]["rules"]
+        assert float(rule["timeouts"]["request"].removesuffix("s")) > limit
+        backend = {"name": service["metadata"]["name"], "port": port["port"]}
+        assert rule["backendRefs"] == [backend]
+        [listener] = gateway["spec"]["listeners"]
+        [parent] = route["spec"]["parentRefs"]
+        assert parent == {"name": gateway["metadata"]["name"], "sectionName": listener["name"]}
+        assert [listener["hostname"]] == route["spec"]["hostnames"]
 
 
 def test_the_custom_objects_have_the_shape_of_their_definitions(rendered: Any) -> None:
@@ -255,3 +316,17 @@ def test_no_object_names_an_image_without_a_tag(objects: Any) -> None:
     images = [entry["image"] for entry in walk(objects) if "image" in entry]
     assert images
     assert all(re.search(r":(?!latest)[\w.-]+$", image) for image in images)
+
+
+def test_compose_starts_what_the_dashboard_asks_for() -> None:
+    project = yaml.safe_load((K8S.parent / "compose.yaml").read_text())
+    services, configs = project["services"], project["configs"]
+    used = {entry["source"] for one in services.values() for entry in one.get("configs", ())}
+    assert used == set(configs)
+    dashboard = K8S.parent / configs["dashboard"]["file"]
+    jobs = set(re.findall(r'job=\\"(\w+)', dashboard.read_text()))
+    [scraped] = yaml.safe_load(configs["prometheus"]["content"])["scrape_configs"]
+    assert jobs == {scraped["job_name"]}
+    assert scraped["static_configs"] == [{"targets": ["ppool:8000"]}]
+    grace = float(services["ppool"]["stop_grace_period"].removesuffix("s"))
+    assert grace >= 1.5 * Settings().request_timeout_seconds

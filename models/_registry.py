@@ -16,6 +16,7 @@ from ppool.models.fcn8s_inceptionv2 import FCN8sInceptionv2
 from ppool.models.resnet50 import ResNet50
 from ppool.models.small import ResNetSmall, VGGSmall
 from ppool.models.squeezenet_fcn import SqueezeNetFCN
+from ppool.models.unet_pages import UNetPages
 from ppool.models.unet_small import UNetSmall
 from ppool.models.vgg16 import VGG16
 from ppool.models.weights import load_weights
@@ -29,6 +30,7 @@ _MODELS: dict[str, type[PooledNetwork]] = {
     "resnet50": ResNet50,
     "resnet_small": ResNetSmall,
     "squeezenet_fcn": SqueezeNetFCN,
+    "unet_pages": UNetPages,
     "unet_small": UNetSmall,
     "vgg16": VGG16,
     "vgg_small": VGGSmall,

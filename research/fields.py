@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from ppool.training.dataset import Image
 from research.dice import Dice
 
-__all__ = ["Field", "Image", "as_image", "noise", "resized"]
+__all__ = ["Field", "Image", "as_image", "clouds", "noise", "resized"]
 
 Field = NDArray[np.float32]
 
@@ -49,3 +49,13 @@ def noise(
         total += weight * resized(grid, width, height)
         power += weight**2
     return np.asarray(total / np.sqrt(power), np.float32)
+
+
+def clouds(dice: Dice, side: int, coarsest: float, octaves: int = 1) -> Field:
+    """As :func:`noise` on a square of ``side``, quicker, for features of many pixels."""
+    step = int(np.clip(coarsest / 2 ** (octaves + 1), 1, 8))
+    if step == 1:
+        return noise(dice, side, side, coarsest, octaves)
+    small = -(-side // step)
+    field = noise(dice, small, small, coarsest / step, octaves)
+    return np.asarray(cv2.resize(field, (side, side), interpolation=cv2.INTER_LINEAR), np.float32)

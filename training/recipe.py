@@ -16,11 +16,11 @@ _CHOICES = {
     "task": ("segmentation", "classification"),
     "optimizer": ("adamw", "sgd"),
     "schedule": ("cosine", "step", "poly"),
-    "loss": ("balanced", "mean", "sum"),
+    "loss": ("balanced", "dice", "mean", "sum"),
     "augmentation": ("exposure", "mirror"),
     "precision": ("float32", "bfloat16", "float16"),
 }
-_POSITIVE = ("iterations", "batch_size", "accumulate", "crop", "multiple")
+_POSITIVE = ("iterations", "batch_size", "accumulate", "crop", "multiple", "max_side")
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,8 @@ class Recipe:
         head_learning_rate_scale: Factor for layers no pretrained network has, such as the
             classifier; their biases take twice that, as in DeepLab's and the authors' settings.
         loss: ``mean`` over labelled pixels; ``sum`` over them, averaged over crops, as Caffe's
-            unnormalised loss; ``balanced`` is ``mean`` with rare classes weighted up.
+            unnormalised loss; ``balanced`` is ``mean`` with rare classes weighted up; ``dice`` is
+            ``mean`` plus each image's Dice loss.
         precision: Of the convolutions under autocast. Weights, P-pooling's arithmetic and the loss
             stay float32.
         alpha_init: Where alpha starts; ``None`` leaves it to the network.
@@ -63,6 +64,7 @@ class Recipe:
         mean: Of RGB in [0, 1].
         std: Of RGB in [0, 1].
         multiple: Height and width are padded to multiples of this in evaluation.
+        max_side: Longer side, in pixels, that served images are reduced to.
     """
 
     dataset: str = "pages"
@@ -93,6 +95,7 @@ class Recipe:
     mean: tuple[float, float, float] = (0.6, 0.6, 0.6)
     std: tuple[float, float, float] = (0.25, 0.25, 0.25)
     multiple: int = 16
+    max_side: int = 1024
 
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
@@ -160,7 +163,15 @@ class Recipe:
             raise ValueError(f"{path}: not the settings of a run: {error}") from error
 
 
-PAGES = Recipe()
+PAGES = Recipe(
+    network="unet_pages",
+    iterations=5000,
+    batch_size=6,
+    crop=384,
+    loss="dice",
+    multiple=32,
+    max_side=1536,
+)
 """The recipe of the model that ships: from scratch, on drawn pages."""
 
 FINE_TUNING = Recipe(

@@ -32,8 +32,6 @@ from ppool.training.recipe import Recipe, learning_rate
 __all__ = ["Runtime", "train"]
 
 SAVE_EVERY = 200
-# Of a photo, in pixels, that the exported network is fed and the evaluation scores.
-_MAX_SIDE = 1024
 
 
 @dataclass(frozen=True)
@@ -184,7 +182,7 @@ def train_one_iteration(run: _Run, iteration: int, batch: Batch) -> float:
         with _gradients_shared(run.forward, last):
             with _autocast(run):
                 logits = run.forward(x)
-            loss = total_loss(logits, masks[part], run.weights) / whole
+            loss = total_loss(logits, masks[part], recipe.loss, run.weights) / whole
             # Over processes gradients are averaged, where the loss is a sum.
             run.scaler.scale(loss * group.count).backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
@@ -281,7 +279,7 @@ def _some_images(run: _Run, held_out: SegmentationDataset) -> Iterator[Tensor]:
 
 
 def _policy(recipe: Recipe) -> InputPolicy:
-    return InputPolicy(max_side=_MAX_SIDE, multiple=recipe.multiple)
+    return InputPolicy(max_side=recipe.max_side, multiple=recipe.multiple)
 
 
 def _checkpoint(run: _Run, classes: tuple[LabelClass, ...], record: dict[str, Any]) -> Checkpoint:

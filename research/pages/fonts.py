@@ -40,8 +40,15 @@ _FOLDERS = (
     Path(os.environ.get("WINDIR", "C:/Windows")) / "Fonts",
 )
 _HANDWRITING = re.compile(
-    "becausewe|bradley|breip|caveat|dancing|dkg|ecolier|femke|humor|indie|joscelyn|kalam|kristi|"
-    "patrickhand|rufscript|segoescript"
+    "alexbrush|allura|annieuse|architectsdaughter|badscript|becausewe|birthstone|bradley|breip|"
+    "caveat|cedarville|condiment|cookie|corinthia|courgette|coveredbyyourgrace|damion|dancing|"
+    "delicioushand|delius|dkg|ecolier|ephesis|femke|gaegu|gazis|gloriahallelujah|gochihand|"
+    "greatvibes|handlee|herrvon|homemadeapple|humor|indie|italianno|joscelyn|kalam|kristi|"
+    "licorice|liujian|longcang|mansalva|marckscript|monsieur|montecarlo|mrdehaviland|msmadi|"
+    "nanumbrush|nanumpen|neucha|ooohbaby|parisienne|patrickhand|permanentmarker|pinyon|reenie|"
+    "rochester|rocksalt|rufscript|sacramento|satisfy|schoolbell|segoescript|shadowsinto|"
+    "shortstack|smooch|sriracha|sueellen|swanky|tangerine|thegirlnextdoor|twinklestar|typoscript|"
+    "vibur|whisper|yellowtail|zenkurenaido"
 )
 # Neither print nor pen, or not letters: labels would teach the network to guess.
 _AMBIGUOUS = re.compile(
@@ -123,13 +130,13 @@ class FontLibrary:
 
     @classmethod
     def find(cls, folders: Iterable[Path] = _FOLDERS) -> FontLibrary:
-        """Read every TTF, OTF and TTC file under ``folders``, and Pillow's own face."""
+        """Read every TTF, OTF, TTC and WOFF2 file under ``folders``, and Pillow's own face."""
         paths = sorted(
             path
             for folder in folders
             if folder.is_dir()
             for path in folder.rglob("*")
-            if path.suffix.lower() in {".ttf", ".otf", ".ttc"}
+            if path.suffix.lower() in {".ttf", ".otf", ".ttc", ".woff2"}
         )
         faces = (_face(path) for path in (None, *paths))
         return cls(tuple(face for face in faces if face is not None))

@@ -80,26 +80,21 @@ class Frame:
         np.maximum(self.planes, np.concatenate(planes, 2), out=self.planes)
         np.maximum(self.paper, alpha, out=self.paper)
 
-    def label(self, size: tuple[int, int], blur: float) -> Image:
+    def label(self, size: tuple[int, int]) -> Image:
         """The mask, uint8 [height, width]: the topmost ink of every pixel, else paper or desk.
 
-        A pixel is ink where coverage rises well above its lowest nearby, towards its highest, so
-        that strokes thinner than a pixel keep their core, thick ones their edge and tight ones
-        their gaps. Coverage is blurred as the lens blurs, ``blur`` pixels, because a label should
-        end where the eye sees ink end.
+        A pixel is ink where about half of it is, or where a stroke thinner than a pixel has its
+        core, so that thick strokes end where the eye sees them end and tight ones keep their gaps.
         """
         height, width = size
 
         def reduced(plane: Image) -> Field:
             small = cv2.resize(plane, (width, height), interpolation=cv2.INTER_AREA)
-            field = small.astype(np.float32)
-            if blur > 0.3:
-                field = cv2.GaussianBlur(field, (0, 0), blur).astype(np.float32)
-            return field
+            return small.astype(np.float32)
 
         mask = np.where(reduced(self.paper) >= 128, PAPER, DESK).astype(np.uint8)
         best = np.zeros((height, width), np.float32)
-        near = np.ones((5, 5) if blur < 1 else (7, 7), np.uint8)
+        near = np.ones((3, 3), np.uint8)
         for name, plane in zip(PLANES, np.moveaxis(self.planes, 2, 0), strict=True):
             if not plane.any():
                 continue
@@ -109,7 +104,7 @@ class Frame:
                 continue
             peak = np.asarray(cv2.dilate(coverage, near), np.float32)
             pit = np.asarray(cv2.erode(coverage, near), np.float32)
-            seen = coverage >= np.clip(pit + 0.42 * (peak - pit), 0.16 * 255, 0.45 * 255)
+            seen = coverage >= np.clip(pit + 0.45 * (peak - pit), 0.2 * 255, 0.42 * 255)
             # Of two inks the upper one wins unless it is only the faint rim of its stroke.
             seen &= coverage >= 0.6 * best
             mask[seen] = name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -171,11 +172,12 @@ class Hand:
             steps = np.diff(curve, axis=0)
             down = steps[:, 1] / (np.hypot(*steps.T) + 1e-6)
             swell = 0.12 * np.sin(np.linspace(0, self.dice.between(2, 12), len(steps)))
-            thickness = np.rint(self.pen * (0.85 + 0.3 * down + swell)).astype(int)
-            for index, value in enumerate(thickness):
-                segments.setdefault(max(1, int(value)), []).append(curve[index : index + 2])
+            thickness = np.maximum(np.rint(self.pen * (0.85 + 0.3 * down + swell)), 1).astype(int)
+            turns = [0, *(np.flatnonzero(np.diff(thickness)) + 1), len(thickness)]
+            for start, stop in pairwise(turns):
+                segments.setdefault(thickness[start], []).append(curve[start : stop + 1])
         for value, pairs in segments.items():
-            sheet.strokes(pairs, value, self.ink)
+            sheet.strokes(pairs, float(value), self.ink)
 
     def line(self, sheet: Sheet, words: list[str], box: Box) -> int:
         """Write words along the bottom of a box; return how many fitted."""

@@ -140,8 +140,11 @@ class Sheet:
         if left >= right or top >= bottom:
             return
         coverage = np.zeros((bottom - top, right - left), np.uint8)
-        fixed = [np.rint((path - (left, top)) * 16).astype(np.int32) for path in paths]
-        cv2.polylines(coverage, fixed, False, 255, max(1, round(thickness)), cv2.LINE_AA, 4)
+        fixed = np.rint((points - (left, top)) * 16).astype(np.int32)
+        ends = np.cumsum([len(path) for path in paths])[:-1]
+        cv2.polylines(
+            coverage, np.split(fixed, ends), False, 255, max(1, round(thickness)), cv2.LINE_AA, 4
+        )
         self.put(coverage, left, top, ink)
 
 

@@ -20,6 +20,7 @@ SIZES = {
     "resnet50": (2, 3),
     "resnet_small": (32, 48),
     "squeezenet_fcn": (8, 12),
+    "unet_pages": (64, 96),
     "unet_small": (64, 96),
     "vgg16": (4, 6),
     "vgg_small": (32, 48),

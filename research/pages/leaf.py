@@ -1,0 +1,196 @@
+"""A close view of one leaf: old or new paper, written or printed, as scanners and phones see it.
+
+Much cheaper than a whole page: only the ink is drawn, at twice the final resolution, warped and
+reduced. How much of a pixel it covers decides colours and labels alike.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ppool.training.dataset import Sample
+from research.dice import Color, Dice
+from research.fields import Field, Image, clouds, noise
+from research.pages.ageing import aged_paper, seen, worn
+from research.pages.classes import DESK, HANDWRITING, LINE, PAPER, TEXT
+from research.pages.fonts import FontLibrary
+from research.pages.lettering import LETTERINGS, rules
+
+__all__ = ["draw_leaf"]
+
+_SIDE = 512
+# Dots along a pixel's side.
+_UNIT = 2
+# How dark a pixel is against its stroke where the label ends: where people who mark ink by hand
+# end it. Of strokes that nowhere reach their full darkness it is the share _CORE.
+_EDGE, _CORE = 0.36, 0.5
+
+Warp = tuple[Field, Field]
+
+_PRINTS: dict[Color, float] = {
+    (20, 18, 18): 6, (45, 40, 36): 3, (75, 62, 50): 1, (130, 30, 30): 0.6, (30, 50, 110): 0.5,
+}  # fmt: skip
+_PENS: dict[Color, float] = {
+    (30, 26, 26): 3, (60, 42, 30): 3, (98, 70, 46): 2.5, (130, 98, 66): 1.5, (28, 40, 110): 2,
+    (50, 80, 160): 1, (110, 110, 112): 1.5, (150, 60, 50): 0.9, (40, 90, 60): 0.3,
+    (90, 50, 120): 0.3,
+}  # fmt: skip
+_RULES: dict[Color, float] = {
+    (120, 150, 205): 2, (150, 150, 160): 2, (205, 130, 130): 1, (60, 55, 50): 3, (110, 90, 70): 1,
+}  # fmt: skip
+
+_COLORS: dict[int, dict[Color, float]] = {TEXT: _PRINTS, HANDWRITING: _PENS, LINE: _RULES}
+
+
+@dataclass(frozen=True)
+class _Leaf:
+    """What the layers of one leaf have in common.
+
+    Attributes:
+        dice: the choices.
+        fonts: the faces to choose from.
+        em: size of the letters in dots.
+        warp: where every dot comes from.
+    """
+
+    dice: Dice
+    fonts: FontLibrary
+    em: float
+    warp: Warp
+
+    def written(self, kind: str, em: float) -> Field:
+        """How much of each pixel lettering covers, float32 [side, side], its strokes worn."""
+        cover = LETTERINGS[kind](self.dice, self.fonts, _SIDE * _UNIT, em)
+        return self.photographed(worn(self.dice, cover, em))
+
+    def photographed(self, cover: Field) -> Field:
+        """Coverage in dots as the camera sees it, in pixels."""
+        moved = cv2.remap(cover, *self.warp, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+        small = cv2.resize(moved, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
+        return np.asarray(small, np.float32)
+
+
+def draw_leaf(dice: Dice, fonts: FontLibrary) -> Sample:
+    """Draw a square view of a leaf, 512 pixels wide."""
+    kind = dice.weighted({"print": 45, "hand": 40, "both": 9, "blank": 6})
+    em = dice.log_between(10, 100) if kind == "print" else dice.log_between(15, 140)
+    leaf = _Leaf(dice, fonts, em * _UNIT, _warp(dice, em * _UNIT))
+    blur = dice.between(0, float(np.clip(em / 22, 0.5, 1.8))) if dice.chance(0.75) else 0.0
+    image = aged_paper(dice, _SIDE)
+    faint = dice.chance(0.3)
+    if dice.chance(0.55):
+        back = kind if kind in LETTERINGS else dice.pick(("print", "hand"))
+        cover = leaf.written(back, leaf.em * dice.between(0.8, 1.25))
+        image = _show_through(dice, image, cover, 0.15 if faint and kind != "blank" else 0.6)
+    mask = np.full((_SIDE, _SIDE), PAPER, np.uint8)
+    for label, cover in _inks(leaf, kind):
+        image = _inked(dice, image, (label, cover), em, faint=faint)
+        mask[_visible(cover, blur)] = label
+    if dice.chance(0.1):
+        image, mask = _bordered(dice, image, mask)
+    return Sample(seen(dice, image, blur, grainy=not faint), mask)
+
+
+def _inks(leaf: _Leaf, kind: str) -> list[tuple[int, Field]]:
+    """The classes of ink on the leaf, from the lowest up, and how much of a pixel each covers."""
+    dice, em, inks = leaf.dice, leaf.em, []
+    if dice.chance(0.4 if kind == "blank" else 0.2):
+        inks.append((LINE, leaf.photographed(rules(dice, _SIDE * _UNIT, em))))
+    if kind in {"print", "both"}:
+        inks.append((TEXT, leaf.written("print", em)))
+    if kind == "hand":
+        inks.append((HANDWRITING, leaf.written("hand", em)))
+    if kind == "both":
+        cover = leaf.written("hand", em * dice.between(0.8, 2.0))
+        inks.append((HANDWRITING, _somewhere(dice, cover)))
+    return inks
+
+
+def _somewhere(dice: Dice, cover: Field) -> Field:
+    """Leave a part of the writing only."""
+    top, left = dice.whole(0, _SIDE // 2), dice.whole(-_SIDE // 3, _SIDE // 2)
+    rows = slice(top, top + dice.whole(_SIDE // 8, _SIDE // 2))
+    columns = slice(max(left, 0), left + dice.whole(_SIDE // 3, _SIDE))
+    kept = np.zeros_like(cover)
+    kept[rows, columns] = cover[rows, columns]
+    return kept
+
+
+def _visible(cover: Field, blur: float) -> NDArray[np.bool_]:
+    """Where ink is: seen through the lens, above a share of the darkest nearby."""
+    if blur > 0.25:
+        cover = np.asarray(cv2.GaussianBlur(cover, (0, 0), blur), np.float32)
+    peak = np.asarray(cv2.dilate(cover, np.ones((5, 5), np.uint8)), np.float32)
+    return np.asarray(cover >= np.clip(_CORE * peak, 0.2, _EDGE))
+
+
+def _inked(dice: Dice, image: Field, ink: tuple[int, Field], em: float, *, faint: bool) -> Field:
+    """Print with an ink that took more or less evenly."""
+    label, cover = ink
+    inks = _COLORS[label]
+    color = np.asarray(dice.tint(dice.weighted(inks), 12), np.float32) / 255
+    mean = (
+        dice.between(0.22, 0.6)
+        if faint or (label == LINE and dice.chance(0.5))
+        else dice.between(0.65, 1.0)
+    )
+    uneven = dice.between(0.0, 0.22 if label == HANDWRITING else 0.13)
+    density = mean + uneven * clouds(dice, _SIDE, dice.log_between(0.4, 6) * em, 2)
+    if dice.chance(0.35):
+        # Ink that missed the paper's hollows, or graphite on its bumps.
+        grain = noise(dice, _SIDE, _SIDE, dice.between(1, 3), 1)
+        density += dice.between(0.05, 0.3) * grain * (1.3 - mean)
+    share = (cover * np.clip(density, 0.18, 1))[..., None]
+    return np.asarray(image + share * (np.minimum(color, image) - image), np.float32)
+
+
+def _show_through(dice: Dice, image: Field, back: Field, most: float) -> Field:
+    """Darken by the writing of the other side: soft, mirrored, and not ink of this side."""
+    soft = cv2.GaussianBlur(back[:, ::-1], (0, 0), dice.log_between(0.5, 3))
+    uneven = np.clip(0.6 + 0.5 * clouds(dice, _SIDE, _SIDE / dice.between(1, 6), 2), 0, 1.2)
+    strength = dice.between(0.03, most / 2 if dice.chance(0.5) else most)
+    share = strength * soft * uneven
+    brown = np.asarray((0.75, 1.0, 1.15) if dice.chance(0.6) else (1, 1, 1), np.float32)
+    return np.asarray(image * np.clip(1 - share[..., None] * brown, 0.05, 1), np.float32)
+
+
+def _warp(dice: Dice, em: float) -> Warp:
+    """Turned, curled, and uneven as hands and old presses are."""
+    side, step = _SIDE * _UNIT, 4
+    at = (np.arange(side // step, dtype=np.float32) + 0.5) * step - 0.5
+    x, y = np.meshgrid(at - side / 2, at - side / 2)
+    turn = np.deg2rad(float(dice.rng.normal(0, 1.5 if dice.chance(0.8) else 8)))
+    x, y = np.cos(turn) * x - np.sin(turn) * y, np.sin(turn) * x + np.cos(turn) * y
+    depth = 1 + dice.between(-0.1, 0.1) * x / side + dice.between(-0.1, 0.1) * y / side
+    x, y = x * depth + side / 2, y * depth + side / 2
+    for size, reach in ((side / 2, 0.006 * side), (2.5 * em, 0.02 * em)):
+        amount = dice.between(0, 1) * reach
+        x = x + amount * clouds(dice, side // step, size / step)
+        y = y + amount * clouds(dice, side // step, size / step)
+    across, down = (
+        np.asarray(cv2.resize(field.astype(np.float32), (side, side)), np.float32)
+        for field in (x, y)
+    )
+    return across, down
+
+
+def _bordered(dice: Dice, image: Field, mask: Image) -> tuple[Field, Image]:
+    """The lid of a scanner, or the table, beyond one or two edges of the leaf."""
+    mask = mask.copy()
+    level = dice.between(0, 0.25) if dice.chance(0.6) else dice.between(0.25, 1)
+    color = np.asarray(dice.tint((int(255 * level),) * 3, 8), np.float32) / 255
+    steps = np.arange(_SIDE)
+    for _ in range(dice.whole(1, 2)):
+        edge = dice.whole(4, 150) + dice.between(-0.06, 0.06) * steps
+        edge = edge + dice.between(0, 3) * noise(dice, 1, _SIDE, dice.between(10, 200), 3)[0]
+        # Soft within a pixel, so that the label ends where the colour does.
+        share = np.clip(edge[:, None] - steps[None], 0, 1).astype(np.float32)
+        share = np.rot90(share, dice.whole(0, 3))
+        grain = 1 + dice.between(0, 0.15) * clouds(dice, _SIDE, dice.between(3, 90), 2)
+        image = image + share[..., None] * (color * grain[..., None] - image)
+        mask[share >= 0.5] = DESK
+    return np.asarray(image, np.float32), mask

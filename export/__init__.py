@@ -6,13 +6,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ppool.export._adopt import Adoption, adopt_model
+    from ppool.export._adopt import adopt_model
+    from ppool.export._describe import Adoption
     from ppool.export._export import export_checkpoint, export_model
     from ppool.export._precision import lower_precision, score
     from ppool.export._verify import VerificationError
-    from ppool.feeding import Normalisation
+    from ppool.feeding import PRESETS, Normalisation
 
 __all__ = [
+    "PRESETS",
     "Adoption",
     "Normalisation",
     "VerificationError",
@@ -28,10 +30,11 @@ EXTRA = frozenset({"PIL", "onnx", "onnxruntime", "onnxscript", "rich", "torch", 
 
 # Imported at first use: the command line starts, and names a missing extra, without PyTorch.
 _HOMES = {
-    "Adoption": "ppool.export._adopt",
+    "Adoption": "ppool.export._describe",
     "lower_precision": "ppool.export._precision",
     "score": "ppool.export._precision",
     "Normalisation": "ppool.feeding",
+    "PRESETS": "ppool.feeding",
     "VerificationError": "ppool.export._verify",
     "adopt_model": "ppool.export._adopt",
     "export_checkpoint": "ppool.export._export",

@@ -22,19 +22,19 @@ from ppool.metadata import METADATA_KEY, ModelMetadata, Stage
 from ppool.onnx_ops import DOMAIN, PLUGIN_ATTRIBUTES, RESIZE_ATTRIBUTES, function_bodies
 from ppool.runtime import ALPHA_SWITCH, LOGITS, LOGITS_SWITCH
 
-__all__ = ["ancestors", "assemble", "lint", "offer_logits", "on_pixel_grid"]
+__all__ = ["ancestors", "assemble", "cast_to_logits", "lint", "on_pixel_grid", "reads"]
 
 
 def assemble(
-    model: ModelProto, description: ModelMetadata, *, with_logits: bool = True
+    model: ModelProto, description: ModelMetadata, logits: Sequence[NodeProto] = ()
 ) -> ModelProto:
     """Complete ``model``, in place, so that it runs anywhere and explains itself.
 
     Args:
         model: The graph, from ``image`` to ``mask``.
         description: Travels in the file.
-        with_logits: Offer ``logits``, so that masks can be blended of tiles; it takes logits for
-            which :func:`on_pixel_grid` holds.
+        logits: Nodes that make ``logits``, so that masks can be blended of tiles, of what the
+            graph has; it takes logits for which :func:`on_pixel_grid` holds. None offer none.
 
     Raises:
         ValueError: if the result breaks the contract of :func:`lint`.
@@ -48,8 +48,8 @@ def assemble(
             # The exporter names every output of the schema; a node must list those of its body.
             del node.output[len(bodies[node.op_type].output) :]
     _put_alpha_behind_switch(model.graph, description.stages)
-    if with_logits:
-        offer_logits(model.graph, len(description.classes))
+    if logits:
+        _offer_logits(model.graph, logits, len(description.classes))
     model.functions.extend(body for name, body in bodies.items() if name in used)
     model.producer_name, model.producer_version = "ppool", version("ppool")
     helper.set_model_props(model, {METADATA_KEY: description.to_json()})
@@ -91,16 +91,22 @@ def _put_alpha_behind_switch(graph: GraphProto, stages: Sequence[Stage]) -> None
     _add_switch(graph, ALPHA_SWITCH)
 
 
-def offer_logits(graph: GraphProto, classes: int) -> None:
-    """Add the output ``logits``, behind a switch of its own: what a mask blended of tiles needs."""
+def cast_to_logits(graph: GraphProto) -> list[NodeProto]:
+    """The node that makes ``logits`` of what a graph's ``ResizeArgMax`` reads.
+
+    Half-precision networks, too, give float32; of float32 it makes the copy an If needs.
+    """
     (last,) = (node for node in graph.node if node.op_type == "ResizeArgMax")
+    return [helper.make_node("Cast", [last.input[0]], [LOGITS], to=TensorProto.FLOAT)]
+
+
+def _offer_logits(graph: GraphProto, nodes: Sequence[NodeProto], classes: int) -> None:
+    """Add the output ``logits``, behind a switch of its own: what a mask blended of tiles needs."""
     sizes = [f"{LOGITS}_{axis}" for axis in ("batch", "height", "width")]
     output = helper.make_tensor_value_info(
         LOGITS, TensorProto.FLOAT, [sizes[0], classes, sizes[1], sizes[2]]
     )
-    # Half-precision networks, too, give float32; of float32 this makes the copy an If needs.
-    cast = helper.make_node("Cast", [last.input[0]], [LOGITS], to=TensorProto.FLOAT)
-    graph.node.append(_switch([cast], output, LOGITS_SWITCH, classes))
+    graph.node.append(_switch(nodes, output, LOGITS_SWITCH, classes))
     graph.output.append(output)
     _add_switch(graph, LOGITS_SWITCH)
 
@@ -120,18 +126,18 @@ def ancestors(nodes: Sequence[NodeProto], output: str) -> set[int]:
     wanted, found = {output}, set()
     for index, node in reversed([*enumerate(nodes)]):
         if wanted.intersection(node.output):
-            wanted.update(_reads(node))
+            wanted.update(reads(node))
             found.add(index)
     return found
 
 
-def _reads(node: NodeProto) -> Iterator[str]:
+def reads(node: NodeProto) -> Iterator[str]:
     """All a node reads, in the branches of an If or the body of a Loop, too."""
     yield from node.input
     for attribute in node.attribute:
         for graph in (attribute.g, *attribute.graphs):
             for inner in graph.node:
-                yield from _reads(inner)
+                yield from reads(inner)
 
 
 def _name_sizes(output: ValueInfoProto, stage: str) -> None:

@@ -1,13 +1,66 @@
-"""The classes of a network as a person names them, with colours."""
+"""What only a person can say of a network of others, and names with colours."""
 
 from __future__ import annotations
 
 import colorsys
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from ppool.metadata import LabelClass
+from ppool.feeding import Normalisation
+from ppool.metadata import HeadKind, InputPolicy, LabelClass
 
-__all__ = ["with_colours"]
+__all__ = ["Adoption", "with_colours"]
+
+
+@dataclass(frozen=True)
+class Adoption:
+    """What only a person can say of a network exported by others.
+
+    Attributes:
+        classes: Names in the order of the channels or labels; of a network with a threshold, the
+            foreground's, or the background's and the foreground's. Empty numbers them.
+        normalisation: What becomes of pixels before the network.
+        name: What the model is served as; ``None`` is the new file's name without suffix.
+        size: Resize every image to this (height, width); ``None`` follows the network, which may
+            take one size only, or else ``max_side`` and ``multiple``.
+        pad: Keep the proportions of images in ``size``, and fill up with this red, green and blue.
+        max_side: Longer images are to be resized to this many pixels.
+        min_side: The shorter side of every image is to be resized to this many pixels.
+        multiple: Heights and widths are to be padded to multiples of this many pixels.
+        output: Which output is meant; ``None`` is the only one.
+        head: What becomes of the output; ``None`` is found out by trying.
+        threshold: Above which a pixel of a one-channel network is foreground; ``None`` is 0.5 of
+            probabilities and 0 of logits.
+    """
+
+    classes: Sequence[str]
+    normalisation: Normalisation
+    name: str | None = None
+    size: tuple[int, int] | None = None
+    pad: tuple[int, int, int] | None = None
+    max_side: int = 1024
+    min_side: int | None = None
+    multiple: int = 32
+    output: str | None = None
+    head: HeadKind | None = None
+    threshold: float | None = None
+
+    def policy(self, height: int | None, width: int | None) -> InputPolicy:
+        """For a network that takes this height and width only, or any, where ``None``.
+
+        Raises:
+            ValueError: if another size is asked for.
+        """
+        if height is None or width is None:
+            if self.size is not None:
+                return InputPolicy.fixed(*self.size, self.pad)
+            return InputPolicy(self.max_side, self.multiple, min_side=self.min_side)
+        if self.size not in (None, (height, width)):
+            raise ValueError(
+                f"--size: expected {height}x{width}, all that this network takes, got "
+                f"{self.size[0]}x{self.size[1]}"
+            )
+        return InputPolicy.fixed(height, width, self.pad)
 
 
 def with_colours(classes: Sequence[str | LabelClass]) -> tuple[LabelClass, ...]:

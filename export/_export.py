@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ppool.export._assemble import assemble, on_pixel_grid
+from ppool.export._assemble import assemble, cast_to_logits, on_pixel_grid
 from ppool.export._describe import with_colours
 from ppool.export._files import refuse_to_overwrite, save_whole
 from ppool.export._trace import Pipeline, trace
@@ -138,7 +138,8 @@ def _export(
     outputs = ["mask", *(stage.output for stage in description.stages)]
     graph = trace(pipeline, example, outputs, multiple)
     tiles = on_pixel_grid(logits.shape[2:], example.shape[1:3])
-    content = assemble(graph, description, with_logits=tiles).SerializeToString()
+    offered = cast_to_logits(graph.graph) if tiles else []
+    content = assemble(graph, description, offered).SerializeToString()
     if check:
         verify(content, pipeline, multiple)
     save_whole(content, path)

@@ -29,7 +29,8 @@ class Command(NamedTuple):
     summary: str
 
 
-_SERVICE, _EXPORT, _TRAINING = "ppool.service.cli", "ppool.export._cli", "ppool.training.cli"
+_SERVICE, _TRAINING = "ppool.service.cli", "ppool.training.cli"
+_EXPORT, _ADOPT = "ppool.export._cli", "ppool.export._adopt_cli"
 
 COMMANDS = {
     "serve": Command(_SERVICE, "serve", "Serve segmentation models over HTTP."),
@@ -38,7 +39,8 @@ COMMANDS = {
         _SERVICE, "serve", "Measure which workers, threads and batch size are fastest."
     ),
     "export": Command(_EXPORT, "export", "Export a checkpoint to one ONNX file."),
-    "adopt": Command(_EXPORT, "export", "Wrap a network exported by others."),
+    "adopt": Command(_ADOPT, "export", "Wrap a network exported by others."),
+    "inspect": Command(_ADOPT, "export", "Look at a network exported by others."),
     "precision": Command(_EXPORT, "export", "Convert a model to smaller numbers."),
     "info": Command(_EXPORT, "export", "Print what an exported file holds."),
     "tensorrt": Command(_EXPORT, "export", "Build a TensorRT engine for this machine's GPU."),
@@ -139,8 +141,8 @@ def _end_served(*_: object) -> NoReturn:
 def _alias(default: str) -> NoReturn:
     """``ppool-serve X`` and its like: ``ppool X``, or ``ppool serve X`` where X is no command."""
     words = sys.argv[1:]
-    module = COMMANDS[default].module
-    known = {name for name, command in COMMANDS.items() if command.module == module}
+    extra = COMMANDS[default].extra
+    known = {name for name, command in COMMANDS.items() if command.extra == extra}
     _start(words if words and words[0] in {*known, "--version"} else [default, *words])
 
 

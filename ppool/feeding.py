@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from ppool.metadata import InputPolicy
 
 __all__ = [
+    "LUMA",
+    "PRESETS",
+    "Channels",
     "Feed",
     "Normalisation",
     "feed",
@@ -27,32 +30,87 @@ __all__ = [
 ]
 
 
+Channels = Literal["rgb", "bgr", "grey"]
+
+# ITU-R BT.601 in 65536ths, as Pillow and libjpeg have it: sums are exact in float32.
+LUMA = np.array([19595, 38470, 7471], np.float32)
+
+
 @dataclass(frozen=True)
 class Normalisation:
-    """Mean and standard deviation of RGB in [0, 1], as the network was trained with."""
+    """A network is fed (value - mean) / std.
+
+    Attributes:
+        mean: Of the channels in the network's order; one number stands for all of them.
+        std: Likewise.
+        channels: The network's order; ``grey`` is the luma of ITU-R BT.601 in whole numbers.
+        scale: The white that ``mean`` and ``std`` are of, 1 or 255; ``None`` is 255 if any of them
+            exceeds 1.
+    """
 
     mean: Sequence[float]
     std: Sequence[float]
+    channels: Channels = "rgb"
+    scale: Literal[1, 255] | None = None
 
     def __post_init__(self) -> None:
         for name, values in (("mean", self.mean), ("std", self.std)):
-            if len(values) != 3:
-                raise ValueError(f"{name}: expected three values (RGB), got {values!r}")
-        if not all(0 <= value <= 1 for value in self.mean):
-            raise ValueError(
-                f"mean: expected values of RGB in [0, 1], got {self.mean!r}; divide mean and std "
-                "by 255 if they are of RGB in [0, 255]"
-            )
+            if len(values) not in {1, self.count}:
+                wanted = f"{self.count} values, or one for all" if self.count > 1 else "one value"
+                raise ValueError(f"{name}: expected {wanted} ({self.channels}), got {values!r}")
+        if not all(0 <= value <= self.white for value in self.mean):
+            raise ValueError(f"mean: expected values in [0, {self.white}], got {self.mean!r}")
         if not all(0 < value < math.inf for value in self.std):
             raise ValueError(f"std: expected positive values, got {self.std!r}")
+        if self.scale is None and max(self.mean) > 1 > max(self.std):
+            raise ValueError(
+                f"mean, std: expected both of values in [0, 1] or both of values in [0, 255], got "
+                f"{self.mean!r} and {self.std!r}; multiply or divide one by 255"
+            )
+
+    @property
+    def count(self) -> int:
+        """How many channels the network is fed."""
+        return 1 if self.channels == "grey" else 3
+
+    @property
+    def white(self) -> Literal[1, 255]:
+        """The value of white that ``mean`` and ``std`` are of."""
+        return self.scale or (255 if max(*self.mean, *self.std) > 1 else 1)
+
+    @property
+    def of_bytes(self) -> tuple[list[float], list[float]]:
+        """Mean and standard deviation of values in [0, 255], one for each channel."""
+        mean, std = (
+            [value * 255 / self.white for value in values] * (self.count // len(values))
+            for values in (self.mean, self.std)
+        )
+        return mean, std
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Uint8 [N, H, W, 3] to normalised float32 [N, 3, H, W]."""
-        x = images.transpose(0, 3, 1, 2).astype(np.float32, order="C")
-        x /= 255
-        x -= np.reshape(self.mean, (3, 1, 1)).astype(np.float32)
-        x /= np.reshape(self.std, (3, 1, 1)).astype(np.float32)
+        """Uint8 RGB, [N, H, W, 3], to what the network is fed, float32 [N, C, H, W]."""
+        mean, std = (np.reshape(row, (-1, 1, 1)).astype(np.float32) for row in self.of_bytes)
+        if self.channels == "grey":
+            luma = images.astype(np.float32) @ LUMA[:, None]
+            x = np.floor(luma / 65536 + 0.5).transpose(0, 3, 1, 2)
+        else:
+            ordered = images[..., ::-1] if self.channels == "bgr" else images
+            x = ordered.transpose(0, 3, 1, 2).astype(np.float32, order="C")
+        x -= mean
+        x /= std
         return x
+
+    def __str__(self) -> str:
+        mean, std = (", ".join(f"{part:g}" for part in part) for part in (self.mean, self.std))
+        return f"{self.channels.upper()} in [0, {self.white}], mean {mean}, std {std}"
+
+
+PRESETS = {
+    "imagenet": Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "caffe": Normalisation((103.939, 116.779, 123.68), (1,), "bgr", 255),
+    "tf": Normalisation((0.5,), (0.5,), scale=1),
+    "raw": Normalisation((0,), (1,), scale=255),
+}
 
 
 @dataclass(frozen=True)
@@ -82,6 +140,8 @@ class Feed:
 def feed(image: NDArray[np.uint8], policy: InputPolicy, photo: tuple[int, int]) -> Feed:
     """Repeat the last row and column of ``image`` until both sides stand on a rung.
 
+    Where the policy has a colour to fill up with, that is repeated.
+
     Args:
         image: The photo, uint8 [h, w, 3], of the size that ``policy.reduced`` says.
         policy: Of the network.
@@ -93,8 +153,8 @@ def feed(image: NDArray[np.uint8], policy: InputPolicy, photo: tuple[int, int]) 
         return Feed(image, content, photo)
     padded = np.empty((*shape, 3), np.uint8)
     padded[:height, :width] = image
-    padded[:height, width:] = image[:, -1:]
-    padded[height:] = padded[height - 1]
+    padded[:height, width:] = image[:, -1:] if policy.pad is None else policy.pad
+    padded[height:] = padded[height - 1] if policy.pad is None else policy.pad
     return Feed(padded, content, photo)
 
 

@@ -9,12 +9,15 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-__all__ = ["METADATA_KEY", "InputPolicy", "LabelClass", "ModelMetadata", "Stage"]
+__all__ = ["METADATA_KEY", "HeadKind", "InputPolicy", "LabelClass", "ModelMetadata", "Stage"]
 
 METADATA_KEY = "ppool"
 FORMAT = 1
+
+# How a network's answer becomes the mask, which is done inside the file.
+HeadKind = Literal["argmax", "threshold", "multilabel", "labels"]
 
 
 @dataclass(frozen=True)
@@ -59,13 +62,18 @@ class InputPolicy:
     """What the network wants to be fed.
 
     An image whose longer side exceeds ``max_side`` pixels is resized to it; height and width are
-    then padded at the bottom and right to multiples of ``multiple``. With ``size`` (height, width
-    in pixels) every image is resized to exactly that instead, whatever its proportions.
+    then padded at the bottom and right to multiples of ``multiple``, by repeating its last row and
+    column. With ``min_side`` the shorter side becomes that long first, if need be by enlarging.
+    With ``size`` (height, width in pixels) every image is resized to exactly that instead, whatever
+    its proportions, or, with ``pad`` (red, green, blue), to fit into that, and the rest at the
+    bottom and right is of that colour.
     """
 
     max_side: int
     multiple: int
     size: tuple[int, int] | None = None
+    pad: tuple[int, int, int] | None = None
+    min_side: int | None = None
 
     def __post_init__(self) -> None:
         if self.multiple < 1 or self.max_side < self.multiple:
@@ -75,11 +83,23 @@ class InputPolicy:
             )
         if self.size is not None and (len(self.size) != 2 or min(self.size) < 1):
             raise ValueError(f"input policy: expected size (height, width), got {self.size!r}")
+        if self.pad is not None and (
+            self.size is None or len(self.pad) != 3 or not all(0 <= v <= 255 for v in self.pad)
+        ):
+            raise ValueError(
+                f"input policy: expected pad (red, green, blue) of 0 to 255 beside size, got "
+                f"{self.pad!r} beside {self.size!r}"
+            )
+        if self.min_side is not None and (self.size or not 1 <= self.min_side <= self.max_side):
+            raise ValueError(
+                f"input policy: expected 1 <= min_side <= max_side and no size, got "
+                f"{self.min_side!r}"
+            )
 
     @classmethod
-    def fixed(cls, height: int, width: int) -> InputPolicy:
+    def fixed(cls, height: int, width: int, pad: tuple[int, int, int] | None = None) -> InputPolicy:
         """The policy of a network that takes images of one size only."""
-        return cls(max(height, width), 1, (height, width))
+        return cls(max(height, width), 1, (height, width), pad)
 
     def reduced(self, height: int, width: int) -> tuple[int, int]:
         """Height and width that an image of this size is resized to, before any padding.
@@ -88,12 +108,15 @@ class InputPolicy:
             >>> InputPolicy(max_side=100, multiple=16).reduced(300, 900)
             (33, 100)
         """
-        if self.size is not None:
+        if self.size is not None and self.pad is None:
             return self.size
-        longer = max(height, width)
-        if longer <= self.max_side:
+        most = self.size or (self.max_side, self.max_side)
+        scale = min(most[0] / height, most[1] / width)
+        if self.size is None:
+            wanted = 1 if self.min_side is None else self.min_side / min(height, width)
+            scale = min(scale, wanted)
+        if scale == 1:
             return height, width
-        scale = self.max_side / longer
         return max(1, round(height * scale)), max(1, round(width * scale))
 
     def padded(self, side: int) -> int:
@@ -112,7 +135,9 @@ class ModelMetadata:
 
     The graph takes ``image``, uint8 [N, H, W, 3] RGB, and gives ``mask``, uint8 [N, H, W] of class
     ids, plus one alpha map for each entry of ``stages``. ``name`` is what a server calls the model,
-    in printable ASCII without ``/``.
+    in printable ASCII without ``/``. ``head`` says what the mask is made of: the largest logit; one
+    channel, or several, above a threshold, else class 0, the background; or the network's own
+    labels.
     """
 
     name: str
@@ -122,6 +147,7 @@ class ModelMetadata:
     stages: tuple[Stage, ...]
     training: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    head: HeadKind = "argmax"
 
     def __post_init__(self) -> None:
         # It is a part of URLs, and a header, X-Model.
@@ -135,7 +161,12 @@ class ModelMetadata:
 
     def to_json(self) -> str:
         """The document as stored in the file."""
-        return json.dumps({"format": FORMAT, **asdict(self)}, sort_keys=True)
+        document = {"format": FORMAT, **asdict(self)}
+        # Earlier versions read all files that say nothing new.
+        document["input"] = {k: v for k, v in document["input"].items() if v is not None}
+        if self.head == "argmax":
+            del document["head"]
+        return json.dumps(document, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> ModelMetadata:
@@ -151,10 +182,10 @@ class ModelMetadata:
                 raise ValueError(f"format: expected {FORMAT}, got {found!r}; update ppool")
             document["classes"] = tuple(LabelClass(**entry) for entry in document["classes"])
             document["stages"] = tuple(Stage(**entry) for entry in document["stages"])
-            policy = InputPolicy(**document["input"])
-            if policy.size is not None:  # a list, as JSON has it
-                policy = InputPolicy.fixed(*policy.size)
-            document["input"] = policy
+            policy: dict[str, Any] = document["input"]
+            for key, value in policy.items():
+                policy[key] = tuple(value) if isinstance(value, list) else value
+            document["input"] = InputPolicy(**policy)
             return cls(**document)
         except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
             raise ValueError(f"not a ppool model description: {error}") from error

@@ -299,6 +299,26 @@ ResizeArgMax (logits, size) => (labels)
 }
 """
 
+# The same in opsets 11 to 14, where Shape gives whole shapes and Resize wants all its inputs.
+_OLDER_RESIZE_ARG_MAX = """
+ResizeArgMax (logits, size) => (labels)
+{
+    single = Cast <to = 1> (logits)
+    shape = Shape (logits)
+    first = Constant <value = int64[1] {0}> ()
+    two = Constant <value = int64[1] {2}> ()
+    batch_and_classes = Slice (shape, first, two)
+    height_and_width = Reshape (size, two)
+    resized_shape = Concat <axis = 0> (batch_and_classes, height_and_width)
+    none = Constant <value = float[0] {}> ()
+    resized = Resize <mode = "linear", coordinate_transformation_mode = "half_pixel">
+        (single, none, none, resized_shape)
+    best = ArgMax <axis = 1, keepdims = 0> (resized)
+    label = Cast <to = 1> (best)
+    labels = Cast <to = 2> (label)
+}
+"""
+
 
 def function_bodies(opset: int = ONNX_OPSET) -> dict[str, onnx.FunctionProto]:
     """Each operator's body in standard operators, to attach to a model that uses it.
@@ -308,10 +328,9 @@ def function_bodies(opset: int = ONNX_OPSET) -> dict[str, onnx.FunctionProto]:
 
     Args:
         opset: Of the standard operators in the model that is to carry the bodies. ``PPool`` and
-            ``PPoolUnit`` need 18, ``ResizeArgMax`` 15.
+            ``PPoolUnit`` need 18, ``ResizeArgMax`` 11.
     """
     header = f'<domain: "{DOMAIN}", opset_import: ["": {opset}]>'
-    bodies = (
-        onnx.parser.parse_function(header + text) for text in (_PPOOL, _PPOOL_UNIT, _RESIZE_ARG_MAX)
-    )
+    last = _RESIZE_ARG_MAX if opset >= 15 else _OLDER_RESIZE_ARG_MAX
+    bodies = (onnx.parser.parse_function(header + text) for text in (_PPOOL, _PPOOL_UNIT, last))
     return {body.name: body for body in bodies}

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ppool._library import custom_ops_library
 from ppool.metadata import METADATA_KEY, ModelMetadata
 
-__all__ = ["ALPHA_SWITCH", "LOGITS", "LOGITS_SWITCH", "Session", "make_session"]
+__all__ = ["ALPHA_SWITCH", "LOGITS", "LOGITS_SWITCH", "MASK_SIZE", "Session", "make_session"]
 
 # Optional bool input of exported models. ONNX Runtime executes every node of a graph whatever is
 # fetched (RunOptions.only_execute_path_to_fetches acts in training builds only), so the alpha maps
@@ -29,6 +29,9 @@ __all__ = ["ALPHA_SWITCH", "LOGITS", "LOGITS_SWITCH", "Session", "make_session"]
 ALPHA_SWITCH = "alpha_wanted"
 # The same for the output ``logits``, float32 [N, K, h, w].
 LOGITS, LOGITS_SWITCH = "logits", "logits_wanted"
+# Optional int64 [2] input of models that take images of one size: the mask's height and width,
+# which all their images are to have in common; as high and wide as the image where it is 0, 0.
+MASK_SIZE = "mask_size"
 
 _logger = logging.getLogger("ppool")
 
@@ -59,6 +62,11 @@ class Session:
         """Whether ``logits`` can be asked for; files of earlier versions have none."""
         return any(entry.name == LOGITS for entry in self.session.get_outputs())
 
+    @property
+    def offers_mask_size(self) -> bool:
+        """Whether scores, not labels, can be brought to the photo's size."""
+        return any(entry.name == MASK_SIZE for entry in self.session.get_overridable_initializers())
+
     def run(
         self,
         outputs: Sequence[str],
@@ -72,7 +80,7 @@ class Session:
 
         Args:
             outputs: Names such as ``mask`` or ``alpha/pool1``, in the order wanted.
-            feeds: ``image``, uint8 [N, H, W, 3] RGB.
+            feeds: ``image``, uint8 [N, H, W, 3] RGB; if the model offers it, ``mask_size``.
             release: Afterwards, give the memory that is left of earlier runs back to the system.
         """
         options = ort.RunOptions()
@@ -103,6 +111,7 @@ def make_session(
     intra_op_threads: int = 1,
     spin: bool = False,
     use_native: bool = True,
+    quiet: bool = False,
 ) -> Session:
     """Load a model written by ``ppool export``.
 
@@ -116,6 +125,7 @@ def make_session(
         spin: Let idle threads spin instead of sleep: a little faster alone, a lot slower when
             sessions share cores.
         use_native: ``False`` runs the portable bodies even where the library is present.
+        quiet: Keep ONNX Runtime from printing the errors that it raises.
 
     Raises:
         ValueError: if ONNX Runtime cannot load the model, or it has no ppool description; export
@@ -123,7 +133,7 @@ def make_session(
     """
     library = custom_ops_library() if use_native else None
     reason = "" if library else "the native library is not there" if use_native else "as asked"
-    load = partial(_load, model, providers, intra_op_threads, spin)
+    load = partial(_load, model, providers, intra_op_threads, spin, quiet)
     session, detail = None, ""
     if library is not None:
         try:
@@ -152,6 +162,7 @@ def _load(
     providers: Sequence[str] | None,
     intra_op_threads: int,
     spin: bool,
+    quiet: bool,
     library: str | None,
 ) -> ort.InferenceSession:
     options = ort.SessionOptions()
@@ -160,7 +171,7 @@ def _load(
     _share_memory()
     options.add_session_config_entry("session.use_env_allocators", "1")
     # Below errors ONNX Runtime only warns that ALPHA_SWITCH is not a constant, which is its point.
-    options.log_severity_level = 3
+    options.log_severity_level = 4 if quiet else 3
     if library is not None:
         options.register_custom_ops_library(library)
     source = model if isinstance(model, bytes) else str(model)

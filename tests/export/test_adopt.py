@@ -15,7 +15,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
 from ppool.export import Adoption, Normalisation, adopt_model
-from ppool.export._cli import app
+from ppool.export._adopt_cli import app
 from ppool.metadata import InputPolicy
 from ppool.reference import resize_argmax_reference
 from ppool.runtime import make_session
@@ -131,7 +131,12 @@ def test_the_file_says_what_it_was_told(tmp_path: Path) -> None:
     assert (about.name, about.network) == ("adopted", "net")
     assert [label.name for label in about.classes] == ["road", "pole", "sky"]
     assert about.input == InputPolicy(max_side=512, multiple=4)
-    assert about.training == {"adopted": "network.onnx"}
+    assert about.head == "argmax"
+    assert about.training == {
+        "adopted": "network.onnx",
+        "fed": "RGB in [0, 1], mean 0.485, 0.456, 0.406, std 0.229, 0.224, 0.225, NCHW float32",
+        "mask": "the largest of 3 logits",
+    }
 
 
 def test_half_precision_networks_are_fed_half_precision(tmp_path: Path) -> None:
@@ -183,10 +188,10 @@ def test_only_logits_on_a_grid_of_whole_pixels_are_offered_for_tiles(
     [
         (network(), {"classes": ("a", "b")}, "--classes: expected 3, as many .*, got 2"),
         (network(), {"output": None}, r"--output-name: expected one of \['mask', 'labels'\]"),
-        (network(), {"output": "labels"}, "expected float logits .*, got int64; export .* argmax"),
-        (network(("n", 9, 9, 3)), {}, r"expected \[N, 3, H, W\]"),
+        (network(), {"output": "labels", "classes": ("a",)}, "expected 3 or more, .*, got 1"),
+        (network(("n", 9, 9, 9)), {}, r"expected \[N, C, H, W\] .*, got \[\?, 9, 9, 9\]"),
+        (network(("n", 1, 9, 9)), {}, "takes one channel: use --channels grey"),
         (network((4, 3, 8, 8)), {}, "N free or 1"),
-        (network(dtype=TensorProto.DOUBLE), {}, "expected float32 or float16, got double"),
         (network((1, 3, 8, 8)), {"size": (9, 8)}, "--size: expected 8x8, .* got 9x8"),
         (network(), {"name": "街"}, "name: expected printable ASCII without '/', got '街'"),
         (network(), {"name": "a/b"}, "name: .* got 'a/b'"),
@@ -237,7 +242,7 @@ def test_the_command_adopts_without_pytorch(tmp_path: Path) -> None:
         (["--mean", "a"], "--mean: expected numbers between commas, got 'a'"),
         (["--std", "1,1,0"], "std: expected positive values"),
         (["--std", "1,1,nan"], "std: expected positive values"),
-        (["--mean", "123.7,116.3,103.5"], "divide mean and std by 255 if they are of RGB"),
+        (["--mean", "123.7,116.3,103.5"], "multiply or divide one by 255"),
         (["--classes", "lost.txt"], "--classes: expected a file with one name a line, got none"),
         (["--size", "64"], "--size: expected HEIGHTxWIDTH such as 256x512, got '64'"),
     ],

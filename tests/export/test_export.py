@@ -289,7 +289,7 @@ class _Twice(nn.Module):
         (nn.Conv2d(3, 3, 1), {"classes": ["a"]}, "classes: expected 3"),
         (nn.Flatten(), {}, r"logits \[N, K, h, w\]"),
         (nn.Conv2d(3, 2, 1), {"std": (1, 0, 1)}, "std: expected positive"),
-        (nn.Conv2d(3, 2, 1), {"mean": (1,)}, "mean: expected three"),
+        (nn.Conv2d(3, 2, 1), {"mean": (1, 1)}, "mean: expected 3 values"),
         (nn.Conv2d(3, 2, 1), {"max_side": 8}, "multiple"),
         (_Twice(), {"classes": ["a", "b", "c"]}, "2 calls of 'pool'"),
     ],

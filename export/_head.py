@@ -1,0 +1,262 @@
+"""From what a network of others answers to masks: in NumPy, to judge by, and as nodes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
+
+from ppool.metadata import HeadKind
+from ppool.onnx_ops import DOMAIN, RESIZE_ATTRIBUTES
+from ppool.reference import resize_argmax_reference
+
+__all__ = ["Head", "HeadNodes", "canonical", "recognise", "spatial_layout"]
+
+# Of the output, by rank, likeliest first: N photos, C channels, H rows, W columns.
+LAYOUTS = {4: ("NCHW", "NHWC"), 3: ("NHW", "CHW", "HWC"), 2: ("HW",)}
+# Probabilities are kept this far from 0 and 1 where their logits are asked for.
+SMALLEST = 1e-6
+# Pixels that one value of an output may stand for; a classifier's map is coarser.
+COARSEST = 64
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Head:
+    """How an output becomes a mask.
+
+    Attributes:
+        kind: ``argmax`` of the channels; ``threshold`` of the only one; ``multilabel``, the largest
+            of those above it, else background; ``labels``, which are there already.
+        layout: Axes of the output.
+        channels: Of the output.
+        probability: Whether values are probabilities, not logits.
+        normalised: Whether those of all channels sum to 1.
+        threshold: Above which ``threshold`` and ``multilabel`` see something.
+    """
+
+    kind: HeadKind
+    layout: str
+    channels: int
+    probability: bool = False
+    normalised: bool = False
+    threshold: float = 0.0
+
+    @property
+    def background(self) -> bool:
+        """Whether the mask has a class that no channel stands for."""
+        return self.kind in {"threshold", "multilabel"}
+
+    def planes(self, output: Array) -> Array:
+        """What an argmax makes the mask of, [1, P, h, w]; of labels, the labels."""
+        x = canonical(output, self.layout)
+        if not self.background:
+            return x
+        return np.concatenate((np.full_like(x[:, :1], self.threshold), x), axis=1)
+
+    def mask(self, output: Array, size: tuple[int, int], classes: int) -> NDArray[np.uint8]:
+        """The mask, uint8 [1, *size], of one photo's output."""
+        planes = self.planes(output)
+        if self.kind != "labels":
+            return resize_argmax_reference(planes, size)
+        for axis, wanted in zip((2, 3), size, strict=True):
+            nearest = (2 * np.arange(wanted) + 1) * planes.shape[axis] // (2 * wanted)
+            planes = planes.take(nearest, axis)
+        return np.where((planes >= 0) & (planes < classes), planes, 0)[:, 0].astype(np.uint8)
+
+    def __str__(self) -> str:
+        if self.kind == "labels":
+            return "labels as the network gives them"
+        unit = "probabilities" if self.probability else "logits"
+        if self.kind == "argmax":
+            return f"the largest of {self.channels} {unit}"
+        largest = "the largest of those" if self.kind == "multilabel" else unit
+        return f"{largest} above {self.threshold:g}, else background"
+
+
+def canonical(output: Array, layout: str) -> Array:
+    """An output as [N, C, h, w]."""
+    order = [layout.index(axis) for axis in "NCHW" if axis in layout]
+    missing = tuple(index for index, axis in enumerate("NCHW") if axis not in layout)
+    return np.expand_dims(output.transpose(order), missing)
+
+
+def spatial_layout(shape: Sequence[int], image: tuple[int, int]) -> str | None:
+    """Which axes of one photo's output are those of the photo; ``None`` if there are none."""
+    for layout in LAYOUTS.get(len(shape), ()):
+        sizes = dict(zip(layout, shape, strict=True))
+        if sizes.get("N", 1) != 1 or not min(shape):
+            continue
+        down, across = image[0] / sizes["H"], image[1] / sizes["W"]
+        if max(down, across) <= COARSEST and 0.8 <= down / across <= 1.25:
+            return layout
+    return None
+
+
+def recognise(
+    outputs: Sequence[Array], layout: str, kind: HeadKind | None, threshold: float | None
+) -> Head:
+    """The head of a network that answered so to several photos.
+
+    Args:
+        outputs: Of one photo each.
+        layout: Of them.
+        kind: What the user says it is; ``None`` is found out.
+        threshold: Likewise.
+
+    Raises:
+        ValueError: if what is asked does not fit, or it cannot be told what values mean.
+    """
+    values = [canonical(output, layout) for output in outputs]
+    channels = values[0].shape[1]
+    low, high = (float(pick([pick(v) for v in values])) for pick in (np.min, np.max))
+    probability = low >= -SMALLEST and high <= 1 + SMALLEST and low < high
+    sums = [v.sum(axis=1, dtype=np.float64) for v in values]
+    normalised = (
+        probability and channels > 1 and all(np.abs(total - 1).max() < 1e-2 for total in sums)
+    )
+    whole = all((v == np.round(v)).all() for v in values)
+    if kind is None:
+        kind = "argmax" if channels > 1 else "labels" if whole else "threshold"
+    if kind == "labels" and (channels > 1 or not whole):
+        raise ValueError(f"--head labels: expected whole numbers in one channel, got {channels}")
+    if (kind, channels > 1) in {("argmax", False), ("threshold", True)}:
+        cure = "argmax or multilabel" if channels > 1 else "threshold"
+        raise ValueError(f"--head {kind}: the network has {channels} channels; use {cure}")
+    if threshold is None:
+        if kind in {"threshold", "multilabel"} and low >= 0 and not probability:
+            raise ValueError(
+                f"output: values from {low:.3g} to {high:.3g} are neither logits nor "
+                "probabilities; give the --threshold above which a pixel belongs to the class"
+            )
+        threshold = 0.5 if probability else 0.0
+    return Head(kind, layout, channels, probability, normalised, threshold)
+
+
+@dataclass(frozen=True)
+class HeadNodes:
+    """A head being written into a graph.
+
+    Attributes:
+        head: Which.
+        graph: Takes the constants.
+        opset: Of its standard operators.
+        dtype: Of the network's output.
+    """
+
+    head: Head
+    graph: GraphProto
+    opset: int
+    dtype: np.dtype[Any]
+
+    def scores(self, output: str) -> tuple[list[NodeProto], str]:
+        """From the output to what is resized, [N, P, h, w] of floats, and its name."""
+        head, name = self.head, output
+        nodes: list[NodeProto] = []
+        order = [head.layout.index(axis) for axis in "NCHW" if axis in head.layout]
+        if order != sorted(order):
+            nodes.append(helper.make_node("Transpose", [name], ["scores/planes"], perm=order))
+            name = "scores/planes"
+        missing = [index for index, axis in enumerate("NCHW") if axis not in head.layout]
+        if missing:
+            nodes.append(self._unsqueeze(name, "scores/axes", missing))
+            name = "scores/axes"
+        half = self.dtype == np.float16 and head.kind == "argmax"
+        if self.dtype != np.float32 and not half:
+            nodes.append(helper.make_node("Cast", [name], ["scores/float"], to=TensorProto.FLOAT))
+            name = "scores/float"
+        if head.background:
+            bounds = [self._constant(str(i), np.array([i], np.int64)) for i in (0, 1)]
+            level = np.full((1, 1, 1, 1), head.threshold, np.float32)
+            nodes += [
+                helper.make_node("Slice", [name, *bounds, bounds[1]], ["scores/one"]),
+                helper.make_node("Shape", ["scores/one"], ["scores/shape"]),
+                helper.make_node(
+                    "Expand", [self._constant("threshold", level), "scores/shape"], ["scores/else"]
+                ),
+                helper.make_node("Concat", ["scores/else", name], ["scores/both"], axis=1),
+            ]
+            name = "scores/both"
+        return nodes, name
+
+    def mask(self, scores: str, size: str, classes: int) -> list[NodeProto]:
+        """From scores to ``mask``, uint8 [N, *size]."""
+        make = helper.make_node
+        if self.head.kind != "labels":
+            attributes = {"name": "resize_argmax", "domain": DOMAIN, **RESIZE_ATTRIBUTES}
+            return [make("ResizeArgMax", [scores, size], ["mask"], **attributes)]
+        first, two = (self._constant(str(i), np.array([i], np.int64)) for i in (0, 2))
+        empty = self._constant("none", np.zeros(0, np.float32))
+        zero, most = (self._constant(f"{v:g}f", np.array(v, np.float32)) for v in (0, classes))
+        index = self._constant("first", np.array(0, np.int64))
+        nearest = {"mode": "nearest", "coordinate_transformation_mode": "half_pixel"}
+        return [
+            make("Shape", [scores], ["mask/coarse"]),
+            make("Slice", ["mask/coarse", first, two], ["mask/outer"]),
+            make("Concat", ["mask/outer", size], ["mask/shape"], axis=0),
+            make(
+                "Resize",
+                [scores, empty, empty, "mask/shape"],
+                ["mask/fine"],
+                nearest_mode="round_prefer_ceil",
+                **nearest,
+            ),
+            make("Less", ["mask/fine", zero], ["mask/below"]),
+            make("Not", ["mask/below"], ["mask/not_below"]),
+            make("Less", ["mask/fine", most], ["mask/not_above"]),
+            make("And", ["mask/not_below", "mask/not_above"], ["mask/known"]),
+            # A label without a name, such as 255 for "do not care", is the first class.
+            make("Where", ["mask/known", "mask/fine", zero], ["mask/labels"]),
+            make("Cast", ["mask/labels"], ["mask/bytes"], to=TensorProto.UINT8),
+            make("Gather", ["mask/bytes", index], ["mask"], axis=1),
+        ]
+
+    def logits(self, scores: str, result: str) -> list[NodeProto]:
+        """From scores to float32 logits: their softmax over classes is what the head believes.
+
+        Of ``multilabel``, the sigmoid of each class's less the background's.
+        """
+        head = self.head
+        nodes: list[NodeProto] = []
+
+        def step(kind: str, *inputs: str, **settings: Any) -> str:
+            nodes.append(helper.make_node(kind, [*inputs], [f"{result}/{len(nodes)}"], **settings))
+            return str(nodes[-1].output[0])
+
+        def number(value: float) -> str:
+            return self._constant(f"{value:g}f", np.array(value, np.float32))
+
+        name = step("Cast", scores, to=TensorProto.FLOAT)
+        offset = head.threshold
+        if head.probability and (head.background or head.normalised):
+            name = step("Clip", name, number(SMALLEST), number(1 - SMALLEST))
+            log = step("Log", name)
+            if head.background:
+                other = step("Log", step("Sub", number(1), name))
+                log = step("Sub", log, other)
+                level = min(max(offset, SMALLEST), 1 - SMALLEST)
+                offset = math.log(level / (1 - level))
+            name = log
+        if head.background and offset:
+            step("Sub", name, number(offset))
+        nodes[-1].output[0] = result
+        return nodes
+
+    def _constant(self, name: str, value: Array) -> str:
+        full = f"scores/{name}"
+        if full not in {tensor.name for tensor in self.graph.initializer}:
+            self.graph.initializer.append(numpy_helper.from_array(value, full))
+        return full
+
+    def _unsqueeze(self, name: str, result: str, axes: Iterable[int]) -> NodeProto:
+        axes = [*axes]
+        if self.opset < 13:
+            return helper.make_node("Unsqueeze", [name], [result], axes=axes)
+        given = self._constant("missing", np.array(axes, np.int64))
+        return helper.make_node("Unsqueeze", [name, given], [result])

@@ -1,0 +1,266 @@
+"""A look at a network of others: what goes in, what comes out, and how to adopt it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import TensorProto
+from PIL import Image, ImageDraw
+
+from ppool.export._beside import Beside, read_beside
+from ppool.export._describe import Adoption, with_colours
+from ppool.export._judge import PHOTO, Judge, find_judge
+from ppool.export._kinds import describe_shapes, refuse_other_kinds
+from ppool.export._network import Network, declared_sizes, read_network
+from ppool.feeding import PRESETS, Feed, Normalisation, feed
+from ppool.metadata import InputPolicy
+from ppool.service.codecs.images import decode_file
+
+__all__ = ["Inspection", "Seen", "inspect_network"]
+
+# Between the input and the first of these, constants are normalisation inside the network.
+FIRST_LAYERS = {"Conv", "QLinearConv", "ConvInteger", "MatMul", "Gemm", "FusedConv"}
+ARITHMETIC = {"Sub", "Add", "Mul", "Div", "BatchNormalization"}
+LONGEST_SIDE = 512
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One output on a photo."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was found.
+
+    Attributes:
+        network: The file.
+        judge: How it is fed and read.
+        adoption: What is proposed.
+        beside: What the files beside it say.
+        reason: Why this normalisation is proposed.
+        certain: Whether the reason is a good one.
+        seen: All outputs on the photo.
+    """
+
+    network: Network
+    judge: Judge
+    adoption: Adoption
+    beside: Beside
+    reason: str
+    certain: bool
+    seen: tuple[Seen, ...]
+
+    @property
+    def line(self) -> str:
+        """The command that adopts the network."""
+        words = ["ppool", "adopt", str(self.network.path), "-o", self._target]
+        normalisation = self.adoption.normalisation
+        if self.beside.normalisation is None:
+            preset = next((name for name, known in PRESETS.items() if known == normalisation), None)
+            if preset:
+                words += ["--preset", preset]
+            else:
+                words += _spelt(normalisation)
+        if len(self.network.outputs) > 1:
+            words += ["--output-name", self.judge.output]
+        if not self.beside.classes:
+            words += ["--classes", ",".join(self._names)]
+        if self.adoption.head:
+            words += ["--head", self.adoption.head]
+        return shlex.join(words)
+
+    @property
+    def _target(self) -> str:
+        stem = self.network.path.stem
+        return f"{stem}-ppool.onnx"
+
+    @property
+    def _names(self) -> list[str]:
+        head = self.judge.head
+        if head.kind == "threshold":
+            return ["background", "foreground"]
+        count = self.judge.labels if head.kind == "labels" else head.channels
+        return [f"class{index}" for index in range(count)]
+
+
+def _spelt(normalisation: Normalisation) -> Iterator[str]:
+    for name in ("mean", "std"):
+        yield f"--{name}"
+        yield ",".join(f"{value:g}" for value in getattr(normalisation, name))
+    if normalisation.scale is not None:
+        yield from ("--scale", str(normalisation.scale))
+    if normalisation.channels != "rgb":
+        yield from ("--channels", normalisation.channels)
+
+
+def inspect_network(path: Path, photo: Path | None = None) -> Inspection:
+    """Run a network on a photo and propose how to adopt it.
+
+    Args:
+        path: The network's ONNX file.
+        photo: Any image file; ``None`` is the playground's.
+
+    Raises:
+        ValueError: if it is no semantic segmentation; the message names what it is.
+        OSError: if a file cannot be read.
+    """
+    network = read_network(path)
+    refuse_other_kinds(network)
+    beside = read_beside(path)
+    normalisation, reason, certain = _guess(network, beside)
+    adoption = Adoption(
+        beside.classes,
+        normalisation,
+        size=beside.size,
+        min_side=beside.min_side,
+        max_side=LONGEST_SIDE if beside.min_side is None else 4 * beside.min_side,
+    )
+    judge, adoption = _first_that_runs(network, adoption)
+    image = _fed(judge, photo or PHOTO).image
+    outputs = network.run(judge.intake.name, judge.intake.array(image))
+    seen = tuple(
+        Seen(name, array.shape, str(array.dtype), float(array.min()), float(array.max()))
+        for name, array in outputs.items()
+        if array.size
+    )
+    return Inspection(network, judge, adoption, beside, reason, certain, seen)
+
+
+def _guess(network: Network, beside: Beside) -> tuple[Normalisation, str, bool]:
+    """What photos become, why, and whether the reason is a good one."""
+    if beside.normalisation is not None:
+        return beside.normalisation, "preprocessor_config.json says so", True
+    (given,) = network.inputs
+    grey = (
+        1 in (declared_sizes(given) or [None, None])[1:]
+        and 3 not in (declared_sizes(given) or [])[1:]
+    )
+    raw = PRESETS["raw"]
+    if grey:
+        raw = replace(raw, channels="grey")
+    kind = given.type.tensor_type.elem_type
+    if kind not in (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE):
+        return raw, "the input takes whole numbers", True
+    inside = _normalises_inside(network)
+    if inside:
+        return raw, f"the network itself begins with {inside}", True
+    if grey:
+        return (
+            Normalisation((0.5,), (0.5,), "grey", 1),
+            "a guess: most networks of one channel",
+            False,
+        )
+    return PRESETS["imagenet"], "a guess: most networks are trained so", False
+
+
+def _normalises_inside(network: Network) -> str:
+    """The arithmetic with constants between the input and the first layer."""
+    graph = network.model.graph
+    constants = {tensor.name for tensor in graph.initializer}
+    constants |= {node.output[0] for node in graph.node if node.op_type == "Constant"}
+    reached, found = {network.inputs[0].name}, []
+    for node in graph.node:
+        if not reached.intersection(node.input):
+            continue
+        if node.op_type in FIRST_LAYERS or len(node.output) != 1:
+            break
+        if node.op_type in ARITHMETIC and (constants.intersection(node.input)):
+            found.append(node.op_type)
+        reached.add(node.output[0])
+    return " and ".join(found) if any(kind != "Add" for kind in found) else ""
+
+
+def _first_that_runs(network: Network, adoption: Adoption) -> tuple[Judge, Adoption]:
+    """With the least multiple that the network takes, and one output of several."""
+    fault: ValueError | None = None
+    for multiple in (32, 64, 128, 14, 16):
+        tried = replace(adoption, multiple=multiple)
+        try:
+            return find_judge(network, tried), tried
+        except ValueError as error:
+            fault = fault or error
+            names = _named_outputs(network, str(error))
+            for name in names:
+                chosen = replace(tried, output=name)
+                try:
+                    return find_judge(network, chosen), chosen
+                except ValueError as second:
+                    fault = second
+    raise fault or ValueError("network: nothing to try")
+
+
+def _fed(judge: Judge, path: Path) -> Feed:
+    """A photo as the network is fed it."""
+    policy, declared = judge.policy, (judge.intake.height or 0, judge.intake.width or 0)
+    if policy.size is None and any(declared):
+        # ONNX Runtime insists on one declared side.
+        most = max(LONGEST_SIDE, *declared)
+        policy = InputPolicy.fixed(declared[0] or most, declared[1] or most)
+    photo = decode_file(path, policy)
+    return feed(photo.image, policy, (photo.height, photo.width))
+
+
+def _named_outputs(network: Network, message: str) -> Sequence[str]:
+    return network.outputs if message.startswith("--output-name") else ()
+
+
+def picture(inspection: Inspection, photo: Path) -> Image.Image:
+    """The photo and its mask; where the normalisation is a guess, the mask of each preset."""
+    judge = inspection.judge
+    fed = _fed(judge, photo)
+    image, (height, width) = fed.image, fed.content
+    choices: Mapping[str, Normalisation] = {"mask": inspection.adoption.normalisation}
+    if not inspection.certain and judge.intake.normalisation.channels == "rgb":
+        choices = {f"--preset {name}": known for name, known in PRESETS.items()}
+    panels = [("photo", Image.fromarray(image[:height, :width]))]
+    for title, normalisation in choices.items():
+        asked = replace(judge, intake=replace(judge.intake, normalisation=normalisation))
+        classes = max(len(inspection.adoption.classes), judge.head.channels, judge.labels, 2) + 1
+        mask = asked.mask(image, image.shape[:2], classes)[:height, :width]
+        panels.append((title, _coloured(mask, classes)))
+    sheet = Image.new("RGB", (width * len(panels), height + 16), "white")
+    pen = ImageDraw.Draw(sheet)
+    for index, (title, panel) in enumerate(panels):
+        sheet.paste(panel, (index * width, 16))
+        pen.text((index * width + 2, 2), title, fill="black")
+    return sheet
+
+
+def _coloured(mask: NDArray[np.uint8], classes: int) -> Image.Image:
+    colours: list[Any] = [label.rgb for label in with_colours([""] * min(classes, 256))]
+    picture = Image.fromarray(mask)
+    picture.putpalette([part for colour in colours for part in colour])
+    return picture.convert("RGB")
+
+
+def table_rows(inspection: Inspection) -> Iterator[tuple[str, str]]:
+    """What a person is told, by name."""
+    network, judge = inspection.network, inspection.judge
+    model = network.model
+    yield "file", f"{network.path}, opset {network.opset}, by {model.producer_name or '?'}"
+    for entry in network.inputs:
+        kind = TensorProto.DataType.Name(entry.type.tensor_type.elem_type).lower()
+        declared = declared_sizes(entry)
+        yield f"input {entry.name}", f"{kind} {describe_shapes(declared) if declared else '[...]'}"
+    for seen in inspection.seen:
+        shape = describe_shapes(seen.shape)
+        yield f"output {seen.name}", f"{seen.dtype} {shape}, {seen.low:.4g} to {seen.high:.4g}"
+    yield "takes", f"{judge.intake.layout}, {judge.intake.normalisation} ({inspection.reason})"
+    yield "gives", f"{judge.output}, {judge.head.layout}: {judge.head}"
+    if judge.head.kind == "argmax" and judge.head.probability and not judge.head.normalised:
+        yield "", "probabilities that do not sum to 1: --head multilabel if classes may overlap"
+    for file in inspection.beside.files:
+        yield "read", str(file)

@@ -1,0 +1,193 @@
+"""The network as it came, with all around it done in NumPy: what a wrapped one must answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import ppool
+from ppool.export._describe import Adoption
+from ppool.export._head import Head, recognise, spatial_layout
+from ppool.export._intake import LAYOUTS, Intake
+from ppool.export._kinds import describe_shapes, has_queries, other_kind
+from ppool.export._network import Network, declared_sizes
+from ppool.feeding import Normalisation
+from ppool.metadata import InputPolicy
+from ppool.service.codecs.images import decode_file
+
+__all__ = ["Example", "Judge", "find_judge", "pictures"]
+
+# Share of the pixels where classes may tie, so that rounding decides.
+TOLERANCE, QUANTISED_TOLERANCE, HALF_TOLERANCE = 1e-4, 1e-3, 1e-2
+QUANTISED = {"QuantizeLinear", "DynamicQuantizeLinear"}
+# A page of handwriting with a drawing, which the playground shows first.
+PHOTO = Path(ppool.__file__).parent / "service" / "playground" / "notes.jpg"
+
+
+@dataclass(frozen=True)
+class Example:
+    """A photo and noise, uint8 [2, H, W, 3], and their masks, uint8 [2, h, w]."""
+
+    images: NDArray[np.uint8]
+    masks: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Judge:
+    """How a network is fed and read.
+
+    Attributes:
+        network: As it came.
+        intake: How it takes photos.
+        policy: Of which sizes.
+        output: Name of the one that is read.
+        head: What that becomes.
+        dtype: Of that.
+        labels: One more than the largest label seen.
+        batches: Whether the network declares that it takes several photos.
+    """
+
+    network: Network
+    intake: Intake
+    policy: InputPolicy
+    output: str
+    head: Head
+    dtype: np.dtype[Any]
+    labels: int
+    batches: bool
+
+    @property
+    def tolerance(self) -> float:
+        """Share of the pixels that rounding may decide."""
+        if np.float16 in (self.dtype, self.intake.dtype):
+            return HALF_TOLERANCE
+        kinds = {node.op_type for node in self.network.model.graph.node}
+        return QUANTISED_TOLERANCE if kinds & QUANTISED else TOLERANCE
+
+    def mask(
+        self, image: NDArray[np.uint8], size: tuple[int, int], classes: int
+    ) -> NDArray[np.uint8]:
+        """The mask of one photo, uint8 [*size]."""
+        outputs = self.network.run(self.intake.name, self.intake.array(image))
+        mask: NDArray[np.uint8] = self.head.mask(outputs[self.output], size, classes)[0]
+        return mask
+
+    def examples(self, classes: int) -> list[Example]:
+        """Photos and noise of every size that the network is judged at, with their masks."""
+        found = []
+        for images in pictures(self.intake, self.policy):
+            height, width = images.shape[1:3]
+            sizes = [(height, width)]
+            if self.policy.size is not None:
+                sizes.append((height + height // 2 + 1, width + width // 4))
+            for size in sizes:
+                masks = [self.mask(image, size, classes) for image in images]
+                found.append(Example(images, np.stack(masks)))
+        return found
+
+
+def find_judge(network: Network, adoption: Adoption) -> Judge:
+    """Find out, by running it, where a network takes photos and what it answers.
+
+    Raises:
+        ValueError: if that fails, or it answers nothing that becomes a mask.
+    """
+    intakes, failed = _intakes(network, adoption.normalisation), ""
+    for intake in intakes:
+        policy = adoption.policy(intake.height, intake.width)
+        images = [image for pair in pictures(intake, policy) for image in pair]
+        try:
+            answers = [network.run(intake.name, intake.array(image)) for image in images]
+        except ValueError as error:
+            height, width = images[0].shape[:2]
+            failed = failed or (
+                f"network: ONNX Runtime cannot run it on {height} x {width} pixels; give a "
+                f"--multiple or --size that suits it: {error}"
+            )
+            continue
+        sizes = [image.shape[:2] for image in images]
+        name, layout = _output(network, answers, sizes, adoption.output)
+        values = [answer[name] for answer in answers]
+        head = recognise(values, layout, adoption.head, adoption.threshold)
+        labels = 1 + max(int(value.max()) for value in values) if head.kind == "labels" else 0
+        first = (declared_sizes(network.inputs[0]) or [None])[0]
+        return Judge(
+            network, intake, policy, name, head, values[0].dtype, labels, batches=first is None
+        )
+    raise ValueError(failed)
+
+
+def pictures(intake: Intake, policy: InputPolicy) -> Iterator[NDArray[np.uint8]]:
+    """Photo and noise, uint8 [2, H, W, 3], of each size to try."""
+    rng, side = np.random.default_rng(0), policy.padded(128)
+    shapes = [policy.size] if policy.size else [(side, side), (side, side + policy.multiple)]
+    for usual_height, usual_width in shapes:
+        # One declared side alone is a slip of the exporter's, but ONNX Runtime insists on it.
+        height, width = intake.height or usual_height, intake.width or usual_width
+        noise = rng.integers(0, 256, (height, width, 3), np.uint8)
+        photo = decode_file(PHOTO, InputPolicy.fixed(height, width)).image
+        yield np.stack((photo, noise))
+
+
+def _intakes(network: Network, normalisation: Normalisation) -> list[Intake]:
+    """What the declared shape leaves open, likeliest first.
+
+    Raises:
+        ValueError: if the input is nothing that takes photos.
+    """
+    (given,) = network.inputs
+    kind = given.type.tensor_type.elem_type
+    sizes = declared_sizes(given)
+    axes = LAYOUTS[4] if sizes is None else LAYOUTS.get(len(sizes), ())
+    intakes = []
+    for layout in axes:
+        declared = dict(zip(layout, sizes or [None] * 4, strict=True))
+        if declared.get("N") in (1, None) and declared["C"] in (normalisation.count, None):
+            fixed = declared["H"], declared["W"]
+            intakes.append(Intake(given.name, kind, layout, normalisation, *fixed))
+    if intakes:
+        return intakes
+    raise ValueError(_no_photos(given.name, sizes or [], normalisation))
+
+
+def _no_photos(name: str, sizes: Sequence[int | None], normalisation: Normalisation) -> str:
+    shape = f"input {name}: expected [N, C, H, W] or [N, H, W, C] with N free or 1, got " + (
+        describe_shapes(sizes)
+    )
+    channels = {1: "one channel, grey", 3: "three channels"}[normalisation.count]
+    if len(sizes) == 4 and normalisation.count == 3 and 1 in sizes[1:] and 3 not in sizes[1:]:
+        return f"{shape}; it takes one channel: use --channels grey"
+    return f"{shape}, and C that is {channels}"
+
+
+def _output(
+    network: Network,
+    answers: Sequence[Mapping[str, NDArray[Any]]],
+    sizes: Sequence[tuple[int, int]],
+    wanted: str | None,
+) -> tuple[str, str]:
+    """Name and layout of the output that becomes the mask."""
+    layouts: dict[str, str] = {}
+    for name in network.outputs:
+        found = {
+            spatial_layout(answer[name].shape, size)
+            for answer, size in zip(answers, sizes, strict=True)
+        }
+        agreed = found.pop() if len(found) == 1 else None
+        if agreed is not None:
+            layouts[name] = agreed
+    shapes = {name: list(array.shape) for name, array in answers[0].items()}
+    if has_queries(shapes, layouts):
+        raise ValueError(other_kind(shapes, sizes[0]))
+    if wanted is None and len(layouts) == 1:
+        (wanted,) = layouts
+    if wanted in layouts:
+        return wanted, layouts[wanted]
+    if not layouts or wanted in network.outputs:
+        raise ValueError(other_kind(shapes, sizes[0]))
+    raise ValueError(f"--output-name: expected one of {[*layouts]!r}, got {wanted!r}")

@@ -48,7 +48,7 @@ lowest: ## the tests of the operator, the exporter and the service on the oldest
 	$(PYTHON) -m venv --clear build/lowest
 	$(LOWEST)/python -m pip install --quiet uv
 	$(LOWEST)/uv pip install --quiet --python $(LOWEST)/python --resolution lowest-direct \
-		--editable '.[client,serve,export]'
+		--editable '.[client,serve,export,train]'
 	$(LOWEST)/uv pip freeze --python $(LOWEST)/python --exclude-editable > build/lowest/versions.txt
 	$(LOWEST)/uv pip install --quiet --python $(LOWEST)/python --constraint build/lowest/versions.txt \
 		hypothesis ml-dtypes opentelemetry-sdk psutil pytest pytest-timeout pyyaml scikit-image

@@ -33,7 +33,7 @@ PAGES += sorted((ROOT / "docs").rglob("*.md"))
 GENERATED = {ROOT / "docs" / "reference" / f"{n}.md" for n in ("commands", "metrics", "settings")}
 
 # Shown for the reader, or part of a file that other tests read.
-SHOWN = {"text", "json", "promql"}
+SHOWN = {"text", "json", "promql", "yaml"}
 
 # `make serve` is that and its set-up.
 SERVE = (

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
-from ppool.training.provenance import provenance
+from ppool.provenance import provenance
 
 __all__ = ["RESULTS", "contest", "spread", "write"]
 

@@ -19,10 +19,14 @@ def provenance() -> dict[str, Any]:
 
 
 def _commit() -> str:
+    """Of the clone that this file is in; ``unknown`` where it was installed."""
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return "unknown"
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         found = subprocess.run(  # noqa: S603 (a constant command)
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+            command, cwd=root, capture_output=True, text=True, check=True
         )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

@@ -276,12 +276,13 @@ def test_a_wrong_mat_file_is_named(
 
 @pytest.mark.parametrize("name", sorted(DATASETS.keys() - {"fineshapes", "pages"}))
 def test_a_folder_without_the_data_set_is_refused_at_once(name: str, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"unpack .* in the data folder|lies in the data"):
+    cure = r"unpack .* in the data folder|lies? in the data|copy the contests' pages there"
+    with pytest.raises(FileNotFoundError, match=cure):
         open_dataset(name, tmp_path, "val")
     with pytest.raises(ValueError, match=f"{name}: expected the folder"):
         open_dataset(name, None, "val")
-    with pytest.raises(ValueError, match=f"{name} split: expected train.* got 'test'"):
-        open_dataset(name, tmp_path, "test")
+    with pytest.raises(ValueError, match=f"{name} split: expected train.* got 'holdout'"):
+        open_dataset(name, tmp_path, "holdout")
 
 
 def test_nothing_is_written_over_a_data_set(written: Path, tmp_path: Path) -> None:

@@ -7,7 +7,11 @@ from pathlib import Path
 
 from ppool.training.dataset import SegmentationDataset
 from ppool.training.datasets.ade20k import ade20k
+from ppool.training.datasets.binarised import dibco
+from ppool.training.datasets.camvid import camvid
 from ppool.training.datasets.cityscapes import cityscapes
+from ppool.training.datasets.drive import drive
+from ppool.training.datasets.em import em
 from ppool.training.datasets.pascal_voc import voc, voc_aug
 
 __all__ = ["DATASETS", "open_dataset"]
@@ -30,6 +34,10 @@ DATASETS: dict[str, Opener] = {
     "voc-aug": _on_disk("voc-aug", voc_aug),
     "cityscapes": _on_disk("cityscapes", cityscapes),
     "ade20k": _on_disk("ade20k", ade20k),
+    "camvid": _on_disk("camvid", camvid),
+    "dibco": _on_disk("dibco", dibco),
+    "drive": _on_disk("drive", drive),
+    "em": _on_disk("em", em),
 }
 """Name to a function of folder and split; others, such as drawn ones, are added under theirs."""
 
@@ -40,7 +48,8 @@ def open_dataset(name: str, root: Path | None, split: str) -> SegmentationDatase
     Args:
         name: one of :data:`DATASETS`.
         root: the folder its archives were unpacked in; what is drawn needs none.
-        split: ``train`` or ``val``; ``voc`` has ``trainval`` too.
+        split: ``train`` or ``val``; ``voc``, ``camvid``, ``dibco``, ``drive`` and ``em`` have
+            ``trainval`` too, and the last four ``test``.
 
     Raises:
         FileNotFoundError: if the folder does not hold the data set.

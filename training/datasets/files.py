@@ -15,7 +15,17 @@ from ppool.metadata import LabelClass
 from ppool.service.codecs.images import decode_file
 from ppool.training.dataset import IGNORE, Image, Sample
 
-__all__ = ["FilePairs", "bit_shift_colors", "read_names"]
+__all__ = [
+    "FilePairs",
+    "beside",
+    "bit_shift_colors",
+    "find_folder",
+    "pictures",
+    "read_mask",
+    "read_names",
+]
+
+SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 # What SciPy and NumPy raise on files that are cut off, of MATLAB 7.3, or hold something else.
 _NOT_SBD = (
@@ -34,8 +44,8 @@ class FilePairs:
     """A data set of image files and mask files; nothing is opened before it is asked for.
 
     Args:
-        pairs: paths of an image and its mask. A mask is an 8-bit image of one channel, palette or
-            grey, or a ``.mat`` file of SBD.
+        pairs: paths of an image and its mask. A mask is an image of one channel of 8 bits, palette
+            or grey, or of 1 bit, or a ``.mat`` file of SBD.
         classes: names and colours, in mask order.
         ids: the class id, or 255, of every value that a mask file may hold.
 
@@ -61,10 +71,25 @@ class FilePairs:
     def __len__(self) -> int:
         return len(self.pairs)
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file that a sample may be read from."""
+        return tuple(path for pair in self.pairs for path in pair)
+
+    def check_files(self) -> None:
+        """Look whether they are all there, without opening any.
+
+        Raises:
+            FileNotFoundError: if one is missing.
+        """
+        for path in self.files:
+            if not path.is_file():
+                raise _missing(path)
+
     def __getitem__(self, index: int) -> Sample:
         image_path, mask_path = self.pairs[index]
         image = _image(image_path)
-        values = _sbd_mask(mask_path) if mask_path.suffix == ".mat" else _mask(mask_path)
+        values = _sbd_mask(mask_path) if mask_path.suffix == ".mat" else read_mask(mask_path)
         if values.shape != image.shape[:2]:
             raise ValueError(
                 f"{mask_path}: expected {image.shape[1]} x {image.shape[0]} pixels as "
@@ -93,6 +118,38 @@ def read_names(path: Path, cure: str) -> list[str]:
     if not names:
         raise ValueError(f"{path}: expected image names, got an empty file; {cure}")
     return names
+
+
+def find_folder(root: Path, names: Sequence[str], inside: str) -> Path:
+    """``root`` itself if it holds ``inside``, a pattern, else the first of ``names`` in it."""
+    if any(root.glob(inside)):
+        return root
+    return next((root / name for name in names if (root / name).is_dir()), root / names[0])
+
+
+def pictures(folder: Path, cure: str) -> list[Path]:
+    """The image files of a folder, by name.
+
+    Raises:
+        FileNotFoundError: if there are none, with ``cure``.
+    """
+    found = sorted(p for p in folder.glob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    if not found:
+        raise FileNotFoundError(f"{folder}: expected images, found none; {cure}")
+    return found
+
+
+def beside(folder: Path, stem: str, cure: str) -> Path:
+    """The image file of that name, whatever its type.
+
+    Raises:
+        FileNotFoundError: if there is none, with ``cure``.
+    """
+    for suffix in sorted(SUFFIXES):
+        for path in (folder / f"{stem}{suffix}", folder / f"{stem}{suffix.upper()}"):
+            if path.is_file():
+                return path
+    raise FileNotFoundError(f"{folder / stem}.png: missing; {cure}")
 
 
 def bit_shift_colors(count: int) -> list[str]:
@@ -142,8 +199,16 @@ def _opened(path: Path) -> PIL.Image.Image:
         ) from error
 
 
-def _mask(path: Path) -> Image:
+def read_mask(path: Path) -> Image:
+    """The values of a mask file, uint8 [H, W]: of one bit 0 and 1, of a palette its indices.
+
+    Raises:
+        FileNotFoundError: if it is missing.
+        ValueError: if it is no image of one channel of up to 8 bits.
+    """
     mask = _opened(path)
+    if mask.mode == "1":
+        return np.asarray(mask).astype(np.uint8)
     if mask.mode not in {"P", "L"}:
         raise ValueError(
             f"{path}: expected one 8-bit channel of class numbers (mode P or L), got mode "

@@ -18,14 +18,23 @@ if TYPE_CHECKING:
     from ppool._version import __version__ as __version__
     from ppool.functional import ppool2d
     from ppool.module import PPool2d
+    from ppool.parameters import parameter_groups
     from ppool.replace import replace_pooling
 
-__all__ = ["PPool2d", "custom_ops_library", "ppool2d", "reference", "replace_pooling"]
+__all__ = [
+    "PPool2d",
+    "custom_ops_library",
+    "parameter_groups",
+    "ppool2d",
+    "reference",
+    "replace_pooling",
+]
 
 _HOMES = {
     "PPool2d": "ppool.module",
     "__version__": "ppool._version",
     "custom_ops_library": "ppool._library",
+    "parameter_groups": "ppool.parameters",
     "ppool2d": "ppool.functional",
     "replace_pooling": "ppool.replace",
 }

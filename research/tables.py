@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from ppool.models import Checkpoint
+from ppool.provenance import provenance
 from ppool.training.compare import Records, run_all
 from ppool.training.dataset import HELD_OUT_SEED, SegmentationDataset
 from ppool.training.datasets import open_dataset
-from ppool.training.provenance import provenance
 from ppool.training.recipe import Recipe
 from ppool.training.train import Runtime, train
 from research.experiments import EXPERIMENTS, PRETRAINING, Column, Experiment, recipe_of

@@ -2,41 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import typer
 from rich.console import Console
 
-from ppool._cli import command_line
+from ppool._cli import MisuseError, command_line
 from ppool.feeding import Normalisation
-from ppool.models import Checkpoint, list_poolings
+from ppool.models import Checkpoint
+from ppool.provenance import provenance
 from ppool.training import compare as comparison
 from ppool.training.dataset import SegmentationDataset
 from ppool.training.datasets import DATASETS, open_dataset
 from ppool.training.evaluate import BAND, evaluate
 from ppool.training.processes import processes
-from ppool.training.provenance import provenance
-from ppool.training.recipe import PAGES, RECIPES, Recipe
+from ppool.training.recipe import RECIPES, Recipe
 from ppool.training.train import Runtime, train
 
-__all__ = ["app"]
+__all__ = ["app", "given_options"]
 
 app = command_line("Train, evaluate and compare networks.")
 console = Console()
 
 Data = Annotated[Path, typer.Option(help="Folder of the data.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for results.")]
-Iterations = Annotated[int | None, typer.Option(help="Optimiser steps; default the recipe's.")]
-BatchSize = Annotated[int | None, typer.Option(help="Crops a step; default the recipe's.")]
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves PyTorch's default.")]
 
 
-@app.command()
+# A recipe has some thirty settings; naming each here would say them twice.
+SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+@app.command(context_settings=SETTINGS, options_metavar="[OPTIONS] [--SETTING VALUE]...")
 def run(
+    context: typer.Context,
     output: Output,
     data: Annotated[
         Path | None, typer.Option(help="Folder of the data; drawn sets need none.")
@@ -44,22 +47,9 @@ def run(
     recipe: Annotated[
         str, typer.Option(help=f"{' or '.join(RECIPES)}, or a file such as a run's recipe.json.")
     ] = "pages",
-    dataset: Annotated[
-        str | None, typer.Option(help=f"{', '.join(DATASETS)}; default the recipe's.")
-    ] = None,
-    network: Annotated[str | None, typer.Option(help="Default the recipe's.")] = None,
-    pooling: Annotated[
-        str | None, typer.Option(help=f"One of: {', '.join(list_poolings())}.")
-    ] = None,
-    weights: Annotated[
-        str | None, typer.Option(help="File of classification weights to start from.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Decides weights and batches.")] = None,
-    iterations: Iterations = None,
-    batch_size: BatchSize = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Any setting, as precision=bfloat16; may be repeated."),
+        typer.Option("--set", help="NAME=VALUE is as good as --NAME VALUE; may be repeated."),
     ] = None,
     threads: Threads = 0,
     workers: Annotated[int, typer.Option(min=0, help="Threads that read images ahead.")] = 0,
@@ -67,29 +57,37 @@ def run(
 ) -> None:
     """Train one network; continues where an earlier call stopped.
 
-    Every setting of a run is in one recipe; the options replace single ones. For several GPUs or
+    Every setting of a run is in one recipe, and each is an option: --network vgg16, --pooling max,
+    --iterations 1000, --seed 3, --learning-rate 1e-3. A wrong name lists them. For several GPUs or
     processes: `torchrun --nproc-per-node N -m ppool.training run ...`.
     """
     _use_threads(threads)
-    asked = {
-        "dataset": dataset,
-        "network": network,
-        "pooling": pooling,
-        "weights": weights,
-        "seed": seed,
-        "iterations": iterations,
-        "batch_size": batch_size,
-    }
-    if recipe not in RECIPES and not Path(recipe).is_file():
-        raise ValueError(f"--recipe: expected {', '.join(RECIPES)} or a file, got {recipe!r}")
-    base = RECIPES[recipe] if recipe in RECIPES else Recipe.load(Path(recipe))
-    chosen = replace(base, **_given(asked)).changed(settings or [])
+    chosen = _recipe(recipe, context.args, settings or ())
     runtime = Runtime(workers, tensorboard)
     with processes() as group:
         checkpoint = train(chosen, *_load(chosen.dataset, data), output, runtime=runtime)
     if group.rank == 0:
         console.print(comparison.table({str(chosen.pooling): [checkpoint.training]}))
         console.print(f"wrote {output / 'checkpoint.pt'}")
+
+
+def given_options(words: Sequence[str]) -> list[tuple[str, str]]:
+    """Names and values of ``--name value`` and ``--name=value``, with ``_`` for ``-`` in names.
+
+    Raises:
+        MisuseError: if a word belongs to no option, or an option has no value.
+    """
+    found, rest = [], list(words)
+    while rest:
+        option, equals, value = rest.pop(0).partition("=")
+        if not option.startswith("--") or option == "--":
+            raise MisuseError(f"options: expected --NAME VALUE, got {option!r}")
+        if not equals:
+            if not rest:
+                raise MisuseError(f"{option}: expected a value")
+            value = rest.pop(0)
+        found.append((option[2:].replace("-", "_"), value))
+    return found
 
 
 @app.command()
@@ -131,23 +129,26 @@ def evaluation(
     )
 
 
-@app.command()
+@app.command(context_settings=SETTINGS, options_metavar="[OPTIONS] [--SETTING VALUE]...")
 def compare(
+    context: typer.Context,
     data: Data,
     output: Output,
+    recipe: Annotated[str, typer.Option(help="As for run.")] = "pages",
     seeds: Annotated[int, typer.Option(min=1, help="Runs for each pooling.")] = 3,
     pooling: Annotated[
         list[str] | None, typer.Option(help="May be repeated; default ppool and max.")
     ] = None,
-    iterations: Iterations = None,
-    batch_size: BatchSize = None,
     threads: Threads = 0,
 ) -> None:
-    """Train with several poolings and seeds and print the table; resumable run by run."""
+    """Train with several poolings and seeds and print the table; resumable run by run.
+
+    Settings are options, as for run.
+    """
     _use_threads(threads)
-    recipe = replace(PAGES, **_given({"iterations": iterations, "batch_size": batch_size}))
-    recipes = {name: replace(recipe, pooling=name) for name in pooling or ["ppool", "max"]}
-    results = comparison.compare(recipes, range(seeds), _load("pages", data), output)
+    base = _recipe(recipe, context.args)
+    recipes = {name: replace(base, pooling=name) for name in pooling or ["ppool", "max"]}
+    results = comparison.compare(recipes, range(seeds), _load(base.dataset, data), output)
     console.print(comparison.table(results))
 
 
@@ -156,8 +157,13 @@ def _use_threads(threads: int) -> None:
         torch.set_num_threads(threads)
 
 
-def _given(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
+def _recipe(name: str, options: Sequence[str], assignments: Sequence[str] = ()) -> Recipe:
+    """A recipe by name or file, with the settings that the command line replaces."""
+    if name not in RECIPES and not Path(name).is_file():
+        raise MisuseError(f"--recipe: expected {', '.join(RECIPES)} or a file, got {name!r}")
+    recipe = RECIPES[name] if name in RECIPES else Recipe.load(Path(name))
+    named = [f"{option}={value}" for option, value in given_options(options)]
+    return recipe.changed([*named, *assignments])
 
 
 def _load(dataset: str, data: Path | None) -> tuple[SegmentationDataset, SegmentationDataset]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.table import Table
 
+from ppool.training.atomic import write_whole
 from ppool.training.dataset import SegmentationDataset
 from ppool.training.recipe import Recipe
 from ppool.training.train import Runtime, train
@@ -56,7 +57,7 @@ def compare(
 ) -> Records:
     """As :func:`run_all`, and write the records to ``output/results.json``."""
     results = run_all(recipes, seeds, data, output, runtime)
-    (output / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    write_whole(output / "results.json", json.dumps(results, indent=2) + "\n")
     return results
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import cv2
@@ -60,7 +60,9 @@ class CropSampler:
         return image[:, ::step], mask[:, ::step]
 
 
-def batches(sampler: CropSampler, iterations: Iterable[int], workers: int) -> Iterator[Batch]:
+def batches(
+    sampler: CropSampler, iterations: Iterable[int], workers: int
+) -> Generator[Batch, None, None]:
     """The batches of ``iterations`` in order, drawn ahead by ``workers`` threads if any."""
     if not workers:
         yield from map(sampler.batch, iterations)

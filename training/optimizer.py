@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ppool import PPool2d
 from ppool.models import PretrainedNetwork
+from ppool.parameters import branch_biases, branch_weights
 from ppool.training.recipe import Recipe
 
 __all__ = ["build_optimizer", "parameter_groups"]
@@ -28,7 +28,10 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     Weights of convolutions decay; biases, norms and side branches do not. Biases of the head learn
     at twice its rate (Caffe's habit, kept by DeepLab and by the authors' settings).
     """
-    branches = {id(p) for m in model.modules() if isinstance(m, PPool2d) for p in m.parameters()}
+    branch = recipe.branch_learning_rate_scale
+    bias = recipe.bias_learning_rate_scale
+    branches = dict.fromkeys(map(id, branch_weights(model)), branch)
+    branches |= dict.fromkeys(map(id, branch_biases(model)), branch if bias is None else bias)
     untrained = model.untrained if isinstance(model, PretrainedNetwork) else ()
     prefixes = tuple(f"{name}." for name in untrained)
     head = recipe.head_learning_rate_scale
@@ -37,7 +40,7 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
         weight = parameter.dim() > 1
         scale, decay = 1.0, recipe.weight_decay if weight else 0.0
         if id(parameter) in branches:
-            scale, decay = recipe.branch_learning_rate_scale, 0.0
+            scale, decay = branches[id(parameter)], 0.0
         elif name.startswith(prefixes) and head != 1.0:
             scale = head if weight else 2 * head
         groups.setdefault((scale, decay), []).append(parameter)

@@ -73,7 +73,7 @@ class Journal:
             lines = path.read_text().splitlines(keepends=True) if path.exists() else []
             self._log = self._opened.enter_context(path.open("w"))
             # What an interrupted run did after its last state is done, and logged, again.
-            self._log.writelines(lines[: self._start // LOG_EVERY])
+            self._log.writelines(line for line in lines if _iteration(line) <= self._start)
         if self._curves is not None:
             self._opened.callback(self._curves.close)
         return self
@@ -92,21 +92,36 @@ class Journal:
         if not self._active or (iteration + 1) % LOG_EVERY:
             return
         entry = {"iteration": iteration + 1, "loss": loss} | alphas()
-        self._log.write(json.dumps(entry) + "\n")
-        self._log.flush()
+        self._write(entry)
         curves = entry | {"learning_rate": learning_rate(self._recipe, iteration)}
         self._draw(curves, iteration + 1)
+
+    def skip(self, iteration: int) -> None:
+        """Report a batch that made no step: its float16 gradient overflowed."""
+        if self._active:
+            self._write({"iteration": iteration, "skipped": "float16 gradient overflowed"})
 
     def finish(self, held_out: Mapping[str, Any]) -> None:
         """Report the scores on held-out images."""
         values = {f"held_out/{name}": held_out[name] for name in ("mean_iou", "pixel_accuracy")}
         self._draw(values, self._recipe.iterations)
 
+    def _write(self, entry: Mapping[str, Any]) -> None:
+        self._log.write(json.dumps(entry) + "\n")
+        self._log.flush()
+
     def _draw(self, values: Mapping[str, Any], iteration: int) -> None:
         if self._curves is not None:
             for name, value in values.items():
                 if name != "iteration":
                     self._curves.add_scalar(name, value, iteration)
+
+
+def _iteration(line: str) -> float:
+    try:
+        return int(json.loads(line)["iteration"])
+    except (KeyError, TypeError, ValueError):
+        return np.inf  # cut off as it was written
 
 
 def _curves(folder: Path, start: int) -> SummaryWriter:

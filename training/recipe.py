@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
-from ppool.models import list_poolings, original_pooling
+from ppool.models import PLACES, list_poolings, original_pooling
+from ppool.training.atomic import write_whole
 
 __all__ = ["FINE_TUNING", "PAGES", "RECIPES", "Recipe", "learning_rate"]
 
@@ -19,8 +20,10 @@ _CHOICES = {
     "loss": ("balanced", "dice", "mean", "sum"),
     "augmentation": ("exposure", "mirror"),
     "precision": ("float32", "bfloat16", "float16"),
+    "ppool_place": PLACES,
 }
 _POSITIVE = ("iterations", "batch_size", "accumulate", "crop", "multiple", "max_side")
+_OPTIONAL = ("bias_learning_rate_scale", "alpha_init", "alpha_min", "alpha_max", "input_scale")
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,9 @@ class Recipe:
         step_at: Iteration at which ``step`` steps.
         warmup_iterations: Length of the linear rise at the start.
         branch_learning_rate_scale: Factor for P-pooling's side branches (Section 4.1: 3).
+        bias_learning_rate_scale: Factor for the bias alone that each branch ends in, on which alpha
+            rests; ``None`` is that of the branch. Alpha's gradient falls as 1 / alpha ** 2, so from
+            20 it hardly moves at the trunk's rate.
         head_learning_rate_scale: Factor for layers no pretrained network has, such as the
             classifier; their biases take twice that, as in DeepLab's and the authors' settings.
         loss: ``mean`` over labelled pixels; ``sum`` over them, averaged over crops, as Caffe's
@@ -58,13 +64,18 @@ class Recipe:
             ``mean`` plus each image's Dice loss.
         precision: Of the convolutions under autocast. Weights, P-pooling's arithmetic and the loss
             stay float32.
+        ppool_place: ``after_relu`` or ``before_relu``; see :func:`ppool.models.create_model`.
         alpha_init: Where alpha starts; ``None`` leaves it to the network.
+        alpha_min: Its lower clip, likewise.
+        alpha_max: Its upper clip, likewise.
+        input_scale: Factor on the branch's input, likewise.
         alpha_gradient_scale: Factor on alpha's gradient, which falls as 1 / alpha ** 2.
         detach_branch: Keep the side branch's gradient out of the trunk.
         mean: Of RGB in [0, 1].
         std: Of RGB in [0, 1].
-        multiple: Height and width are padded to multiples of this in evaluation.
-        max_side: Longer side, in pixels, that served images are reduced to.
+        multiple: Height and width are padded to multiples of this in evaluation and service.
+        max_side: Images with a longer side are resized to it in evaluation and service; crops are
+            cut from images as they are.
     """
 
     dataset: str = "pages"
@@ -86,16 +97,27 @@ class Recipe:
     step_at: int = 6000
     warmup_iterations: int = 100
     branch_learning_rate_scale: float = 3.0
+    bias_learning_rate_scale: float | None = None
     head_learning_rate_scale: float = 1.0
     loss: str = "balanced"
     precision: str = "bfloat16"
+    ppool_place: str = "after_relu"
     alpha_init: float | None = None
+    alpha_min: float | None = None
+    alpha_max: float | None = None
+    input_scale: float | None = None
     alpha_gradient_scale: float = 1.0
     detach_branch: bool = True
     mean: tuple[float, float, float] = (0.6, 0.6, 0.6)
     std: tuple[float, float, float] = (0.25, 0.25, 0.25)
     multiple: int = 16
     max_side: int = 1024
+
+    @property
+    def ppool_options(self) -> dict[str, float]:
+        """What differs from the network's own settings of :class:`ppool.PPool2d`."""
+        names = ("alpha_init", "alpha_min", "alpha_max", "input_scale")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
@@ -107,6 +129,10 @@ class Recipe:
             allowed = (float, int) if kind is float else kind
             if kind in {int, float, bool} and not isinstance(value, allowed):
                 raise ValueError(f"{field.name}: expected {kind.__name__}, got {value!r}")
+        for name in _OPTIONAL:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float | None):
+                raise ValueError(f"{name}: expected a number or null, got {value!r}")
         for name in _POSITIVE:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)!r}")
@@ -139,7 +165,8 @@ class Recipe:
         for assignment in assignments:
             name, _, text = assignment.partition("=")
             if name not in {field.name for field in fields(self)}:
-                raise ValueError(f"settings: expected one of the recipe's, got {assignment!r}")
+                known = ", ".join(field.name for field in fields(self))
+                raise ValueError(f"settings: expected one of {known}; got {assignment!r}")
             try:
                 changes[name] = json.loads(text)
             except json.JSONDecodeError:
@@ -147,12 +174,12 @@ class Recipe:
         return replace(self, **changes)
 
     def save(self, path: Path) -> None:
-        """Write as JSON."""
-        path.write_text(json.dumps(asdict(self), indent=2) + "\n")
+        """Write as JSON, whole or not at all."""
+        write_whole(path, json.dumps(asdict(self), indent=2) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> Recipe:
-        """Read what :meth:`save` wrote.
+        """Read what :meth:`save` wrote; a setting that it lacks has its default.
 
         Raises:
             ValueError: if the file holds something else.
@@ -195,16 +222,43 @@ FINE_TUNING = Recipe(
 )
 """Section 4.1 for VGG-16 on PASCAL VOC; ``weights`` is torchvision's file.
 
-The paper states rate, iterations, step and the factor 3. Batch, crop, momentum, decay and the
-classifier's factor 10 are the authors' later code's. Alpha's scale of 100, start of 20 and limit of
-35 are the defaults of :class:`ppool.PPool2d`.
+The paper states rate, iterations, step and the factor 3, for this network and data set alone; for
+its other networks and sets it says to "follow the general fine-tuning practice", and the tables
+here take these numbers for all of Section 4.1. Batch, crop, momentum, decay and the classifier's
+factor 10 are those of the first author's later code
+(github.com/kfxw/mydev-pytorch-semantic-segmentation). Alpha's scale of 100, start of 20 and limit
+of 35 are the defaults of :class:`ppool.PPool2d`.
 
 A rate of 2e-7 only makes sense for a loss summed over pixels. A crop of 321 x 321 has 103,041 of
 them, so where all carry a label it is 2e-7 * 103,041 = 0.0206 for a ``mean`` loss; ``sum`` gives
 a crop with fewer labelled pixels less weight, ``mean`` the same.
+
+Both numbers, 2e-7 and the branch's 100, were chosen for Caffe's VGG-16, which sees BGR in 0..255.
+From torchvision's file features are some 58 times smaller, and so is what reaches the branch;
+``input_scale=5800`` or Keras' file, which is Caffe's, gives it what the authors' had.
 """
 
-RECIPES = {"pages": PAGES, "paper": FINE_TUNING}
+AUTHOR = replace(
+    FINE_TUNING,
+    bias_learning_rate_scale=180.0,
+    branch_learning_rate_scale=1.0,
+    alpha_init=30.0,
+    alpha_min=1.0,
+    alpha_max=50.0,
+    input_scale=1.0,
+    alpha_gradient_scale=3.0,
+    detach_branch=False,
+)
+"""As :data:`FINE_TUNING`, with P-pooling as in the first author's later code at c1d4aaa.
+
+From github.com/kfxw/mydev-pytorch-semantic-segmentation: alpha from 30 in [1, 50], the branch's
+input as it is, its bias at 180 times the trunk's rate and its convolutions at the trunk's,
+alpha's gradient times 3, the branch not detached (its ``detach()`` is without effect there). Not
+taken over: PReLU at 100 times the rate, a random start of the branch's last convolution, and
+powers by a bit trick; later commits differ again.
+"""
+
+RECIPES = {"pages": PAGES, "paper": FINE_TUNING, "author": AUTHOR}
 
 
 def learning_rate(recipe: Recipe, iteration: int) -> float:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
+import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,20 +21,26 @@ from ppool import PPool2d
 from ppool.feeding import Normalisation
 from ppool.metadata import InputPolicy, LabelClass
 from ppool.models import Checkpoint, create_model
+from ppool.provenance import provenance
 from ppool.training.alpha import alpha_maps, resting_alpha
 from ppool.training.crops import Batch, CropSampler, batches
 from ppool.training.dataset import SegmentationDataset
 from ppool.training.evaluate import Evaluation, evaluate
+from ppool.training.folder import check_unclaimed, claim
+from ppool.training.identity import check_held_out, check_training, file_digest, identity
 from ppool.training.loss import balancing_weights, divisor, total_loss
 from ppool.training.optimizer import build_optimizer
 from ppool.training.processes import Processes, processes
 from ppool.training.progress import Journal
-from ppool.training.provenance import provenance
 from ppool.training.recipe import Recipe, learning_rate
 
 __all__ = ["Runtime", "train"]
 
+logger = logging.getLogger(__name__)
+
 SAVE_EVERY = 200
+# After so many steps in a row whose gradient is not finite at any scale, there is no network left.
+MOST_SKIPPED = 100
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,21 @@ class Runtime:
 
 
 @dataclass
+class _Progress:
+    """How far a run is.
+
+    Attributes:
+        done: Optimiser steps.
+        skipped: Batches whose float16 gradient overflowed, so that no step was made of them.
+        seconds: Time it took.
+    """
+
+    done: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
 class _Run:
     """What one step of a run needs."""
 
@@ -58,6 +82,7 @@ class _Run:
     scaler: torch.amp.GradScaler
     weights: Tensor | None
     group: Processes
+    progress: _Progress = field(default_factory=_Progress)
 
 
 class _ImageLevel(nn.Module):
@@ -83,13 +108,16 @@ def train(
     *,
     runtime: Runtime | None = None,
 ) -> Checkpoint:
-    """Run or resume ``recipe`` and leave ``checkpoint.pt``, ``recipe.json``, ``log.jsonl``.
+    """Run or resume ``recipe`` and leave ``checkpoint.pt``, its settings and ``log.jsonl``.
+
+    A run goes on to the same weights as if it had not been interrupted, bit for bit on as many
+    threads of the same machine; ``inputs.json`` beside ``recipe.json`` tells what it was made from.
 
     Under ``torchrun`` every process calls it: each computes its share of every batch and of the
     held-out images. Batch norm sees one process's share at a time.
 
     Args:
-        recipe: What to do. An ``output`` begun with another recipe is refused.
+        recipe: What to do. An ``output`` begun with other settings, data or weights is refused.
         training: Images to draw crops from.
         held_out: Images to score at the end.
         output: Folder of this run; made if missing.
@@ -99,8 +127,9 @@ def train(
         The checkpoint, whose ``training`` records recipe, scores, alphas, commit and versions.
 
     Raises:
-        ValueError: if ``output`` holds a run with other settings, or the batch cannot be shared
-            out evenly.
+        ValueError: if ``output`` holds another run, if the batch cannot be shared out evenly, if
+            no pixel of a data set has a label, or if the loss is not finite.
+        FileNotFoundError: if an image of ``held_out`` or the file of weights is missing.
     """
     runtime = runtime or Runtime()
     with processes() as group:
@@ -109,46 +138,78 @@ def train(
                 f"batch_size: expected a multiple of {group.count} processes x {recipe.accumulate} "
                 f"parts, got {recipe.batch_size!r}"
             )
-        _check_unclaimed(output, recipe, group)
+        inputs = _inputs(recipe, training, held_out)
+        check_unclaimed(output, recipe, inputs)
+        # Every process looks before the first of them claims the folder.
+        group.wait()
         finished = output / "checkpoint.pt"
         if not finished.exists():
-            _train(recipe, (training, held_out), output, runtime, group)
+            check_training(training)
+            check_held_out(held_out)
+            run = _begin(recipe, training, group)
+            if group.rank == 0:
+                # Not before: settings that cannot begin claim nothing.
+                claim(output, recipe, inputs)
+            _train(run, (training, held_out), output, runtime, inputs)
         group.wait()
         return Checkpoint.load(finished)
 
 
+def _inputs(
+    recipe: Recipe, training: SegmentationDataset, held_out: SegmentationDataset
+) -> dict[str, Any]:
+    """What the result depends on beside the recipe."""
+    weights = None if recipe.weights is None else file_digest(Path(recipe.weights))
+    return {
+        "training": identity(training),
+        "held_out": identity(held_out),
+        "weights_digest": weights,
+    }
+
+
 def _train(
-    recipe: Recipe,
+    run: _Run,
     data: tuple[SegmentationDataset, SegmentationDataset],
     output: Path,
     runtime: Runtime,
-    group: Processes,
+    inputs: dict[str, Any],
 ) -> None:
     training, held_out = data
-    run = _begin(recipe, training, group)
-    main = group.rank == 0
-    if main:
-        # Not before: settings that cannot begin, such as a missing file of weights, claim nothing.
-        recipe.save(output / "recipe.json")
-    start, seconds = _resume(output / "state.pt", run)
-    began = time.monotonic() - seconds
-    iterations = range(start, recipe.iterations)
-    with Journal(output, recipe, start, tensorboard=runtime.tensorboard, active=main) as journal:
-        for iteration, batch in zip(
-            iterations, batches(CropSampler(training, recipe), iterations, runtime.workers),
-            strict=True,
-        ):  # fmt: skip
-            loss = train_one_iteration(run, iteration, batch)
-            journal.step(iteration, loss, lambda: resting_alpha(run.model))
-            if main and (iteration + 1) % SAVE_EVERY == 0:
-                _save_state(output / "state.pt", run, iteration + 1, time.monotonic() - began)
-        seconds = time.monotonic() - began
+    recipe, main = run.recipe, run.group.rank == 0
+    _resume(output / "state.pt", run)
+    progress = run.progress
+    began = time.monotonic() - progress.seconds
+    attempts = itertools.count(progress.done + progress.skipped)
+    batched = closing(batches(CropSampler(training, recipe), attempts, runtime.workers))
+    journal = Journal(output, recipe, progress.done, tensorboard=runtime.tensorboard, active=main)
+    with journal, batched as drawn:
+        in_a_row = 0
+        while progress.done < recipe.iterations:
+            loss = train_one_iteration(run, progress.done, next(drawn))
+            if loss is None:
+                progress.skipped, in_a_row = progress.skipped + 1, in_a_row + 1
+                journal.skip(progress.done)
+                if in_a_row == MOST_SKIPPED:
+                    raise ValueError(_not_finite(progress.done, recipe))
+                continue
+            if not math.isfinite(loss):
+                raise ValueError(_not_finite(progress.done, recipe))
+            in_a_row = 0
+            progress.done += 1
+            journal.step(progress.done - 1, loss, lambda: resting_alpha(run.model))
+            progress.seconds = time.monotonic() - began
+            if main and progress.done % SAVE_EVERY == 0:
+                _save_state(output / "state.pt", run)
         scores = _evaluate(run, held_out).scores(held_out.classes)
         if main:
             record = {
                 "recipe": asdict(recipe),
+                "inputs": inputs,
                 "images": len(training),
-                "seconds": round(seconds, 1),
+                "seconds": round(progress.seconds, 1),
+                "skipped_steps": progress.skipped,
+                "threads": torch.get_num_threads(),
+                "processes": run.group.count,
                 "held_out": scores | {"images": len(held_out)},
                 "alpha": resting_alpha(run.model),
                 "alpha_maps": alpha_maps(run.model, _some_images(run, held_out)),
@@ -159,13 +220,25 @@ def _train(
             (output / "state.pt").unlink(missing_ok=True)
 
 
-def train_one_iteration(run: _Run, iteration: int, batch: Batch) -> float:
-    """One step on this process's share of a batch; returns the loss of the whole batch."""
+def _not_finite(iteration: int, recipe: Recipe) -> str:
+    cure = "lower learning_rate"
+    if recipe.precision == "float16":
+        cure += " or set precision=bfloat16"
+    return f"loss: not finite at iteration {iteration + 1}; {cure} and begin in another folder"
+
+
+def train_one_iteration(run: _Run, iteration: int, batch: Batch) -> float | None:
+    """One step on this process's share of a batch.
+
+    Returns:
+        The loss of the whole batch; None if no step was made because the gradient, scaled for
+        float16, overflowed. The schedule then stands still and the next batch tries again.
+    """
     recipe, group = run.recipe, run.group
     for settings in run.optimizer.param_groups:
         settings["lr"] = settings["scale"] * learning_rate(recipe, iteration)
     # Dropout depends on iteration and process alone, so that a resumed run repeats it.
-    torch.manual_seed(_stream(recipe.seed, iteration, group.rank))
+    torch.manual_seed(_stream(recipe.seed, iteration + run.progress.skipped, group.rank))
     mine = slice(group.rank, None, group.count)
     images = batch[0][mine]
     masks = torch.from_numpy(np.ascontiguousarray(batch[1][mine])).long().to(group.device)
@@ -187,8 +260,10 @@ def train_one_iteration(run: _Run, iteration: int, batch: Batch) -> float:
             run.scaler.scale(loss * group.count).backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
     run.scaler.step(run.optimizer)
+    scale = run.scaler.get_scale()
     run.scaler.update()
-    return float(group.sum(total))
+    whole_loss = float(group.sum(total))
+    return None if run.scaler.get_scale() < scale else whole_loss
 
 
 def _begin(recipe: Recipe, training: SegmentationDataset, group: Processes) -> _Run:
@@ -197,9 +272,14 @@ def _begin(recipe: Recipe, training: SegmentationDataset, group: Processes) -> _
         recipe.network,
         pooling=recipe.pooling,
         num_classes=len(training.classes),
+        ppool_place=recipe.ppool_place,
+        ppool_options=recipe.ppool_options,
         weights=recipe.weights,
     )
-    _start_alpha(model, recipe)
+    for pool in model.modules():
+        if isinstance(pool, PPool2d):
+            pool.detach_branch = recipe.detach_branch
+            pool.alpha_gradient_scale = recipe.alpha_gradient_scale
     model = model.to(group.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     forward = _ImageLevel(model) if recipe.task == "classification" else model
     if group.count > 1:
@@ -214,20 +294,6 @@ def _begin(recipe: Recipe, training: SegmentationDataset, group: Processes) -> _
         None if weights is None else weights.to(group.device),
         group,
     )
-
-
-def _start_alpha(model: nn.Module, recipe: Recipe) -> None:
-    for pool in model.modules():
-        if isinstance(pool, PPool2d):
-            pool.detach_branch = recipe.detach_branch
-            pool.alpha_gradient_scale = recipe.alpha_gradient_scale
-            if recipe.alpha_init is not None:
-                if not pool.alpha_min <= recipe.alpha_init <= pool.alpha_max:
-                    raise ValueError(
-                        f"alpha_init: expected {pool.alpha_min} to {pool.alpha_max}, "
-                        f"got {recipe.alpha_init!r}"
-                    )
-                nn.init.constant_(pool.point_bias, recipe.alpha_init)
 
 
 def _stream(*key: int) -> int:
@@ -279,7 +345,7 @@ def _some_images(run: _Run, held_out: SegmentationDataset) -> Iterator[Tensor]:
 
 
 def _policy(recipe: Recipe) -> InputPolicy:
-    return InputPolicy(max_side=recipe.max_side, multiple=recipe.multiple)
+    return InputPolicy(recipe.max_side, recipe.multiple)
 
 
 def _checkpoint(run: _Run, classes: tuple[LabelClass, ...], record: dict[str, Any]) -> Checkpoint:
@@ -293,37 +359,39 @@ def _checkpoint(run: _Run, classes: tuple[LabelClass, ...], record: dict[str, An
         std=recipe.std,
         state_dict={key: value.cpu() for key, value in run.model.state_dict().items()},
         training=record,
+        ppool_place=recipe.ppool_place,
+        ppool_options=recipe.ppool_options,
     )
 
 
-def _check_unclaimed(output: Path, recipe: Recipe, group: Processes) -> None:
-    """Every process looks before the first of them claims the folder."""
-    output.mkdir(parents=True, exist_ok=True)
-    settings = output / "recipe.json"
-    if settings.exists() and Recipe.load(settings) != recipe:
-        raise ValueError(f"{output}: holds a run with other settings; name another folder")
-    group.wait()
-
-
-def _resume(path: Path, run: _Run) -> tuple[int, float]:
-    """Iterations and seconds already done."""
+def _resume(path: Path, run: _Run) -> None:
     if not path.exists():
-        return 0, 0.0
+        return
     state = torch.load(path, map_location=run.group.device, weights_only=True)
     run.model.load_state_dict(state["model"])
     run.optimizer.load_state_dict(state["optimizer"])
     run.scaler.load_state_dict(state["scaler"])
-    return state["iteration"], state["seconds"]
+    run.progress = _Progress(state["iteration"], state.get("skipped", 0), state["seconds"])
+    began = {"threads": state.get("threads"), "processes": state.get("processes")}
+    for name, now in (("threads", torch.get_num_threads()), ("processes", run.group.count)):
+        if began[name] not in {None, now} and run.group.rank == 0:
+            logger.warning(
+                "%s: begun on %s %s and goes on on %s, so the last bits of its weights will not be "
+                "those of a run without a break", path.parent, began[name], name, now,
+            )  # fmt: skip
 
 
-def _save_state(path: Path, run: _Run, iteration: int, seconds: float) -> None:
+def _save_state(path: Path, run: _Run) -> None:
     partial = path.with_name(path.name + ".partial")
     state = {
         "model": run.model.state_dict(),
         "optimizer": run.optimizer.state_dict(),
         "scaler": run.scaler.state_dict(),
-        "iteration": iteration,
-        "seconds": seconds,
+        "iteration": run.progress.done,
+        "skipped": run.progress.skipped,
+        "seconds": run.progress.seconds,
+        "threads": torch.get_num_threads(),
+        "processes": run.group.count,
     }
     torch.save(state, partial)
     partial.replace(path)

@@ -5,8 +5,10 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,12 +17,15 @@ import torch
 from numpy.typing import NDArray
 
 from ppool import PPool2d
+from ppool.metadata import InputPolicy
 from ppool.models import Checkpoint, create_model
 from ppool.training import progress
 from ppool.training import train as train_module
 from ppool.training.compare import compare, table
 from ppool.training.crops import CropSampler, batches
 from ppool.training.dataset import IGNORE, Sample
+from ppool.training.datasets.files import FilePairs
+from ppool.training.identity import identity
 from ppool.training.loss import balancing_weights
 from ppool.training.optimizer import parameter_groups
 from ppool.training.recipe import FINE_TUNING, Recipe, learning_rate
@@ -75,7 +80,10 @@ def test_the_loss_falls(tmp_path: Path) -> None:
     ids=["adamw", "momentum", "dropout", "float16"],
 )
 def test_an_interrupted_run_resumes_to_the_same_weights(
-    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: Recipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     pages, held_out = tiny_pages(4), tiny_pages(1)
     whole = train(recipe, pages, held_out, tmp_path / "whole")
@@ -84,7 +92,7 @@ def test_an_interrupted_run_resumes_to_the_same_weights(
     monkeypatch.setattr(progress, "LOG_EVERY", 1)
     step, calls = train_module.train_one_iteration, []
 
-    def fails_at_the_fourth(*arguments: object) -> float:
+    def fails_at_the_fourth(*arguments: object) -> float | None:
         calls.append(arguments)
         if len(calls) == 4:
             raise KeyboardInterrupt
@@ -94,10 +102,13 @@ def test_an_interrupted_run_resumes_to_the_same_weights(
     with pytest.raises(KeyboardInterrupt):
         train(recipe, pages, held_out, tmp_path / "broken")
     monkeypatch.setattr(train_module, "train_one_iteration", step)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     resumed = train(recipe, pages, held_out, tmp_path / "broken")
+    assert "begun on 1 threads and goes on on 3" in caplog.text
     assert len(calls) == 4
     logged = (tmp_path / "broken" / "log.jsonl").read_text().splitlines()
-    assert [json.loads(line)["iteration"] for line in logged] == [1, 2, 3, 4]
+    entries = [json.loads(line) for line in logged]
+    assert [entry["iteration"] for entry in entries if "loss" in entry] == [1, 2, 3, 4]
     assert np.array_equal(weights_of(whole), weights_of(resumed))
 
 
@@ -175,14 +186,182 @@ def test_branches_learn_three_times_as_fast_and_the_new_head_ten_times() -> None
 
 
 def test_an_alpha_beyond_the_clip_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"alpha_init: expected 0\.0001 to 35\.0, got 50"):
+    with pytest.raises(
+        ValueError, match=r"alpha: expected .* alpha_init <= alpha_max, got 0\.0001, 50\.0, 35\.0"
+    ):
         train(replace(TINY, alpha_init=50.0), tiny_pages(1), tiny_pages(1), tmp_path)
+
+
+def test_an_overflowed_float16_step_is_logged_and_the_schedule_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scaler = partial(torch.amp.GradScaler, init_scale=2.0**40, growth_interval=10**6)
+    monkeypatch.setattr(torch.amp, "GradScaler", scaler)
+    rates: list[float] = []
+    step = train_module.train_one_iteration
+
+    def noted(run: Any, iteration: int, batch: Any) -> float | None:
+        loss = step(run, iteration, batch)
+        if loss is not None:
+            rates.append(run.optimizer.param_groups[0]["lr"])
+        return loss
+
+    monkeypatch.setattr(train_module, "train_one_iteration", noted)
+    recipe = replace(TINY, precision="float16")
+    record = train(recipe, tiny_pages(2), tiny_pages(1), tmp_path).training
+    entries = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    skipped = [entry for entry in entries if "skipped" in entry]
+    assert len(skipped) == record["skipped_steps"] > 3
+    assert rates == [learning_rate(recipe, iteration) for iteration in range(recipe.iterations)]
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(tmp_path: Path) -> None:
+    recipe = replace(TINY, optimizer="sgd", learning_rate=1e38, loss="mean", iterations=10)
+    with pytest.raises(ValueError, match=r"loss: not finite at iteration \d; lower learning_rate"):
+        train(recipe, tiny_pages(2), tiny_pages(1), tmp_path)
+
+
+def test_float16_that_overflows_at_every_scale_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_module, "MOST_SKIPPED", 3)
+    monkeypatch.setattr(train_module, "train_one_iteration", lambda *_: None)
+    with pytest.raises(ValueError, match="lower learning_rate or set precision=bfloat16"):
+        train(replace(TINY, precision="float16"), tiny_pages(1), tiny_pages(1), tmp_path)
+
+
+def test_the_size_that_a_recipe_names_is_the_one_that_is_scored_and_served(tmp_path: Path) -> None:
+    checkpoint = train(replace(TINY, max_side=32), tiny_pages(1), tiny_pages(1), tmp_path)
+    assert checkpoint.input == InputPolicy(max_side=32, multiple=16)
+    with pytest.raises(ValueError, match="max_side: expected at least 1"):
+        replace(TINY, max_side=0)
+
+
+def test_the_place_and_range_of_p_pooling_are_the_recipes(tmp_path: Path) -> None:
+    recipe = replace(SMALL, ppool_place="before_relu", alpha_init=5.0, alpha_min=1.0, alpha_max=50)
+    checkpoint = train(recipe, tiny_pages(1), tiny_pages(1), tmp_path)
+    pools = [m for m in checkpoint.build().modules() if isinstance(m, PPool2d)]
+    assert len(pools) == 5
+    assert all(pool.signed and (pool.alpha_min, pool.alpha_max) == (1.0, 50) for pool in pools)
+    assert all((pool.point_bias - 5).abs().max() < 1 for pool in pools)
+    with pytest.raises(ValueError, match="alpha_max: expected a number or null, got 'high'"):
+        replace(TINY, alpha_max="high")  # type: ignore[arg-type]
+
+
+def test_the_bias_of_a_branch_has_a_rate_of_its_own() -> None:
+    model = create_model("vgg_small", num_classes=2)
+    recipe = replace(SMALL, branch_learning_rate_scale=2.0, bias_learning_rate_scale=180.0)
+    scales = {
+        id(parameter): (group["scale"], group["weight_decay"])
+        for group in parameter_groups(model, recipe)
+        for parameter in group["params"]
+    }
+    for pool in (m for m in model.modules() if isinstance(m, PPool2d)):
+        assert scales[id(pool.point_bias)] == (180.0, 0.0)
+        assert scales[id(pool.point_weight)] == scales[id(pool.region.weight)] == (2.0, 0.0)
 
 
 def test_other_settings_in_the_same_folder_are_refused(tmp_path: Path) -> None:
     train(TINY, tiny_pages(2), tiny_pages(1), tmp_path)
-    with pytest.raises(ValueError, match="holds a run with other settings"):
+    with pytest.raises(ValueError, match=r"holds a run with other settings \(seed 0, now 1\)"):
         train(replace(TINY, seed=1), tiny_pages(2), tiny_pages(1), tmp_path)
+
+
+@pytest.mark.parametrize("which", ["training", "held_out"])
+def test_other_data_in_the_same_folder_is_refused(which: str, tmp_path: Path) -> None:
+    first, other = tiny_pages(2), tiny_pages(2)
+    other[1].image[0, 0] ^= 1
+    train(TINY, first, tiny_pages(1), tmp_path)
+    data = (other, tiny_pages(1)) if which == "training" else (first, tiny_pages(2))
+    with pytest.raises(ValueError, match=rf"{which} \d images [0-9a-f]{{16}}, now 2 images"):
+        train(TINY, *data, tmp_path)
+
+
+def test_weights_count_by_what_they_hold_and_not_by_where_they_lie(tmp_path: Path) -> None:
+    path, run = tmp_path / "weights.pt", tmp_path / "run"
+    torch.save(create_model("vgg_small", num_classes=3).state_dict(), path)
+    recipe = replace(SMALL, weights=str(path), iterations=1)
+    first = train(recipe, tiny_pages(1), tiny_pages(1), run)
+    (tmp_path / "else").mkdir()
+    written = str(tmp_path / "else" / ".." / "weights.pt")
+    again = train(replace(recipe, weights=written), tiny_pages(1), tiny_pages(1), run)
+    assert again.training == first.training
+    torch.save(create_model("vgg_small", num_classes=3).state_dict(), path)
+    with pytest.raises(ValueError, match=r"weights_digest [0-9a-f]{16}, now [0-9a-f]{16}"):
+        train(recipe, tiny_pages(1), tiny_pages(1), run)
+
+
+def test_a_folder_begun_before_data_were_recorded_goes_on_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train(TINY, tiny_pages(1), tiny_pages(1), tmp_path)
+    (tmp_path / "inputs.json").unlink()
+    train(TINY, tiny_pages(1), tiny_pages(1), tmp_path)
+    assert "begun before runs recorded their data" in caplog.text
+    (tmp_path / "inputs.json").write_text('{"training"')
+    with pytest.raises(ValueError, match=r"inputs\.json: not the inputs of a run"):
+        train(TINY, tiny_pages(1), tiny_pages(1), tmp_path)
+
+
+def test_files_count_by_name_and_content(tmp_path: Path) -> None:
+    def pairs(change: str) -> FilePairs:
+        folder = tmp_path / change
+        folder.mkdir()
+        name = "b" if change == "name" else "a"
+        image = np.full((4, 5, 3), 7, np.uint8)
+        cv2.imwrite(str(folder / f"{name}.bmp"), image + (change == "content"))
+        cv2.imwrite(str(folder / f"{name}.png"), image[..., 0] % 2)
+        return FilePairs(
+            [(folder / f"{name}.bmp", folder / f"{name}.png")], PAGE_CLASSES, {0: 0, 1: 1}
+        )
+
+    found = {change: identity(pairs(change)) for change in ("first", "moved", "name", "content")}
+    assert found["first"] == found["moved"]
+    assert len({entry["digest"] for entry in found.values()}) == 3
+
+
+def test_what_is_wrong_with_the_data_is_found_before_the_first_iteration(tmp_path: Path) -> None:
+    def refused(error: type[Exception], message: str, *data: Any) -> None:
+        with pytest.raises(error, match=message):
+            train(TINY, *data, tmp_path / "run")
+        assert not list((tmp_path / "run").iterdir())
+
+    good = tiny_pages(1)
+    blank = InMemory([Sample(good[0].image, np.full_like(good[0].mask, IGNORE))], PAGE_CLASSES)
+    wrong = InMemory([Sample(good[0].image, good[0].mask + np.uint8(60))], PAGE_CLASSES)
+    refused(ValueError, "training images: expected some pixels with a label", blank, good)
+    refused(ValueError, "held-out images: expected some pixels with a label", good, blank)
+    refused(ValueError, r"held-out image 0: expected labels 0 to 6 and 255, got \[60, 66\]",
+            good, wrong)  # fmt: skip
+
+    def files(mask: NDArray[np.uint8] | None) -> FilePairs:
+        image, labels = tmp_path / "a.png", tmp_path / "a_mask.png"
+        cv2.imwrite(str(image), good[0].image)
+        labels.unlink(missing_ok=True)
+        if mask is not None:
+            cv2.imwrite(str(labels), mask)
+        return FilePairs([(image, labels)], PAGE_CLASSES, {i: i for i in range(7)})
+
+    refused(FileNotFoundError, r"a_mask\.png: missing", good, files(None))
+    refused(FileNotFoundError, r"a_mask\.png: missing", files(None), good)
+    refused(ValueError, r"a_mask\.png: expected values 0 to 6", good, files(good[0].mask + 60))
+    (tmp_path / "a.png").write_bytes(b"\x89PNG cut off")
+
+
+def test_what_a_run_was_begun_with_is_written_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    TINY.save(tmp_path / "recipe.json")
+
+    def cut_off(path: Path, text: str, *_: object) -> int:
+        path.open("w").close()
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Path, "write_text", cut_off)
+    with pytest.raises(OSError, match="disk full"):
+        replace(TINY, seed=5).save(tmp_path / "recipe.json")
+    monkeypatch.undo()
+    assert Recipe.load(tmp_path / "recipe.json") == TINY
 
 
 def test_a_run_that_cannot_begin_leaves_its_folder_free(tmp_path: Path) -> None:
@@ -197,6 +376,8 @@ def test_a_finished_run_keeps_its_record(tmp_path: Path) -> None:
     assert set(record["held_out"]) >= {"mean_iou", "iou", "pixel_accuracy", "images"}
     assert record["versions"]["torch"] == torch.__version__
     assert record["commit"]
+    assert (record["threads"], record["processes"], record["skipped_steps"]) == (1, 1, 0)
+    assert record["inputs"]["training"]["images"] == 2
     assert set(record["alpha"]) == {f"alpha/pool{i}" for i in range(1, 5)}
     for stage in record["alpha_maps"].values():
         assert stage["lowest_channel"] <= stage["mean"] <= stage["highest_channel"]
@@ -254,7 +435,7 @@ def test_impossible_settings_are_refused(change: dict[str, object], message: str
 def test_single_settings_are_replaced_by_name() -> None:
     changed = TINY.changed(["alpha_init=3", "loss=sum", "mean=[0.1,0.2,0.3]"])
     assert changed == replace(TINY, alpha_init=3, loss="sum", mean=(0.1, 0.2, 0.3))
-    with pytest.raises(ValueError, match="expected one of the recipe's, got 'colour=1'"):
+    with pytest.raises(ValueError, match=r"expected one of dataset, network, .*; got 'colour=1'"):
         TINY.changed(["colour=1"])
 
 

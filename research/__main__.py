@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from ppool._cli import command_line
+from ppool.training.cli import SETTINGS
 from ppool.training.cli import app as training
 from research.figure_command import figures
 from research.layouts import LAYOUTS, Plan, write_fineshapes
 from research.pages import write_dataset
-from research.table_command import table
+from research.table_command import freeze, table
 
 __all__ = ["app", "main"]
 
-app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
+app = command_line("Drawn data, training on it, and the paper's tables and figures.")
 app.add_typer(figures, name="figure")
-app.command()(table)
+app.command(context_settings=SETTINGS, options_metavar="[OPTIONS] [--SETTING VALUE]...")(table)
+app.command()(freeze)
 # The commands that train, with the drawn data sets among their names.
 app.registered_commands += training.registered_commands
 
@@ -54,10 +56,7 @@ def fineshapes(
 
 def main() -> None:
     """Run the command line; a mistake of the user is one line, not a traceback."""
-    try:
-        app(prog_name="python -m research")
-    except (OSError, ValueError) as error:
-        sys.exit(f"research: {error}")
+    app(prog_name="python -m research")
 
 
 if __name__ == "__main__":

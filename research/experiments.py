@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 from ppool.models import list_poolings, original_pooling
 from ppool.training.recipe import FINE_TUNING, Recipe
 from research import paper
+from research.photographs import ARMS, TUNING, frozen_recipe, tuning_recipe
 
 __all__ = ["EXPERIMENTS", "PRETRAINING", "Column", "Experiment", "recipe_of"]
 
@@ -26,7 +27,12 @@ class Experiment:
             P-pooling takes the original's place. A network without the stage has no such row.
         paper: The paper's figures by measure, column and row.
         notes: Footnotes.
-        seeds: Runs that the paper averages.
+        seeds: Runs that the paper averages, or that were planned.
+        measures: What is printed of our own runs, where the paper has none.
+        splits: Images to train on and to score.
+        recipe: The settings of a row in a column; None where the network has no such stage.
+        titles: Names of rows that are not the paper's.
+        after: For a row the one whose weights of the same seed it goes on from.
     """
 
     title: str
@@ -35,6 +41,11 @@ class Experiment:
     paper: Mapping[str, Mapping[Column, Mapping[str, float | None]]]
     notes: tuple[str, ...] = ()
     seeds: int = 1
+    measures: tuple[str, ...] = ("mean_iou", "detail_iou", "boundary_iou")
+    splits: tuple[str, str] = ("train", "val")
+    recipe: Callable[[Column, str], Recipe | None] = lambda column, row: recipe_of(column[1], row)
+    titles: Mapping[str, str] = field(default_factory=dict)
+    after: Mapping[str, str] = field(default_factory=dict)
 
 
 def _from_paper(
@@ -44,6 +55,30 @@ def _from_paper(
     columns = tables["mean_iou"]
     rows = tuple(next(iter(columns.values())))
     return Experiment(title, tuple(columns), rows, tables, paper.NOTES[number], seeds)
+
+
+def _frozen(column: Column, row: str) -> Recipe:
+    return frozen_recipe(row, column[1], column[0])
+
+
+def _tuning(_: Column, row: str) -> Recipe | None:
+    return tuning_recipe(row)
+
+
+def _on_photographs(dataset: str, title: str, measures: tuple[str, ...]) -> Experiment:
+    networks = ("squeezenet_fcn", "vgg16") if dataset == "camvid" else ("squeezenet_fcn",)
+    return Experiment(
+        title,
+        tuple((dataset, network) for network in networks),
+        tuple(ARMS),
+        {},
+        seeds=5,
+        measures=measures,
+        splits=("trainval", "test"),
+        recipe=_frozen,
+        titles={row: arm.title for row, arm in ARMS.items()},
+        after={row: arm.first for row, arm in ARMS.items() if arm.first},
+    )
 
 
 STAGES = ("pool1", "pool2", "pool3", "pool4", "pool5")
@@ -61,6 +96,25 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         {},
         seeds=5,
     ),
+    "camvid-tuning": Experiment(
+        "Settings of every pooling, chosen on CamVid's val",
+        (("camvid", "squeezenet_fcn"),),
+        tuple(f"{pooling}-{n}" for pooling, found in TUNING.items() for n in range(len(found))),
+        {},
+        seeds=2,
+        recipe=_tuning,
+        titles={
+            f"{pooling}-{n}": f"{pooling}: {', '.join(f'{k} {v}' for k, v in changes.items())}"
+            for pooling, found in TUNING.items()
+            for n, changes in enumerate(found)
+        },
+    ),
+    "camvid": _on_photographs(
+        "camvid", "Poolings on CamVid's test", ("mean_iou", "detail_iou", "boundary_iou")
+    ),
+    "drive": _on_photographs("drive", "The same settings on DRIVE", ("f1", "mean_iou")),
+    "em": _on_photographs("em", "The same settings on EM membranes", ("f1", "mean_iou")),
+    "dibco": _on_photographs("dibco", "The same settings on DIBCO's pages", ("f1", "mean_iou")),
 }
 """By the name that ``python -m research table`` takes."""
 

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from ppool.metadata import LabelClass
 from ppool.training.dataset import Sample, SegmentationDataset
-from research.fineshapes import FineShapesObjects
 
 __all__ = ["InMemory", "Kept"]
 
@@ -24,6 +21,11 @@ class Kept:
         self._dataset = dataset
         self._samples: dict[int, Sample] = {}
         self.classes = dataset.classes
+
+    @property
+    def identity(self) -> str | None:
+        """What the data set says of itself, if it does; see :mod:`ppool.training.identity`."""
+        return getattr(self._dataset, "identity", None)
 
     def __len__(self) -> int:
         return len(self._dataset)
@@ -45,15 +47,6 @@ class InMemory:
     def __init__(self, samples: Sequence[Sample], classes: tuple[LabelClass, ...]) -> None:
         self._samples = samples
         self.classes = classes
-
-    @classmethod
-    def of_objects(cls, objects: FineShapesObjects) -> InMemory:
-        """Images of one class each as samples whose every pixel has that label."""
-        pairs = (objects[i] for i in range(len(objects)))
-        samples = [
-            Sample(image, np.full(image.shape[:2], label, np.uint8)) for image, label in pairs
-        ]
-        return cls(samples, objects.classes)
 
     def __len__(self) -> int:
         return len(self._samples)

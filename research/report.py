@@ -4,26 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
 
 from rich.table import Table
+from scipy import stats
 
 from ppool.training.compare import Records, per_cent
 from research.experiments import Column, Experiment
 from research.fineshapes import DETAIL_CLASSES, FINE_SHAPES_CLASSES
 from research.paper import ROW_NAMES
+from research.photographs import THIN
 
 __all__ = ["Grid", "grids"]
 
 MEASURES = {
+    "f1": "F1 of the class sought",
     "mean_iou": "mean IoU",
     "pixel_accuracy": "pixel accuracy",
     "detail_iou": "mean IoU of thin classes",
     "boundary_iou": "mean IoU along boundaries",
 }
-DRAWN = ("mean_iou", "detail_iou", "boundary_iou")
-_DETAIL = tuple(FINE_SHAPES_CLASSES[index].name for index in DETAIL_CLASSES)
+_THIN = {"fineshapes": tuple(FINE_SHAPES_CLASSES[index].name for index in DETAIL_CLASSES), **THIN}
+
+Runs = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -49,51 +53,57 @@ class Grid:
 
 
 def grids(experiment: Experiment, results: Mapping[Column, Records]) -> list[Grid]:
-    """All tables of an experiment: its measures, and for FineShapes the classes and alphas.
+    """All tables of an experiment: its measures, what classes gain, and where alpha ended.
 
     Args:
         experiment: What was run.
         results: By column the records of every row.
     """
-    drawn = not experiment.paper
-    measures = DRAWN if drawn else tuple(experiment.paper)
+    measures = tuple(experiment.paper) or experiment.measures
     found = [_measure(experiment, results, measure) for measure in measures]
-    if drawn:
-        found += [_gains(column, records) for column, records in results.items()]
-    found += [_alphas(column, records) for column, records in results.items()]
+    if not experiment.paper:
+        found += [_gains(experiment, column, records) for column, records in results.items()]
+    found += [_alphas(experiment, column, records) for column, records in results.items()]
     return [grid for grid in found if grid.rows]
 
 
-def value(record: Mapping[str, Any], measure: str) -> float | None:
-    """One measure of one run, as a share."""
+def value(record: Mapping[str, Any], measure: str, dataset: str) -> float | None:
+    """One measure of one run, as a share.
+
+    ``detail_iou`` is the mean over the classes that were named thin; ``f1`` that of the last class,
+    2 IoU / (1 + IoU), of all pixels together.
+    """
     held_out = record["held_out"]
     if measure == "detail_iou":
-        return fmean(held_out["iou"][name] or 0.0 for name in _DETAIL)
+        return fmean(held_out["iou"][name] or 0.0 for name in _THIN[dataset])
+    if measure == "f1":
+        iou = list(held_out["iou"].values())[-1]
+        return None if iou is None else 2 * iou / (1 + iou)
     found: float | None = held_out[measure]
     return found
 
 
-def _values(records: Sequence[Mapping[str, Any]], measure: str) -> list[float | None]:
-    return [value(record, measure) for record in records]
-
-
-def _row_name(row: str) -> str:
-    return ROW_NAMES.get(row, f"P-pooling at {row} only")
+def _row_name(experiment: Experiment, row: str) -> str:
+    return experiment.titles.get(row) or ROW_NAMES.get(row, f"P-pooling at {row} only")
 
 
 def _measure(experiment: Experiment, results: Mapping[Column, Records], measure: str) -> Grid:
     printed = experiment.paper.get(measure, {})
+    most = {column: max(map(len, records.values())) for column, records in results.items()}
     header = ["pooling"]
-    for column, records in results.items():
-        seeds = max(map(len, records.values()))
-        header.append(f"{' / '.join(column)} ({seeds} {'seed' if seeds == 1 else 'seeds'})")
+    for column, seeds in most.items():
+        header.append(f"{' / '.join(column)} ({_seeds(seeds)})")
         if column in printed:
             header.append("paper")
     rows = []
     for row in experiment.rows:
-        cells = [_row_name(row)]
+        cells = [_row_name(experiment, row)]
         for column, records in results.items():
-            cells.append(per_cent(_values(records[row], measure)) if row in records else "-")
+            runs = records.get(row, [])
+            cell = per_cent([value(run, measure, column[0]) for run in runs])
+            # Means over unlike numbers of seeds are not to be compared without saying so.
+            fewer = runs and len(runs) < most[column]
+            cells.append(f"{cell} ({_seeds(len(runs))})" if fewer else cell)
             if column in printed:
                 theirs = printed[column].get(row)
                 cells.append("-" if theirs is None else f"{theirs:g}")
@@ -102,39 +112,67 @@ def _measure(experiment: Experiment, results: Mapping[Column, Records], measure:
     return Grid(f"{MEASURES[measure]}, %", tuple(header), tuple(rows))
 
 
-def _gains(column: Column, records: Records) -> Grid:
+def _seeds(count: int) -> str:
+    return f"{count} {'seed' if count == 1 else 'seeds'}"
+
+
+def _gains(experiment: Experiment, column: Column, records: Records) -> Grid:
     """Gain over max pooling with the same seed, by class, for poolings at all stages."""
-    others = [row for row in records if row in ROW_NAMES and row != "max"]
-    if "max" not in records or not others:
+    named = {**ROW_NAMES, **experiment.titles}
+    others = [row for row in records if row in named and row != "max" and records[row]]
+    if not records.get("max") or not others:
         return Grid("", (), ())
+    classes = list(records["max"][0]["held_out"]["iou"])
     rows = []
-    for label in (*(entry.name for entry in FINE_SHAPES_CLASSES), *DRAWN):
+    for label in (*classes, *experiment.measures):
         cells = [MEASURES.get(label, label)]
-        for row in others:
-            pairs = zip(_of(records[row], label), _of(records["max"], label), strict=True)
-            gains = [a - b for a, b in pairs if a is not None and b is not None]
-            cells.append(per_cent(gains, sign="+"))
+        cells += [_gain(column[0], records[row], records["max"], label) for row in others]
         rows.append(tuple(cells))
-    header = ("class", *(_row_name(row) for row in others))
-    return Grid(f"{' / '.join(column)}: gain over max pooling, points of IoU", header, tuple(rows))
+    header = ("class", *(_row_name(experiment, row) for row in others))
+    title = (
+        f"{' / '.join(column)}: gain over max pooling, points; mean ± standard deviation over "
+        "shared seeds [95 % interval of the mean, from 5 seeds on]"
+    )
+    return Grid(title, header, tuple(rows))
 
 
-def _of(records: Sequence[Mapping[str, Any]], label: str) -> list[float | None]:
+def _gain(dataset: str, runs: Runs, over: Runs, label: str) -> str:
+    """Paired by seed; seeds that only one of the two has are left out."""
+    ours, theirs = (
+        {run["recipe"]["seed"]: _of(run, label, dataset) for run in found} for found in (runs, over)
+    )
+    gains = [
+        a - b
+        for seed in sorted(ours.keys() & theirs.keys())
+        if (a := ours[seed]) is not None and (b := theirs[seed]) is not None
+    ]
+    cell = per_cent(gains, sign="+")
+    if len(gains) < len(runs):
+        cell += f" ({_seeds(len(gains))})"
+    if len(gains) >= 5:
+        half = 100 * stats.t.ppf(0.975, len(gains) - 1) * stdev(gains) / len(gains) ** 0.5
+        cell += f" [{100 * fmean(gains) - half:+.1f}, {100 * fmean(gains) + half:+.1f}]"
+    return cell
+
+
+def _of(run: Mapping[str, Any], label: str, dataset: str) -> float | None:
     if label in MEASURES:
-        return _values(records, label)
-    return [record["held_out"]["iou"][label] for record in records]
+        return value(run, label, dataset)
+    found: float | None = run["held_out"]["iou"][label]
+    return found
 
 
-def _alphas(column: Column, records: Records) -> Grid:
+def _alphas(experiment: Experiment, column: Column, records: Records) -> Grid:
     """Mean of alpha on held-out images, and the range of its channels' means, over seeds."""
     rows = []
     for row, runs in records.items():
-        for stage in runs[0]["alpha_maps"]:
+        for stage in runs[0]["alpha_maps"] if runs else ():
             maps = [run["alpha_maps"][stage] for run in runs]
             mean, low, high = (
                 fmean(entry[key] for entry in maps)
                 for key in ("mean", "lowest_channel", "highest_channel")
             )
-            rows.append((_row_name(row), stage, f"{mean:.2f}", f"{low:.2f} to {high:.2f}"))
+            name = _row_name(experiment, row)
+            rows.append((name, stage, f"{mean:.2f}", f"{low:.2f} to {high:.2f}"))
     header = ("pooling", "stage", "mean alpha", "means of channels")
     return Grid(f"{' / '.join(column)}: where alpha ended", header, tuple(rows))

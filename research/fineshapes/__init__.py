@@ -5,7 +5,7 @@ buildings, cars and sofas. Labels are exact: a pixel's is the class of what cove
 """
 
 from research.fineshapes.classes import DETAIL_CLASSES, FINE_SHAPES_CLASSES
-from research.fineshapes.dataset import FineShapes, FineShapesObjects
+from research.fineshapes.dataset import FineShapes, FineShapesObjects, ObjectsAsScenes
 from research.fineshapes.scene import draw_object, draw_scene
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "FINE_SHAPES_CLASSES",
     "FineShapes",
     "FineShapesObjects",
+    "ObjectsAsScenes",
     "draw_object",
     "draw_scene",
 ]

@@ -11,13 +11,17 @@ from research.__main__ import main
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["figure", "5", "{folder}"], "Is a directory: '{folder}'"),
-        (["fineshapes", "{file}", "--layout", "voc", "--count", "5"], "'{file}/"),
+        (["figure", "5", "{folder}"], "{folder}: Is a directory"),
+        (["fineshapes", "{file}", "--layout", "voc", "--count", "5"], "{file}/"),
         (["run", "-o", "{folder}"], "--data: expected the folder that `research pages` wrote"),
     ],
 )
 def test_a_mistake_is_one_line_and_status_1(
-    arguments: list[str], complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: list[str],
+    complaint: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     names = {"folder": str(tmp_path / "[a]"), "file": str(tmp_path / "file")}
     (tmp_path / "[a]").mkdir()
@@ -25,6 +29,7 @@ def test_a_mistake_is_one_line_and_status_1(
     monkeypatch.setattr(sys, "argv", ["research", *(word.format(**names) for word in arguments)])
     with pytest.raises(SystemExit) as ended:
         main()
-    # A text as status is printed to stderr, and the status is 1.
-    assert str(ended.value.code).startswith("research: ")
-    assert complaint.format(**names) in str(ended.value.code)
+    said = capsys.readouterr().err
+    assert ended.value.code == 1
+    assert said.startswith("error: ")
+    assert complaint.format(**names) in said

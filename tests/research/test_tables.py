@@ -124,7 +124,7 @@ def test_thin_classes_are_averaged_with_absent_ones_as_nothing() -> None:
     names = [entry.name for entry in FINE_SHAPES_CLASSES]
     iou: dict[str, float | None] = dict.fromkeys(names, 1.0)
     iou[names[DETAIL_CLASSES[0]]] = None
-    share = value({"held_out": {"iou": iou}}, "detail_iou")
+    share = value({"held_out": {"iou": iou}}, "detail_iou", "fineshapes")
     assert share == pytest.approx(1 - 1 / len(DETAIL_CLASSES))
 
 
@@ -139,7 +139,7 @@ def test_the_papers_tables_agree_where_they_overlap() -> None:
     assert set(paper.TABLE_1[column]) <= set(list_poolings())
 
 
-@pytest.mark.parametrize("name", sorted(set(EXPERIMENTS)))
+@pytest.mark.parametrize("name", ["1", "2", "3", "5", "6", "fineshapes"])
 def test_every_cell_of_a_table_has_a_recipe(name: str) -> None:
     experiment = EXPERIMENTS[name]
     for _, network in experiment.columns:
@@ -157,7 +157,11 @@ def test_missing_data_is_named_with_what_to_download(name: str, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("name", "sizes", "complaint"),
     [
-        ("4", Sizes(), "table: expected one of 1, 2, 3, 5, 6, fineshapes, got '4'"),
+        (
+            "4",
+            Sizes(),
+            "table: expected one of 1, 2, 3, 5, 6, fineshapes, camvid.*, got '4'",
+        ),
         ("1", Sizes(datasets=("coco",)), "--dataset: expected some of voc, cityscapes, ade20k"),
         ("6", Sizes(rows=("dpp",)), "--pooling: expected some of pool1"),
         ("fineshapes", Sizes(networks=("unet_small",)), "network: expected one of vgg16"),

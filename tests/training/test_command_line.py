@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ppool.__main__ import run
+from ppool.training.cli import given_options
 
 
 @pytest.mark.parametrize(
@@ -16,7 +17,6 @@ from ppool.__main__ import run
     [
         (["evaluation", "{folder}"], "{folder}: Is a directory"),
         (["evaluation", "{file}"], "{file}: not a checkpoint written by ppool train"),
-        (["run", "-o", "{folder}", "--recipe", "page"], "expected pages, paper or a file"),
         (["run", "-o", "{folder}", "--network", "vgg"], "network: expected one of"),
         (["compare", "--data", "{folder}", "-o", "x", "--pooling", "median"], "got 'median'"),
     ],
@@ -38,6 +38,32 @@ def test_a_mistake_is_one_line_and_status_1(
     assert said.startswith("error: ")
     assert said.count("\n") == 1
     assert complaint.format(**names) in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["run", "-o", "x", "--recipe", "page"], "expected pages, paper, author or a file"),
+        (["run", "-o", "x", "stray"], "options: expected --NAME VALUE, got 'stray'"),
+        (["run", "-o", "x", "--seed"], "--seed: expected a value"),
+    ],
+)
+def test_wrong_use_is_one_line_and_status_2(
+    arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run(["train", *arguments])
+    assert ended.value.code == 2
+    assert complaint in capsys.readouterr().err
+
+
+def test_every_setting_is_an_option() -> None:
+    words = ["--learning-rate", "1e-3", "--pooling=max", "--set", "seed=3"]
+    assert given_options(words) == [
+        ("learning_rate", "1e-3"),
+        ("pooling", "max"),
+        ("set", "seed=3"),
+    ]
 
 
 def test_a_missing_extra_is_one_line_that_says_what_to_install() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.measure import RESULTS
 
-__all__ = ["render", "write_page"]
+__all__ = ["pooling_rows", "render", "stored", "table", "write_page"]
 
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 LISTED_MILLISECONDS = 0.1
@@ -17,12 +17,28 @@ LISTED_MILLISECONDS = 0.1
 
 def write_page() -> Path:
     """Write the page from the newest results and say where it is."""
-    stored = {
+    PAGE.write_text(render(stored()))
+    return PAGE
+
+
+def stored() -> dict[str, dict[str, Any]]:
+    """The documents by name."""
+    return {
         name: json.loads((RESULTS / f"{name}.json").read_text())
         for name in ("kernels", "networks", "training-step", "precision")
     }
-    PAGE.write_text(render(stored))
-    return PAGE
+
+
+def pooling_rows(kernels: Mapping[str, Any]) -> list[str]:
+    """The README's table: the unit beside MaxPool on a tensor larger than the caches."""
+    heads = ["window", "threads", "P-pooling unit, ms", "MaxPool, ms", "unit / MaxPool"]
+    rows = [
+        [row["window"], row["threads"], _time(row, "unit"), _time(row, "MaxPool"),
+         _ratio(row, "unit / MaxPool")[0]]
+        for row in kernels["results"]["pooling"]
+        if tuple(row["input"]) == (1, 64, 512, 512)
+    ]  # fmt: skip
+    return table(heads, rows)
 
 
 def render(stored: Mapping[str, Mapping[str, Any]]) -> str:
@@ -48,7 +64,7 @@ def render(stored: Mapping[str, Mapping[str, Any]]) -> str:
             f"as a share of a copy's rate: {bandwidth['1']} GB/s on one thread and",
             f"{bandwidth['2']} GB/s on two. Above 1 the tensor stays in the caches.",
             "",
-            *_table(
+            *table(
                 ["input", "window", "threads", "unit, ms", "MaxPool, ms", "unit / MaxPool", "best",
                  "bandwidth"],
                 [[_shape(row["input"]), row["window"], row["threads"], _time(row, "unit"),
@@ -58,7 +74,7 @@ def render(stored: Mapping[str, Mapping[str, Any]]) -> str:
             "",
             "The same node without the native library runs as its portable function body:",
             "",
-            *_table(
+            *table(
                 ["input", "window", "threads", "function body, ms", "function body / unit", "best"],
                 [[_shape(row["input"]), row["window"], row["threads"], _time(row, "function body"),
                   *_ratio(row, "function body / unit")]
@@ -67,7 +83,7 @@ def render(stored: Mapping[str, Mapping[str, Any]]) -> str:
             "",
             "## Labels from logits",
             "",
-            *_table(
+            *table(
                 ["logits", "labels", "threads", "ResizeArgMax, ms", "Resize, ArgMax, Cast, ms",
                  "second / first", "best"],
                 [[_shape(row["logits"]), _shape(row["labels"]), row["threads"],
@@ -81,7 +97,7 @@ def render(stored: Mapping[str, Mapping[str, Any]]) -> str:
             "An exported network in ONNX Runtime, uint8 image in, uint8 mask out, with P-pooling",
             "and with max pooling in the same places. Memory is the peak of a fresh process.",
             "",
-            *_table(
+            *table(
                 ["network", "input", "threads", "P-pooling, ms", "max pooling, ms", "P / max",
                  "best", "P, MB", "max, MB"],
                 [[row["network"], _shape(row["input"]), row["threads"], _time(row, "ppool"),
@@ -93,7 +109,7 @@ def render(stored: Mapping[str, Mapping[str, Any]]) -> str:
             "",
             "One step of the small network in PyTorch, bfloat16 autocast, channels last.",
             "",
-            *_table(
+            *table(
                 ["input", "threads", "P-pooling, ms", "max pooling, ms", "P / max", "best"],
                 [[_shape(row["input"]), row["threads"], _time(row, "ppool"), _time(row, "max"),
                   *_ratio(row, "ppool / max")] for row in training],
@@ -116,7 +132,7 @@ def _precision(results: Mapping[str, Any]) -> list[str]:
         f"{full['bytes'] / 1e3:.0f} and {small['bytes'] / 1e3:.0f} kB. Of several pages, one",
         "after the other, uint8 image in, uint8 mask out:",
         "",
-        *_table(
+        *table(
             ["pages", "input", "threads", "float32, ms", "int8, ms", "float32 / int8", "best"],
             [[row["pages"], _shape(row["input"]), row["threads"], _time(row, "fp32"),
               _time(row, "int8"), *_ratio(row, "fp32 / int8")] for row in results["speed"]],
@@ -124,7 +140,7 @@ def _precision(results: Mapping[str, Any]) -> list[str]:
         "",
         "Where an image of 512 x 512 spends its time on one thread, by ONNX Runtime's profiler:",
         "",
-        *_table(
+        *table(
             ["operator", "float32, nodes", "ms", "int8, nodes", "ms"],
             list(_operator_rows(results["operators"]["fp32"], results["operators"]["int8"])),
         ),
@@ -160,7 +176,8 @@ def _provenance(stored: Mapping[str, Mapping[str, Any]]) -> str:
     )
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
+def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
+    """The lines of a Markdown table."""
     lines = [heads, ["---"] * len(heads), *rows]
     return ["| " + " | ".join(str(cell) for cell in line) + " |" for line in lines]
 

@@ -26,6 +26,7 @@ from benchmarks.clients import Answers, Request, closed_loop, open_loop
 from benchmarks.measure import write
 from benchmarks.running import ROOT
 from benchmarks.serving import networks
+from benchmarks.serving.page import write_page
 from benchmarks.serving.servers import PEERS, PPOOL, Network, Running, Server, serving
 
 CLIENTS = (1, 8, 32)
@@ -263,6 +264,7 @@ def main(
         command = f"python -m benchmarks.serving --network {name}{only} --rounds {rounds}"
         path = write(f"serving-{name}", f"{command} --seconds {seconds:g}", result)
         console.print(f"wrote {path}")
+    console.print(f"wrote {write_page()}")
 
 
 if __name__ == "__main__":

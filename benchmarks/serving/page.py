@@ -1,0 +1,139 @@
+"""Renders docs/serving-speed.md from the stored results of ``python -m benchmarks.serving``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import RESULTS
+from benchmarks.page import table
+
+__all__ = ["render", "stored", "write_page"]
+
+PAGE = Path(__file__).parents[2] / "docs" / "serving-speed.md"
+NETWORKS = {
+    "tiny-256": "A network of 0.3 billion multiply-adds, 256 x 256",
+    "tiny-512": "The same, 512 x 512",
+    "vgg16-256": "VGG-16, 256 x 256",
+}
+NAMES = {
+    "ppool": "**ppool**",
+    "fastapi": "FastAPI, written by hand",
+    "litserve": "LitServe",
+    "mosec": "mosec",
+    "pytriton": "Triton (PyTriton)",
+    "bentoml": "BentoML",
+    "rayserve": "Ray Serve",
+}
+COLUMNS = (
+    "server", "1 client: p50, p99 ms", "8 clients: photos/s", "CPU ms a photo",
+    "32 clients: photos/s", "four shapes of photo: photos/s", "150 % load: p99 ms, not answered",
+    "start, s", "MB at rest, under load", "same pixels, %",
+)  # fmt: skip
+
+_INTRODUCTION = """\
+All serve the same network, with random weights, to clients on the same machine that send the
+same JPEGs of 640 x 480, with the settings that suit each best on its two cores; `python -m
+benchmarks.serving` repeats it and rewrites this page. Servers take turns, round by round; figures
+are medians of the rounds, in brackets the slowest and the fastest. The machine's own speed wavers
+by a quarter between rounds, so gaps under 15 % prove nothing.
+
+*Same pixels* is the share of a mask that equals that of the server written by hand. ppool makes a
+photo smaller with a filter that takes every pixel into account, the others with OpenCV's, which
+skips some; a network with random weights shows the difference more than a trained one. At *150 %
+load* requests come half again as fast as the server can answer: one that refuses (429, with
+`Retry-After`) keeps its promise to those it takes, one that queues makes everybody wait. *Four
+shapes* are photos of equal area and different proportions.
+""".splitlines()
+
+
+def stored() -> dict[str, dict[str, Any]]:
+    """The documents by network."""
+    return {
+        name: json.loads((RESULTS / f"serving-{name}.json").read_text("utf-8")) for name in NETWORKS
+    }
+
+
+def write_page() -> Path:
+    """Write the page from the newest results and say where it is."""
+    PAGE.write_text(render(stored()), "utf-8")
+    return PAGE
+
+
+def render(documents: Mapping[str, Mapping[str, Any]]) -> str:
+    """The page as Markdown."""
+    lines = ["# Beside other servers", "", *_INTRODUCTION, ""]
+    for name, title in NETWORKS.items():
+        lines += _section(title, documents[name])
+    return "\n".join(lines)
+
+
+def _section(title: str, document: Mapping[str, Any]) -> list[str]:
+    results = document["results"]
+    servers, limits = results["servers"], results["limits"]
+    ours = servers["ppool"]
+    peers = {name: record for name, record in servers.items() if name != "ppool"}
+    said = []
+    for clients in (8, 32):
+        best = max(peers, key=lambda name: _rate(peers[name], clients))
+        ratio = _rate(ours, clients) / _rate(peers[best], clients)
+        said.append(f"{ratio:.2f} times {_short(best)} at {clients} clients")
+    alone = min(peers, key=lambda name: _alone(peers[name]))
+    lightest = min(peers, key=lambda name: peers[name]["idle_megabytes"]["median"])
+    ratio = _alone(ours) / _alone(peers[alone])
+    pipe, run = (limits[key] for key in ("pipe", "run"))
+    return [
+        f"## {title}",
+        "",
+        f"{document['processor']}; ONNX Runtime {document['versions']['onnxruntime']}; commit "
+        f"{document['commit']}; `{document['command']}`.",
+        "",
+        f"Photos a second beside the best other: {', '.join(said)}. A lone client waits "
+        f"{ratio:.2f} times as long as at {_short(alone)}. Memory at rest is "
+        f"{ours['idle_megabytes']['median']:.0f} MB, {_short(lightest)}'s "
+        f"{peers[lightest]['idle_megabytes']['median']:.0f}. Decoding, inference, argmax and "
+        f"encoding on threads, with no HTTP, reach {pipe['images_per_second']['median']:.0f} "
+        f"photos a second at {pipe['cpu_milliseconds']['median']:.1f} CPU ms, inference alone "
+        f"{run['images_per_second']['median']:.0f}.",
+        "",
+        *table(COLUMNS, [_row(NAMES[name], servers[name]) for name in NAMES if name in servers]),
+        "",
+    ]
+
+
+def _row(name: str, record: Mapping[str, Any]) -> list[str]:
+    one, eight, many = (record[f"clients_{clients}"] for clients in (1, 8, 32))
+    high = record["open_loop"]["1.5"]
+    others = ", ".join(f"{count} x {status}" for status, count in high["other_answers"].items())
+    return [
+        name,
+        f"{one['p50_milliseconds']['median']:.1f}, {one['p99_milliseconds']['median']:.1f}",
+        _spread(eight["requests_per_second"]),
+        f"{eight['cpu_milliseconds']['median']:.1f}",
+        _spread(many["requests_per_second"]),
+        f"{record['mixed_sizes']['requests_per_second']:.0f}",
+        f"{high['p99_milliseconds']:.0f}, {others or 'none'}",
+        f"{record['start_seconds']['median']:.1f}",
+        f"{record['idle_megabytes']['median']:.0f}, {record['loaded_megabytes']['median']:.0f}",
+        f"{100 * record['agreement']:.1f}",
+    ]
+
+
+def _short(server: str) -> str:
+    return NAMES[server].partition(",")[0]
+
+
+def _spread(values: Mapping[str, float]) -> str:
+    return f"{values['median']:.3g} ({values['min']:.3g} to {values['max']:.3g})"
+
+
+def _rate(record: Mapping[str, Any], clients: int) -> float:
+    found: float = record[f"clients_{clients}"]["requests_per_second"]["median"]
+    return found
+
+
+def _alone(record: Mapping[str, Any]) -> float:
+    found: float = record["clients_1"]["p50_milliseconds"]["median"]
+    return found

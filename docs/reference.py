@@ -29,14 +29,11 @@ def api(folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     document = create_app(Settings()).openapi()
     (folder / "openapi.json").write_text(json.dumps(document, indent=1), "utf-8")
-    page = bytes(pages.api_page().body).decode().replace(f"{pages.ASSETS[1:]}/", "")
-    # The service says the encoding in a header; a file has to say it itself.
-    page = page.replace("<head>", '<head>\n    <meta charset="utf-8">')
+    swagger = files("ppool.service.http") / "swagger"
+    page = (swagger / "index.html").read_text("utf-8").replace(f"{pages.ASSETS[1:]}/", "")
     (folder / "index.html").write_text(page, "utf-8")
-    package, assets = pages.ASSETS_PACKAGE
-    for name in ("swagger-ui-bundle.js", "swagger-ui.css"):
-        with (files(package) / assets / name).open("rb") as source:
-            (folder / name).write_bytes(source.read())
+    for name in ("swagger-ui-bundle.js", "swagger-ui.css", "start.js"):
+        (folder / name).write_bytes((swagger / name).read_bytes())
 
 
 def commands() -> Iterator[str]:

@@ -79,7 +79,10 @@ class Settings(BaseSettings):
         None, description="listen on this Unix socket instead, made or, if stale, replaced"
     )
     api_keys: Listed[Annotated[SecretStr, Field(min_length=1)]] = Field(
-        (), description="accept only these as Authorization: Bearer; none: everybody"
+        (), description="accept only these as Authorization: Bearer or X-API-Key; none: everybody"
+    )
+    cors_origins: Listed[Annotated[str, Field(pattern=r"^(\*|https?://[^/\s*]+)$")]] = Field(
+        (), description="origins whose pages may ask, as https://example.org, or *; none: no other"
     )
 
     devices: Listed[Annotated[str, Field(pattern=r"^(cpu|cuda:\d+)$")]] = Field(

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import orjson
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import HTMLResponse
-from starlette.staticfiles import StaticFiles
 
 from ppool.service import STARTED
 from ppool.service.engine import Engine
-from ppool.service.http import openapi, pages
+from ppool.service.http import access, openapi, pages
 from ppool.service.http.errors import KNOWN, problem
 from ppool.service.http.middleware import Envelope, answer_error, error_response
 from ppool.service.http.openinference import add_open_inference
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 __all__ = ["create_app"]
 
 _logger = logging.getLogger("ppool.service")
+
+# What a proxy may have taken off the path, as Traefik says it.
+_PREFIX = re.compile(r"(/[\w.~-]+)+/?")
 
 
 class Json(Response):
@@ -77,17 +80,12 @@ def create_app(
             await starting
         await engine.stop()
 
-    app = FastAPI(
-        title="ppool",
-        version=version("ppool"),
-        description=openapi.DESCRIPTION,
-        lifespan=lifespan,
-        docs_url=None,
-        redoc_url=None,
-    )
+    app = openapi.DescribedApp(secured=bool(settings.api_keys), lifespan=lifespan)
     app.state.engine = engine
     record = recorder(tracing) if tracing is not None else None
     app.add_middleware(Envelope, engine=engine, record=record)
+    if settings.cors_origins:  # around it, so that refusals can be read too
+        app.add_middleware(CORSMiddleware, **access.cors(settings.cors_origins))
     _add_error_forms(app)
     add_segment(app, engine)
     add_open_inference(app, engine)
@@ -147,12 +145,22 @@ def _add_operations(app: FastAPI, engine: Engine) -> None:
 
 
 def _add_pages(app: FastAPI) -> None:
-    app.mount(pages.ASSETS, StaticFiles(packages=[pages.ASSETS_PACKAGE]))
+    app.mount(pages.ASSETS, pages.api_files())
     app.mount(pages.PLAYGROUND, pages.playground_files())
 
     @app.get("/", include_in_schema=False)
     async def front() -> HTMLResponse:
         return pages.playground()
+
+    @app.get("/openapi.json", include_in_schema=False)
+    async def description(request: Request) -> Response:
+        # On a thread, as making it takes longer than others should wait.
+        document = await asyncio.to_thread(app.openapi)
+        prefix = request.headers.get("x-forwarded-prefix", "") or request.scope["root_path"]
+        servers = [{"url": prefix.rstrip("/")}] if _PREFIX.fullmatch(prefix) else None
+        answer = Json(document | {"servers": servers} if servers else document)
+        answer.headers["Vary"] = "X-Forwarded-Prefix"
+        return answer
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
@@ -176,4 +184,7 @@ def _add_error_forms(app: FastAPI) -> None:
             "status": error.status_code,
             "detail": f"{request.method} {request.url.path} is not served; the API is at /docs.",
         }
-        return error_response(request.url.path, document, error.headers)
+        headers = dict(error.headers or {})
+        if headers.get("Allow") == "GET":
+            headers["Allow"] = "GET, HEAD"
+        return error_response(request.url.path, document, headers)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
 import re
 import time
@@ -19,6 +18,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ppool.service.engine import Engine
+from ppool.service.http.access import Access
 from ppool.service.http.errors import PROBLEM_JSON, InternalError, ServiceError, Unauthorized
 from ppool.service.logs import request_id
 from ppool.service.tracing import Record
@@ -26,9 +26,6 @@ from ppool.service.tracing import Record
 __all__ = ["Envelope", "answer_error", "error_response"]
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
-
-# Kubernetes and Prometheus ask these, without a key.
-_OPEN_TO_ALL = {"/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"}
 
 _DISCARD_SECONDS = 2.0
 
@@ -62,7 +59,7 @@ class Envelope:
         self._engine = engine
         self._record = record
         self._log_requests = engine.settings.log_requests
-        self._keys = [key.get_secret_value().encode() for key in engine.settings.api_keys]
+        self._access = Access(engine.settings.api_keys)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -77,6 +74,9 @@ class Envelope:
         start = time.monotonic()
         status = 0
         body = _Body(receive)
+        head = scope["method"] == "HEAD"
+        if head:  # whatever answers to GET does
+            scope = {**scope, "method": "GET"}
 
         async def send_labelled(message: Message) -> None:
             nonlocal status
@@ -89,10 +89,12 @@ class Envelope:
                     headers["Connection"] = "close"
                 if status >= 400:
                     await body.discard(self._engine.settings.max_body_bytes)
+            elif head and message["type"] == "http.response.body":
+                message = {**message, "body": b""}
             await send(message)
 
         try:
-            if self._allowed(request):
+            if self._access.allowed(request):
                 await self._app(scope, body.receive, send_labelled)
             else:
                 await answer_error(request, Unauthorized())(scope, body.receive, send_labelled)
@@ -108,14 +110,6 @@ class Envelope:
         level = logging.INFO if self._log_requests else logging.DEBUG
         if level == logging.INFO or (status >= 400 and _logger.isEnabledFor(level)):
             _log(level, request, status, time.monotonic() - start)
-
-    def _allowed(self, request: Request) -> bool:
-        if not self._keys or request.scope["path"] in _OPEN_TO_ALL:
-            return True
-        scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        # Every key is compared, and in constant time, so that timing tells nothing.
-        matches = [hmac.compare_digest(given.strip().encode(), key) for key in self._keys]
-        return scheme.lower() == "bearer" and any(matches)
 
 
 class _Body:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import Any
 
+import orjson
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
 from pydantic import TypeAdapter
 
+from ppool.service.http.access import SCHEMES, is_open
 from ppool.service.http.errors import (
     PROBLEM_JSON,
     BadRequest,
@@ -25,10 +30,11 @@ from ppool.service.http.exchange import TIMEOUT_HEADER
 from ppool.service.http.schemas import Health, Problem, SegmentReply
 
 __all__ = [
-    "DESCRIPTION",
     "HEALTH_RESPONSES",
+    "INFERENCE_ERROR",
     "MODEL_RESPONSES",
     "SEGMENT_RESPONSES",
+    "DescribedApp",
     "segment_request",
 ]
 
@@ -46,30 +52,53 @@ Errors are `application/problem+json` (RFC 9457): `type` never changes, `detail`
 
 _BINARY = {"type": "string", "format": "binary"}
 _TYPES = ("jpeg", "png", "webp", "bmp", "tiff")
+_MEDIA = ("application/json", "image/png", "application/x-npz", "application/zip")
+
+
+def _plain(schema: dict[str, Any]) -> dict[str, Any]:
+    """A schema without null, which no query has, and whose default only the description says.
+
+    A generated client would send it, in the query against what a form says and the reverse.
+    """
+    plain = {key: value for key, value in schema.items() if key not in {"title", "default"}}
+    for choice in plain.pop("anyOf", []):
+        plain |= choice if choice["type"] != "null" else {}
+    if (default := schema["default"]) is not None:
+        plain["description"] += f"; {orjson.dumps(default).decode()} by default"
+    return plain
 
 
 def segment_request(options: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Parameters and body of ``POST /segment``, whose options are given by name, as schemas."""
-    parameters = [
+    fields = {name: _plain(schema) for name, schema in options.items()}
+    parameters: list[dict[str, Any]] = []
+    for name, field in fields.items():
+        schema = dict(field)
+        description = schema.pop("description")
+        parameters.append(
+            {"name": name, "in": "query", "description": description, "schema": schema}
+        )
+    parameters += [
         {
-            "name": name,
-            "in": "query",
-            "description": schema["description"],
-            "schema": {key: value for key, value in schema.items() if key != "description"},
-        }
-        for name, schema in options.items()
-    ]
-    timeout = {"type": "integer", "minimum": 1}
-    parameters.append(
+            "name": "Accept",
+            "in": "header",
+            "description": "what to answer with; without it PNG for one image, else ZIP. "
+            "OpenAPI leaves this header to the client; generators that do not get one that works",
+            "schema": {"type": "string", "enum": _MEDIA, "default": "application/json"},
+        },
         {
             "name": TIMEOUT_HEADER,
             "in": "header",
-            "description": "answer within this time or not at all; the server may allow less",
-            "schema": timeout,
-        }
-    )
-    images = {"image": {"type": "array", "items": _BINARY}}
-    form = {"type": "object", "required": ["image"], "properties": {**images, **options}}
+            "description": "answer within so many milliseconds or not at all; the server may "
+            "allow less",
+            "schema": {"type": "integer", "minimum": 1},
+        },
+    ]
+    form = {
+        "type": "object",
+        "required": ["image"],
+        "properties": {"image": {"type": "array", "items": _BINARY}, **fields},
+    }
     return {
         "parameters": parameters,
         "requestBody": {
@@ -114,7 +143,16 @@ def _problem(error: ServiceError) -> dict[str, Any]:
     }
 
 
-_PROBLEM_SCHEMA = TypeAdapter(Problem).json_schema()
+_PROBLEM_SCHEMA = {"$ref": "#/components/schemas/Problem"}
+_SCHEMAS = {
+    "Problem": TypeAdapter(Problem).json_schema(),
+    "InferenceError": {
+        "type": "object",
+        "description": "An error, as the Open Inference Protocol has it.",
+        "required": ["error"],
+        "properties": {"error": {"type": "string", "description": "What to do about it."}},
+    },
+}
 _RETRY = {"Retry-After": {"description": "seconds", "schema": {"type": "integer", "minimum": 1}}}
 
 SEGMENT_RESPONSES: Responses = {
@@ -150,9 +188,55 @@ SEGMENT_RESPONSES: Responses = {
     504: _problem(DeadlinePassed("queue")),
 }
 
+INFERENCE_ERROR: Responses = {
+    "default": {
+        "description": "`error` says what to do about it.",
+        "content": {
+            "application/json": {"schema": {"$ref": "#/components/schemas/InferenceError"}}
+        },
+    }
+}
+
 # Without a "default" FastAPI would promise validation errors in a form of its own.
 MODEL_RESPONSES: Responses = {404: SEGMENT_RESPONSES[404], "default": SEGMENT_RESPONSES[500]}
 
 HEALTH_RESPONSES: Responses = {
     503: {"model": Health, "description": "Starting, draining, or no worker is alive."}
 }
+
+
+class DescribedApp(FastAPI):
+    """FastAPI with what it cannot say by itself; ``secured`` if most paths need an API key."""
+
+    def __init__(self, *, secured: bool, **options: Any) -> None:
+        super().__init__(
+            title="ppool",
+            version=version("ppool"),
+            description=DESCRIPTION,
+            openapi_url=None,
+            docs_url=None,
+            redoc_url=None,
+            generate_unique_id_function=lambda route: route.operation_id or route.name,
+            **options,
+        )
+        self._secured = secured
+
+    def openapi(self) -> dict[str, Any]:
+        """The document; made once, which takes a while."""
+        if self.openapi_schema is None:
+            document = get_openapi(
+                title=self.title,
+                version=self.version,
+                description=self.description,
+                routes=self.routes,
+            )
+            parts = document.setdefault("components", {})
+            parts["schemas"] = dict(sorted((parts.get("schemas", {}) | _SCHEMAS).items()))
+            parts["securitySchemes"] = SCHEMES
+            if self._secured:
+                document["security"] = [{name: []} for name in SCHEMES]
+                for path, operations in document["paths"].items():
+                    for operation in operations.values() if is_open(path) else ():
+                        operation["security"] = []
+            self.openapi_schema = document
+        return self.openapi_schema

@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from ppool.service.codecs.answers import TENSORS, Alpha, Answer, Encoded
 from ppool.service.engine import Engine
+from ppool.service.http import openapi
 from ppool.service.http.bodies import read_body
 from ppool.service.http.errors import BadRequest
 from ppool.service.http.exchange import Hold, Order, exchange
@@ -31,21 +32,18 @@ __all__ = ["add_open_inference"]
 HEADER_LENGTH = "Inference-Header-Content-Length"
 VERSION = "1"
 
-_ERROR = {
-    "type": "object",
-    "required": ["error"],
-    "properties": {"error": {"type": "string"}},
-}
-
 
 def add_open_inference(app: FastAPI, engine: Engine) -> None:
     """Serve the protocol on ``engine``, beside the service's own API."""
     turns = Turns()
 
-    def route(method: str, path: str) -> Callable[[Callable[..., Awaitable[Response]]], Any]:
+    def route(
+        method: str, path: str, name: str
+    ) -> Callable[[Callable[..., Awaitable[Response]]], Any]:
         return app.api_route(
             f"/v2{path}",
             methods=[method],
+            operation_id=f"v2_{name}",
             tags=["open inference protocol"],
             response_class=Response,
             openapi_extra={
@@ -54,43 +52,39 @@ def add_open_inference(app: FastAPI, engine: Engine) -> None:
                     for name in re.findall(r"{(\w+)}", path)
                 ]
             },
-            responses={
-                "default": {
-                    "description": "`error` says what to do about it.",
-                    "content": {"application/json": {"schema": _ERROR}},
-                }
-            },
+            responses=openapi.INFERENCE_ERROR,
         )
 
-    @route("GET", "")
+    @route("GET", "", "server")
     async def server() -> Response:
         """Name, version and extensions of the server."""
         about = {"name": "ppool", "version": version("ppool")}
         return _json(about | {"extensions": ["binary_tensor_data"]})
 
-    @route("GET", "/health/live")
+    @route("GET", "/health/live", "live")
     async def live() -> Response:
         """Whether the process answers at all."""
         return _json({"live": True})
 
-    @route("GET", "/health/ready")
+    @route("GET", "/health/ready", "ready")
     async def ready() -> Response:
         """Whether requests are welcome."""
         return _json({"ready": engine.ready()}, 200 if engine.ready() else 503)
 
-    for place in ("/models/{name}", "/models/{name}/versions/{version}"):
+    places = {"model": "/models/{name}", "version": "/models/{name}/versions/{version}"}
+    for what, place in places.items():
 
-        @route("GET", place)
+        @route("GET", place, what)
         async def model(request: Request) -> Response:
             """Inputs and outputs of a model."""
             return await _of_model(request, _metadata)
 
-        @route("GET", f"{place}/ready")
+        @route("GET", f"{place}/ready", f"{what}_ready")
         async def model_ready(request: Request) -> Response:
             """Whether a model takes requests."""
             return await _of_model(request, _readiness)
 
-        @route("POST", f"{place}/infer")
+        @route("POST", f"{place}/infer", f"{what}_infer")
         async def infer(request: Request) -> Response:
             """Segment the photos of a tensor."""
             return await _of_model(request, partial(_infer, turns))

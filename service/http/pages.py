@@ -5,15 +5,12 @@ from __future__ import annotations
 from importlib.resources import files
 from os import PathLike, stat_result
 
-from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-__all__ = ["ASSETS", "ASSETS_PACKAGE", "PLAYGROUND", "api_page", "playground", "playground_files"]
+__all__ = ["ASSETS", "PLAYGROUND", "api_files", "api_page", "playground", "playground_files"]
 
-# The package carries Swagger UI's files; FastAPI's own page would fetch them from a CDN.
-ASSETS_PACKAGE = ("fastapi_offline", "static")
 ASSETS = "/docs-assets"
 
 PLAYGROUND = "/playground"
@@ -27,12 +24,15 @@ _STRICT = {
     "Cache-Control": "no-cache",
 }
 
-# Swagger UI's page starts it with an inline script.
-_NOTHING_FROM_OUTSIDE = {
-    "Content-Security-Policy": "default-src 'self' 'unsafe-inline' data:; frame-ancestors 'none'"
+# Swagger UI styles its elements one by one.
+_API = _STRICT | {
+    "Content-Security-Policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
 }
 
 _PLAYGROUND_HTML = files("ppool.service").joinpath("playground/index.html").read_text("utf-8")
+_API_HTML = files("ppool.service.http").joinpath("swagger/index.html").read_text("utf-8")
 
 
 def playground() -> HTMLResponse:
@@ -46,18 +46,13 @@ def playground_files() -> StaticFiles:
 
 
 def api_page() -> HTMLResponse:
-    """``GET /docs``."""
-    page = get_swagger_ui_html(
-        openapi_url="openapi.json",
-        title="ppool API",
-        swagger_js_url=f"{ASSETS[1:]}/swagger-ui-bundle.js",
-        swagger_css_url=f"{ASSETS[1:]}/swagger-ui.css",
-        swagger_favicon_url="data:,",
-        # Swagger UI would otherwise send the document to its makers' validator.
-        swagger_ui_parameters={"validatorUrl": None},
-    )
-    page.headers.update(_NOTHING_FROM_OUTSIDE)
-    return page
+    """``GET /docs``: Swagger UI; FastAPI's own page would fetch it from an outside host."""
+    return HTMLResponse(_API_HTML, headers=_API)
+
+
+def api_files() -> StaticFiles:
+    """What the API page is made of, to be mounted at :data:`ASSETS`."""
+    return _StrictFiles(packages=[("ppool.service.http", "swagger")])
 
 
 class _StrictFiles(StaticFiles):

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from ppool.service.logs import configure_logging
+from ppool.service.settings import load_settings
 from ppool.service.workers.inference import Segmenter
 from tests.service.harness import Client, Gate, encoded, photo
 from tests.service.traffic import PATIENCE_SECONDS
@@ -25,22 +26,34 @@ def locked(serving: Serving) -> Iterator[Client]:
         yield client
 
 
-@pytest.mark.parametrize("given", ["Bearer first-key", "bearer second-key"])
-def test_a_valid_key_opens(locked: Client, given: str) -> None:
-    assert locked.segment(BODY, headers={"Authorization": given}).status_code == 200
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Authorization": "Bearer first-key"},
+        {"Authorization": "bearer second-key"},
+        {"X-API-Key": "second-key"},
+        {"X-API-Key": "first-key", "Authorization": "Basic of-a-proxy"},
+    ],
+)
+def test_a_valid_key_opens(locked: Client, headers: dict[str, str]) -> None:
+    assert locked.segment(BODY, headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize(
-    "given", [None, "", "Bearer", "Bearer ", "Bearer first", "Basic first-key", "first-key"]
+    "given", [None, "", "Bearer", "Bearer ", "Bearer first", "Basic first-key", "first-key, x"]
 )
 def test_without_a_valid_key_nothing_opens(locked: Client, given: str | None) -> None:
-    headers = {} if given is None else {"Authorization": given}
-    for method, path in (("POST", "/segment"), ("GET", "/models"), ("GET", "/")):
+    headers = {} if given is None else {"Authorization": given, "X-API-Key": given}
+    for method, path in (
+        *(("POST", "/segment"), ("GET", "/models"), ("GET", "/v2"), ("GET", "/nothing")),
+        *(("HEAD", "/models"), ("GET", "/livez/"), ("GET", "/playground/../models")),
+    ):
         answer = locked.request(method, path, headers=headers)
         assert answer.status_code == 401
         assert answer.headers["www-authenticate"] == "Bearer"
-        assert answer.json()["type"] == "urn:ppool:problem:unauthorized"
         assert answer.headers["x-request-id"]
+        if method != "HEAD" and not path.startswith("/v2"):
+            assert answer.json()["type"] == "urn:ppool:problem:unauthorized"
 
 
 def test_a_key_of_other_letters_is_refused_too(locked: Client) -> None:
@@ -48,9 +61,122 @@ def test_a_key_of_other_letters_is_refused_too(locked: Client) -> None:
     assert answer.status_code == 401
 
 
-@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics"])
-def test_probes_and_metrics_need_no_key(locked: Client, path: str) -> None:
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"),
+        *("/", "/playground/main.js", "/docs", "/docs-assets/start.js", "/openapi.json"),
+    ],
+)
+def test_probes_metrics_and_pages_need_no_key(locked: Client, path: str) -> None:
     assert locked.get(path).status_code == 200
+
+
+def test_the_description_says_how_to_give_a_key_and_where_none_is_needed(
+    locked: Client, client: Client
+) -> None:
+    document = locked.get("/openapi.json").json()
+    assert document["components"]["securitySchemes"] == {
+        "bearer": {"type": "http", "scheme": "bearer"},
+        "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    }
+    assert document["security"] == [{"bearer": []}, {"key": []}]
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            open_to_all = locked.request(method, path).status_code != 401
+            assert (operation.get("security") == []) == open_to_all, path
+    assert "security" not in client.get("/openapi.json").json()
+
+
+GETS = ["/livez", "/readyz", "/metrics", "/models", "/models/tiny", "/v2", "/v2/models/tiny/ready"]
+
+
+@pytest.mark.parametrize("path", [*GETS, "/", "/docs", "/openapi.json", "/playground/main.js"])
+def test_head_answers_as_get_without_a_body(client: Client, path: str) -> None:
+    head, get = client.request("HEAD", path), client.get(path)
+    assert (head.status_code, head.content) == (get.status_code, b"")
+    assert head.headers["content-type"] == get.headers["content-type"]
+    if path != "/metrics":  # whose length changes
+        assert head.headers["content-length"] == get.headers["content-length"]
+
+
+@pytest.mark.parametrize(("path", "status"), [("/segment", 405), ("/x", 404), ("/models/x", 404)])
+def test_head_of_what_cannot_be_got_is_refused_without_a_body(
+    client: Client, path: str, status: int
+) -> None:
+    answer = client.request("HEAD", path)
+    assert (answer.status_code, answer.content) == (status, b"")
+
+
+def test_a_wrong_method_is_told_the_right_ones(client: Client) -> None:
+    for method, path, allowed in (("PUT", "/segment", "POST"), ("POST", "/livez", "GET, HEAD")):
+        answer = client.request(method, path)
+        assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+
+
+ORIGIN = "https://photos.example.org"
+
+
+def preflight(client: Client, origin: str, method: str = "POST", headers: str = "") -> Any:
+    asked = {"Origin": origin, "Access-Control-Request-Method": method}
+    asked |= {"Access-Control-Request-Headers": headers} if headers else {}
+    return client.request("OPTIONS", "/segment", headers=asked)
+
+
+@pytest.fixture(scope="module")
+def shared(serving: Serving) -> Iterator[Client]:
+    with serving(api_keys="key", cors_origins=f"{ORIGIN},http://localhost:3000") as client:
+        yield client
+
+
+def test_a_page_elsewhere_may_ask_if_its_origin_is_set(shared: Client) -> None:
+    """The steps of a browser (Fetch, section 3.3); a preflight carries no key."""
+    asked = "authorization,content-type,x-request-timeout-ms,x-api-key"
+    answer = preflight(shared, ORIGIN, headers=asked)
+    assert answer.status_code == 200
+    assert answer.headers["access-control-allow-origin"] == ORIGIN
+    allowed = answer.headers["access-control-allow-headers"].lower().replace(" ", "").split(",")
+    assert set(asked.split(",")) <= set(allowed)
+    assert "POST" in answer.headers["access-control-allow-methods"].replace(" ", "").split(",")
+    headers = {"Origin": ORIGIN, "Authorization": "Bearer key"}
+    answer = shared.segment(BODY, headers=headers)
+    assert answer.status_code == 200
+    assert answer.headers["access-control-allow-origin"] == ORIGIN
+    exposed = answer.headers["access-control-expose-headers"].lower().replace(" ", "").split(",")
+    assert {"x-request-id", "x-model", "server-timing", "retry-after"} <= set(exposed)
+    assert "Origin" in answer.headers["vary"]
+    assert "access-control-allow-credentials" not in answer.headers
+
+
+def test_refusals_can_be_read_by_a_page_elsewhere_too(shared: Client) -> None:
+    for answer in (
+        shared.segment(BODY, headers={"Origin": ORIGIN}),
+        shared.segment(b"x", headers={"Origin": ORIGIN, "X-API-Key": "key"}),
+        shared.request("GET", "/x", headers={"Origin": ORIGIN, "X-API-Key": "key"}),
+    ):
+        assert answer.status_code >= 400
+        assert answer.headers["access-control-allow-origin"] == ORIGIN
+
+
+@pytest.mark.parametrize("origin", ["https://example.org", f"{ORIGIN}.evil.test", "null"])
+def test_other_origins_get_no_leave(shared: Client, origin: str) -> None:
+    headers = {"Origin": origin, "X-API-Key": "key"}
+    for answer in (preflight(shared, origin), shared.segment(BODY, headers=headers)):
+        assert "access-control-allow-origin" not in answer.headers
+        assert "Origin" in answer.headers["vary"]
+
+
+def test_without_the_setting_no_page_elsewhere_may_ask(client: Client) -> None:
+    answer = client.segment(BODY, headers={"Origin": ORIGIN})
+    assert answer.status_code == 200
+    assert not [name for name in answer.headers if name.startswith("access-control")]
+    assert preflight(client, ORIGIN).status_code == 405
+
+
+@pytest.mark.parametrize("origin", ["photos.example.org", "https://a.test/", "https://*.a.test"])
+def test_what_is_no_origin_stops_the_start(origin: str) -> None:
+    with pytest.raises(ValueError, match="cors_origins"):
+        load_settings(cors_origins=origin)
 
 
 @pytest.mark.parametrize(("asked_milliseconds", "seconds"), [("600000", 600), ("7200000", 3600)])

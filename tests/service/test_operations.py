@@ -118,7 +118,7 @@ def test_openapi_lists_every_status_and_media_type(client: Client) -> None:
         *("image/png", "application/json", "application/x-npz", "application/zip")
     }
     assert {parameter["name"] for parameter in segment["parameters"]} == {
-        *("model", "alpha", "overlay", "mode", "mask", "X-Request-Timeout-Ms")
+        *("model", "alpha", "overlay", "mode", "mask", "Accept", "X-Request-Timeout-Ms")
     }
     assert "multipart/form-data" in segment["requestBody"]["content"]
     for status, response in segment["responses"].items():
@@ -126,6 +126,8 @@ def test_openapi_lists_every_status_and_media_type(client: Client) -> None:
             (media,) = response["content"]
             assert media == "application/problem+json"
             assert response["content"][media]["example"]["status"] == int(status)
+            wanted = {"$ref": "#/components/schemas/Problem"}
+            assert response["content"][media]["schema"] == wanted
     assert "SegmentReply" in document["components"]["schemas"]
     assert "HTTPValidationError" not in str(document)
 

@@ -149,7 +149,7 @@ def tensorrt_command(
     console = Console()
     with _complaining(trt.TensorRtMissingError):
         loaded, description = read_exported(model)
-        shapes = trt.Shapes.of(description.input, max_batch, max_side)
+        shapes = trt.Shapes.of(loaded, description.input, trt.Limits(max_batch, max_side))
         library = trt.plugin_library()
         named = library or Path("_tensorrt.so")
         built = "" if library else " (not built here: make tensorrt)"

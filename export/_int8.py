@@ -109,7 +109,9 @@ def _label_before_shuffling(graph: GraphProto) -> None:
     Labels are the same, and there are as many times fewer of them as there are classes. For CPUs
     only: TensorRT shuffles no bytes.
     """
-    (label,) = (node for node in graph.node if node.op_type == "ResizeArgMax")
+    label = next((node for node in graph.node if node.op_type == "ResizeArgMax"), None)
+    if label is None:
+        return
     logits, size = label.input
     shuffle = next((node for node in graph.node if logits in node.output), None)
     if shuffle is None or shuffle.op_type != "DepthToSpace":

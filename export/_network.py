@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -176,7 +177,7 @@ def silent() -> Iterator[None]:
 def words(error: Exception) -> str:
     """ONNX Runtime's message without its codes, in one line."""
     text = " ".join(str(error).split())
-    return text.rpartition("[ONNXRuntimeError] : ")[2]
+    return re.sub(r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ", "", text)
 
 
 def _write_standard_domain_alike(model: ModelProto) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ppool.export._files import refuse_to_overwrite, save_whole
+from ppool.export._half import halved, refuse_converted
 from ppool.export._int8 import quantised
+from ppool.export._judge import PHOTO
 from ppool.feeding import Feed, feed
 from ppool.metadata import InputPolicy
-from ppool.runtime import ALPHA_SWITCH, LOGITS_SWITCH, make_session
+from ppool.runtime import ALPHA_SWITCH, LOGITS_SWITCH, Session, make_session
 from ppool.scoring import ConfusionMatrix
 from ppool.service.codecs.images import decode_file
 
@@ -26,6 +28,8 @@ __all__ = ["Precision", "Score", "lower_precision", "score"]
 
 Precision = Literal["fp16", "int8"]
 
+# Share of the pixels of a photo.
+LEAST_ALIKE = 0.9
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 
@@ -65,21 +69,36 @@ def lower_precision(
             calibrate with.
     """
     refuse_to_overwrite(source, path)
-    description = make_session(source).metadata
+    session = make_session(source)
+    model = onnx.load(source)
+    refuse_converted(model, precision)
     if precision == "fp16":
-        from onnxruntime.transformers.float16 import convert_float_to_float16
-
-        # The shapes inside come from the exporter; inference would trip over our operators.
-        model = convert_float_to_float16(
-            onnx.load(source), keep_io_types=True, disable_shape_infer=True
-        )
-        content = model.SerializeToString()
+        content = halved(model).SerializeToString()
+        _check_range(session, make_session(content))
     else:
         if calibration is None:
             raise ValueError("--calibration: expected a folder of images, got none")
-        content = quantised(source, _calibration_feeds(source, calibration, description.input))
+        content = quantised(source, _calibration_feeds(source, calibration, session.metadata.input))
     make_session(content)
     save_whole(content, path)
+
+
+def _check_range(exact: Session, half: Session) -> None:
+    """Compare on the playground's photo.
+
+    Raises:
+        ValueError: if numbers inside the network leave the range of float16.
+    """
+    policy = exact.metadata.input
+    longest = max(policy.multiple, min(policy.max_side, policy.padded(256)))
+    photo = _fed(PHOTO, replace(policy, max_side=longest, min_side=None))
+    truth, found = (s.run(["mask"], {"image": photo.image[None]})[0] for s in (exact, half))
+    same = float(np.mean(truth == found))
+    if same < LEAST_ALIKE:
+        raise ValueError(
+            f"model: in float16 only {100 * same:.0f} % of the pixels of a photo keep their class; "
+            "numbers inside the network leave its range, up to 65504"
+        )
 
 
 def score(model: Path, validation: Path, *, limit: int | None = None) -> Score:

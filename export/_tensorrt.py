@@ -14,13 +14,33 @@ import ppool
 from ppool.metadata import InputPolicy
 from ppool.onnx_ops import DOMAIN, RESIZE_ATTRIBUTES
 
-__all__ = ["Shapes", "TensorRtMissingError", "build_engine", "plugin_library", "trtexec"]
+__all__ = [
+    "Limits",
+    "Shapes",
+    "TensorRtMissingError",
+    "build_engine",
+    "plugin_library",
+    "trtexec",
+]
 
 PLUGIN = "_tensorrt.so"
 
 
 class TensorRtMissingError(Exception):
     """TensorRT's Python package is not installed."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an engine is limited to.
+
+    Attributes:
+        max_batch: Most images at a time.
+        max_side: Longest side in pixels, a multiple of the file's; ``None`` is its own limit.
+    """
+
+    max_batch: int = 1
+    max_side: int | None = None
 
 
 @dataclass(frozen=True)
@@ -32,26 +52,38 @@ class Shapes:
     most: tuple[int, ...]
 
     @classmethod
-    def of(cls, policy: InputPolicy, max_batch: int, max_side: int | None) -> Shapes:
+    def of(cls, model: onnx.ModelProto, policy: InputPolicy, asked: Limits) -> Shapes:
         """From what a file says of its input.
 
         Args:
+            model: The file.
             policy: Of the file.
-            max_batch: Most images at a time.
-            max_side: Longest side in pixels, a multiple of the file's; ``None`` is its own limit.
+            asked: What it is to be limited to.
 
         Raises:
             ValueError: if a limit is out of range.
         """
-        side = policy.max_side if max_side is None else max_side
-        if max_batch < 1:
-            raise ValueError(f"max_batch: expected at least 1, got {max_batch!r}")
+        batch = asked.max_batch
+        if batch < 1:
+            raise ValueError(f"max_batch: expected at least 1, got {batch!r}")
+        image = next(entry for entry in model.graph.input if entry.name == "image")
+        if image.type.tensor_type.shape.dim[0].dim_value == 1 and batch > 1:
+            raise ValueError(f"max_batch: expected 1, all that this network takes, got {batch!r}")
+        if policy.size is not None:
+            if asked.max_side not in {None, max(policy.size)}:
+                raise ValueError(
+                    f"max_side: expected none, as this network takes {policy.size[0]} x "
+                    f"{policy.size[1]} pixels only, got {asked.max_side!r}"
+                )
+            most = (batch, *policy.size, 3)
+            return cls((1, *policy.size, 3), most, most)
+        side = policy.padded(policy.max_side) if asked.max_side is None else asked.max_side
         if side < policy.multiple or side % policy.multiple:
             raise ValueError(
                 f"max_side: expected a multiple of {policy.multiple} pixels, got {side!r}"
             )
         least = (1, policy.multiple, policy.multiple, 3)
-        most = (max_batch, side, side, 3)
+        most = (batch, side, side, 3)
         return cls(least, most, most)
 
 

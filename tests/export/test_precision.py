@@ -146,6 +146,69 @@ def shuffling_network(stride: int) -> onnx.ModelProto:
     return onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8)
 
 
+RESIZING = """
+<ir_version: 8, opset_import: ["": {opset}]>
+net (float[n, 3, h, w] image) => (float[n, k, height, width] logits)
+{{
+    narrow = AveragePool <kernel_shape = [3, 3], strides = [3, 3]> (image)
+    none = Constant <value = float[0] {{}}> ()
+    full = Shape (image)
+    small = Shape (narrow)
+    full_float = Cast <to = 1> (full)
+    small_float = Cast <to = 1> (small)
+    scales = {scales}
+    wide = Resize <mode = "linear", coordinate_transformation_mode = "asymmetric">
+        (narrow, none, scales)
+    logits = Neg (wide)
+}}
+"""
+COMPUTED = "Div (full_float, small_float)"
+CONSTANT = "Constant <value = float[4] {1.0, 1.0, 2.9, 3.1}> ()"
+
+
+@pytest.mark.parametrize(("opset", "scales"), [(11, CONSTANT), (17, CONSTANT), (13, COMPUTED)])
+def test_the_scales_of_older_exporters_stay_exact_in_half_precision(
+    scales: str, opset: int, tmp_path: Path
+) -> None:
+    onnx.save(onnx.parser.parse_model(RESIZING.format(opset=opset, scales=scales)), tmp_path / "n")
+    adopted, half = tmp_path / "adopted.onnx", tmp_path / "half.onnx"
+    adoption = Adoption((), Normalisation((0.5,), (0.25,)), size=(129, 131))
+    adopt_model(tmp_path / "n", adopted, adoption)
+    lower_precision(adopted, half, "fp16")
+    image = np.random.default_rng(1).integers(0, 256, (1, 129, 131, 3), np.uint8)
+    masks = [make_session(path).run(["mask"], {"image": image})[0] for path in (adopted, half)]
+    assert np.mean(masks[0] != masks[1]) < 0.01
+
+
+def test_what_is_converted_already_is_said(model: Path, int8: Path, tmp_path: Path) -> None:
+    half = tmp_path / "half.onnx"
+    lower_precision(model, half, "fp16")
+    for source, precision, reason in (
+        (int8, "fp16", "is quantised already"),
+        (int8, "int8", "is quantised already"),
+        (half, "fp16", "is in float16 already"),
+        (half, "int8", "quantise the float32 file instead"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            lower_precision(source, tmp_path / "x", precision, calibration=tmp_path)  # type: ignore[arg-type]
+
+
+def test_numbers_beyond_half_precision_are_noticed(tmp_path: Path) -> None:
+    large = """
+    <ir_version: 8, opset_import: ["": 17]>
+    net (float[n, 3, h, w] image) => (float[n, 3, h, w] logits)
+    {
+        many = Constant <value = float {1e30}> ()
+        huge = Mul (image, many)
+        logits = Neg (huge)
+    }
+    """
+    onnx.save(onnx.parser.parse_model(large), tmp_path / "n")
+    adopt_model(tmp_path / "n", tmp_path / "adopted", Adoption((), Normalisation((0.5,), (0.25,))))
+    with pytest.raises(ValueError, match="numbers inside the network leave its range"):
+        lower_precision(tmp_path / "adopted", tmp_path / "half", "fp16")
+
+
 @pytest.mark.parametrize("option", [[], ["--calibration", "empty"]])
 def test_int8_without_images_to_calibrate_with_is_refused(
     option: list[str], model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]

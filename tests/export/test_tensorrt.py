@@ -8,12 +8,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
-from ppool.export import _tensorrt
+from ppool.export import PRESETS, Adoption, _tensorrt, adopt_model
 from ppool.export._cli import app
 from ppool.onnx_ops import SHAPE_INPUTS
 
@@ -164,6 +165,46 @@ def test_limits_that_make_no_sense_are_refused(
     code, output = call(model, *options)
     assert code == 1
     assert message in output
+
+
+def adopted(folder: Path, sizes: list[Any]) -> Path:
+    """A network of others that takes these sizes, [N, 3, H, W]."""
+    value, weight = helper.make_tensor_value_info, np.ones((2, 3, 1, 1), np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["x", "w"], ["y"])],
+        "net",
+        [value("x", TensorProto.FLOAT, sizes)],
+        [value("y", TensorProto.FLOAT, [None] * 4)],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    opsets = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), folder / "net.onnx")
+    path = folder / "adopted.onnx"
+    adopt_model(folder / "net.onnx", path, Adoption((), PRESETS["imagenet"], multiple=14))
+    return path
+
+
+@pytest.mark.usefixtures("no_tensorrt")
+@pytest.mark.parametrize(
+    ("sizes", "least", "most"),
+    [
+        ([1, 3, 24, 40], "1x24x40x3", "1x24x40x3"),
+        (["n", 3, "h", "w"], "1x14x14x3", "1x1036x1036x3"),
+    ],
+)
+def test_shapes_are_those_that_a_network_can_have(
+    sizes: list[Any], least: str, most: str, tmp_path: Path
+) -> None:
+    _, output = call(adopted(tmp_path, sizes))
+    assert f"--minShapes=image:{least} " in output
+    assert f"--maxShapes=image:{most}" in output
+
+
+@pytest.mark.usefixtures("no_tensorrt")
+def test_a_size_that_a_network_cannot_have_is_refused(tmp_path: Path) -> None:
+    code, output = call(adopted(tmp_path, [1, 3, 24, 40]), "--max-side", 64)
+    assert code == 1
+    assert "as this network takes 24 x 40 pixels only, got 64" in output
 
 
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:

@@ -126,7 +126,8 @@ def score(model: Path, validation: Path, *, limit: int | None = None) -> Score:
             raise ValueError(f"{truth_file}: expected the mask of {file.name}, got no such file")
         photo = _fed(file, session.metadata.input)
         start = time.thread_time()
-        (labels,) = session.run(["mask"], {"image": photo.image[None]})
+        feeds: dict[str, NDArray[Any]] = {"image": photo.image[None], **session.sized(*photo.whole)}
+        (labels,) = session.run(["mask"], feeds)
         times.append(time.thread_time() - start)
         with Image.open(truth_file) as picture:
             if picture.mode not in {"L", "P"}:

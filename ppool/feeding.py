@@ -132,9 +132,25 @@ class Feed:
         height, width = (_ceil_div(side, stride) for side in self.content)
         return values[..., :height, :width]
 
+    @property
+    def whole(self) -> tuple[int, int]:
+        """Height and width of ``image``, padding included, in the photo's own pixels."""
+        height, width = (
+            round(side * own / content)
+            for side, own, content in zip(self.image.shape, self.photo, self.content, strict=False)
+        )
+        return height, width
+
+    def of_photo(self, labels: NDArray[Any]) -> NDArray[Any]:
+        """What of labels, as high and wide as ``image`` or as ``whole``, belongs to the photo."""
+        if labels.shape == self.image.shape[:2]:
+            return self.cropped(labels)
+        height, width = self.photo
+        return labels[:height, :width]
+
     def mask(self, labels: NDArray[Any]) -> NDArray[Any]:
-        """Labels of ``image``, [H, W], as labels of the photo's own pixels."""
-        return resized_labels(self.cropped(labels), *self.photo)
+        """Labels, as high and wide as ``image`` or as ``whole``, of the photo's own pixels."""
+        return resized_labels(self.of_photo(labels), *self.photo)
 
 
 def feed(image: NDArray[np.uint8], policy: InputPolicy, photo: tuple[int, int]) -> Feed:

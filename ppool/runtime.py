@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ LOGITS, LOGITS_SWITCH = "logits", "logits_wanted"
 # Optional int64 [2] input of models that take images of one size: the mask's height and width,
 # which all their images are to have in common; as high and wide as the image where it is 0, 0.
 MASK_SIZE = "mask_size"
+# Resized by portable kernels, which hold them all at a time: 0.3 GB.
+MOST_SCORES = 2**26
 
 _logger = logging.getLogger("ppool")
 
@@ -62,10 +64,21 @@ class Session:
         """Whether ``logits`` can be asked for; files of earlier versions have none."""
         return any(entry.name == LOGITS for entry in self.session.get_outputs())
 
-    @property
-    def offers_mask_size(self) -> bool:
-        """Whether scores, not labels, can be brought to the photo's size."""
-        return any(entry.name == MASK_SIZE for entry in self.session.get_overridable_initializers())
+    @cached_property
+    def _optional(self) -> frozenset[str]:
+        """Inputs that need not be fed."""
+        return frozenset(entry.name for entry in self.session.get_overridable_initializers())
+
+    def sized(self, height: int, width: int) -> dict[str, NDArray[np.int64]]:
+        """What to feed for masks of that size, made of scores, not of labels.
+
+        Nothing where the model does not offer it, or portable kernels would take too much memory:
+        masks are as high and wide as the image then.
+        """
+        most = len(self.metadata.classes) * height * width
+        if MASK_SIZE not in self._optional or (self.kernels == "portable" and most > MOST_SCORES):
+            return {}
+        return {MASK_SIZE: np.array((height, width), np.int64)}
 
     def run(
         self,
@@ -80,7 +93,7 @@ class Session:
 
         Args:
             outputs: Names such as ``mask`` or ``alpha/pool1``, in the order wanted.
-            feeds: ``image``, uint8 [N, H, W, 3] RGB; if the model offers it, ``mask_size``.
+            feeds: ``image``, uint8 [N, H, W, 3] RGB; besides, what :meth:`sized` says.
             release: Afterwards, give the memory that is left of earlier runs back to the system.
         """
         options = ort.RunOptions()
@@ -91,9 +104,8 @@ class Session:
             ALPHA_SWITCH: any(stage.output in outputs for stage in self.metadata.stages),
             LOGITS_SWITCH: LOGITS in outputs,
         }
-        for entry in self.session.get_overridable_initializers():
-            if entry.name in wanted:
-                feeds[entry.name] = np.array(wanted[entry.name])
+        for name in self._optional & wanted.keys():
+            feeds[name] = np.array(wanted[name])
         images = feeds["image"]
         if len(images) > 1 and self.session.get_inputs()[0].shape[0] == 1:
             singles = [

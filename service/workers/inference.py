@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -66,13 +67,11 @@ class Segmenter:
         if tasks[0].answer.tile:
             return [self._segment_tiles(task, limits) for task in tasks]
         photos = [self._decode(task, limits) for task in tasks]
-        padded = [photo.feed.image for photo in photos if isinstance(photo, _Photo)]
+        feeds = [photo.feed for photo in photos if isinstance(photo, _Photo)]
         stages = self.model.metadata.stages if tasks[0].answer.alpha != "none" else ()
         outputs = ("mask", *(stage.output for stage in stages))
         start = time.monotonic()
-        if padded:
-            images = np.stack(padded) if len(padded) > 1 else padded[0][None]
-            rows = zip(*self._infer(outputs, images), strict=True)
+        rows = self._rows(outputs, feeds)
         seconds = time.monotonic() - start
         results: list[Outcome] = []
         for task, photo in zip(tasks, photos, strict=True):
@@ -81,6 +80,22 @@ class Segmenter:
             else:
                 results.append(photo)
         return results
+
+    def _rows(
+        self, outputs: tuple[str, ...], feeds: Sequence[Feed]
+    ) -> Iterator[tuple[NDArray[Any], ...]]:
+        """The outputs for each photo; those whose masks are of one size share a batch."""
+        alike: dict[tuple[int, int] | None, list[int]] = {}
+        for index, entry in enumerate(feeds):
+            key = entry.whole if self.session.sized(*entry.whole) else None
+            alike.setdefault(key, []).append(index)
+        rows: dict[int, tuple[NDArray[Any], ...]] = {}
+        for size, members in alike.items():
+            padded = [feeds[index].image for index in members]
+            images = np.stack(padded) if len(padded) > 1 else padded[0][None]
+            arrays = self._infer(outputs, images, self.session.sized(*size) if size else {})
+            rows |= zip(members, zip(*arrays, strict=True), strict=True)
+        return iter([rows[index] for index in range(len(feeds))])
 
     def _segment_tiles(self, task: Task, limits: ImageLimits) -> Outcome:
         if not self.session.offers_logits:
@@ -147,7 +162,7 @@ class Segmenter:
             for stage, values in zip(stages, alphas, strict=True)
         }
         height, width = photo.feed.photo
-        found = Segmentation(self.model, width, height, photo.feed.cropped(mask), cropped)
+        found = Segmentation(self.model, width, height, photo.feed.of_photo(mask), cropped)
         start = time.monotonic()
         result = encode(found, task.name, task.data, task.answer, limits)
         seconds = StageSeconds(
@@ -155,19 +170,24 @@ class Segmenter:
         )
         return replace(result, seconds=seconds)
 
-    def _infer(self, outputs: tuple[str, ...], images: NDArray[np.uint8]) -> list[NDArray[Any]]:
+    def _infer(
+        self,
+        outputs: tuple[str, ...],
+        images: NDArray[np.uint8],
+        sized: Mapping[str, NDArray[Any]] = MappingProxyType({}),
+    ) -> list[NDArray[Any]]:
         """The outputs for ``images``; out of device memory, those of each half in turn."""
         count = len(images)
         try:
-            arrays = self.session.run(outputs, {"image": images})
+            arrays = self.session.run(outputs, {"image": images, **sized})
         except Exception as error:
             if not _out_of_memory(error):
                 raise
             if count == 1:
                 raise DeviceFull from error
             halves = (
-                self._infer(outputs, images[: count // 2]),
-                self._infer(outputs, images[count // 2 :]),
+                self._infer(outputs, images[: count // 2], sized),
+                self._infer(outputs, images[count // 2 :], sized),
             )
             return [np.concatenate(pair) for pair in zip(*halves, strict=True)]
         for name, array in zip(outputs, arrays, strict=True):

@@ -87,7 +87,7 @@ class Gate:
         self.metadata = session.metadata
         self.arrived, self.open = threading.Semaphore(0), threading.Event()
         self.sizes: list[int] = []
-        self._run = session.run
+        self._run, self.sized = session.run, session.sized
         self.open.set()
 
     def run(

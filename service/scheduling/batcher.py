@@ -9,10 +9,11 @@ bucket may wait a moment for company.
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field, replace
-from itertools import count
-from typing import Generic, TypeVar
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import count, takewhile
+from math import inf
+from typing import Any, Generic, TypeVar
 
 from ppool.service.scheduling.costs import Costs
 from ppool.service.scheduling.errors import Refused
@@ -27,6 +28,8 @@ T = TypeVar("T")
 _MARGIN = 1.5
 # Sharing the fixed cost must save this share of a lone image's time to be worth a wait.
 _PAYS = 0.25
+# Keys whose arrivals are remembered, the latest; of others company is not expected anyway.
+_PACES = 256
 
 
 @dataclass(frozen=True)
@@ -64,13 +67,11 @@ class Batch(Generic[K, T]):
 
 
 @dataclass
-class _Bucket(Generic[K, T]):
-    tickets: list[Ticket[K, T]] = field(default_factory=list)
-    arrived: float | None = None
-    gap: float = float("inf")
+class _Pace:
+    """When the last image of a key arrived, and the mean time between two; seconds."""
 
-    def oldest(self) -> float:
-        return min(ticket.queued for ticket in self.tickets)
+    arrived: float
+    gap: float = inf
 
 
 def batch_ladder(max_batch_size: int) -> tuple[int, ...]:
@@ -99,7 +100,9 @@ class Batcher(Generic[K, T]):
         self._clock = clock
         self._ladder = batch_ladder(limits.batch_size)
         self.lanes = lanes
-        self._buckets: dict[K, _Bucket[K, T]] = {}
+        # Only those in which something waits: there is no end to the shapes that may come.
+        self._buckets: dict[K, list[Ticket[K, T]]] = {}
+        self._paces: dict[K, _Pace] = {}
         self._running: dict[Batch[K, T], float] = {}
         self._ahead: dict[Batch[K, T], float] = {}
         self._order = count()
@@ -129,9 +132,7 @@ class Batcher(Generic[K, T]):
         now = self._clock()
         ahead = sum(max(end - now, 0.0) for end in self._running.values())
         ahead += sum(self._ahead.values())
-        ahead += sum(
-            self._seconds(key, len(bucket.tickets)) for key, bucket in self._buckets.items()
-        )
+        ahead += sum(self._seconds(key, len(waiting)) for key, waiting in self._buckets.items())
         return ahead / max(self.lanes, 1)
 
     def push(self, key: K, item: T, *, size: int, deadline: float) -> Ticket[K, T]:
@@ -151,19 +152,15 @@ class Batcher(Generic[K, T]):
             self._refuse_late(wait + self._costs.seconds(key, 1), deadline)
         now = self._clock()
         ticket = Ticket(key, item, size, now, deadline, order=next(self._order))
-        bucket = self._insert(ticket)
-        if bucket.arrived is not None:
-            gap = now - bucket.arrived
-            bucket.gap = gap if bucket.gap == float("inf") else 0.8 * bucket.gap + 0.2 * gap
-        bucket.arrived = now
+        self._insert(ticket)
+        self._note_arrival(key, now)
         return ticket
 
     def cancel(self, ticket: Ticket[K, T]) -> None:
         """Take ``ticket`` out, if it still waits."""
-        bucket = self._buckets.get(ticket.key)
-        if bucket is not None and ticket in bucket.tickets:
-            bucket.tickets.remove(ticket)
-            self._left(ticket)
+        waiting = self._buckets.get(ticket.key, [])
+        if ticket in waiting:
+            self._leave(ticket.key, [ticket])
 
     def take(self, *, ahead: bool = False) -> Batch[K, T] | None:
         """The next batch, or ``None`` when nothing is to be run now.
@@ -177,19 +174,18 @@ class Batcher(Generic[K, T]):
         expired = self._drop_expired()
         now = self._clock()
         ready = [
-            (bucket.tickets[0].deadline, key)
-            for key, bucket in self._buckets.items()
-            if bucket.tickets and self._held_until(key, bucket) <= now
+            (waiting[0].deadline, key)
+            for key, waiting in self._buckets.items()
+            if self._held_until(key, waiting) <= now
         ]
         if not ready:
             return Batch((), expired) if expired else None
         key = min(ready, key=lambda entry: entry[0])[1]
-        waiting = self._buckets[key].tickets
+        waiting = self._buckets[key]
         lone = next((i for i, ticket in enumerate(waiting) if ticket.lone), len(waiting))
         size = max((size for size in self._ladder if size <= lone), default=1)
-        tickets, waiting[:size] = tuple(waiting[:size]), []
-        for ticket in tickets:
-            self._left(ticket)
+        tickets = tuple(waiting[:size])
+        self._leave(key, tickets)
         batch = Batch(tickets, expired)
         self._ahead[batch] = self._costs.seconds(key, size)
         if not ahead:
@@ -222,16 +218,13 @@ class Batcher(Generic[K, T]):
 
         That moment may have passed since :meth:`take` found nothing to run.
         """
-        held = (self._held_until(*entry) for entry in self._buckets.items() if entry[1].tickets)
-        return min(held, default=None)
+        return min((self._held_until(*entry) for entry in self._buckets.items()), default=None)
 
     def waiting(self) -> list[tuple[K, int, float]]:
         """Every bucket with its length and the age of its oldest image in seconds."""
         now = self._clock()
         return [
-            (key, len(bucket.tickets), now - bucket.oldest())
-            for key, bucket in self._buckets.items()
-            if bucket.tickets
+            (key, len(waiting), now - _oldest(waiting)) for key, waiting in self._buckets.items()
         ]
 
     def _refuse_late(self, seconds: float, deadline: float) -> None:
@@ -247,38 +240,59 @@ class Batcher(Generic[K, T]):
             seconds += pieces * self._costs.seconds(key, size)
         return seconds
 
-    def _held_until(self, key: K, bucket: _Bucket[K, T]) -> float:
-        """Until when ``bucket`` waits for company: as long as its fixed cost, from its first image.
+    def _held_until(self, key: K, waiting: Sequence[Ticket[K, T]]) -> float:
+        """Until when a bucket waits for company: as long as its fixed cost, from its first image.
 
         Only where sharing that cost pays, only while images come so fast that one more is due by
         then, and only if the first deadline allows it.
         """
-        first = bucket.oldest()
-        if len(bucket.tickets) >= self._limits.batch_size or bucket.tickets[0].lone:
+        first = _oldest(waiting)
+        if len(waiting) >= self._limits.batch_size or waiting[0].lone:
             return first
+        pace = self._paces.get(key)
         each, fixed = self._costs.line(key)
-        if fixed < _PAYS * (each + fixed) or bucket.gap > fixed:
+        if fixed < _PAYS * (each + fixed) or pace is None or pace.gap > fixed:
             return first
-        run = _MARGIN * self._costs.seconds(key, len(bucket.tickets) + 1)
-        return min(first + fixed, max(bucket.tickets[0].deadline - run, first))
+        run = _MARGIN * self._costs.seconds(key, len(waiting) + 1)
+        return min(first + fixed, max(waiting[0].deadline - run, first))
 
-    def _insert(self, ticket: Ticket[K, T]) -> _Bucket[K, T]:
-        bucket = self._buckets.setdefault(ticket.key, _Bucket())
-        insort(bucket.tickets, ticket, key=lambda other: (other.deadline, other.order))
+    def _insert(self, ticket: Ticket[K, T]) -> None:
+        waiting = self._buckets.setdefault(ticket.key, [])
+        insort(waiting, ticket, key=lambda other: (other.deadline, other.order))
         self._waiting += 1
         self._bytes += ticket.size
-        return bucket
 
-    def _left(self, ticket: Ticket[K, T]) -> None:
-        self._waiting -= 1
-        self._bytes -= ticket.size
+    def _leave(self, key: K, tickets: Iterable[Ticket[K, T]]) -> None:
+        waiting = self._buckets[key]
+        for ticket in tickets:
+            waiting.remove(ticket)
+            self._waiting -= 1
+            self._bytes -= ticket.size
+        if not waiting:
+            del self._buckets[key]
+
+    def _note_arrival(self, key: K, now: float) -> None:
+        pace = self._paces.pop(key, None)
+        if pace is None:
+            pace = _Pace(now)
+            if len(self._paces) == _PACES:
+                del self._paces[next(iter(self._paces))]
+        else:
+            gap = now - pace.arrived
+            pace = _Pace(now, gap if pace.gap == inf else 0.8 * pace.gap + 0.2 * gap)
+        self._paces[key] = pace
 
     def _drop_expired(self) -> tuple[Ticket[K, T], ...]:
         now = self._clock()
         expired: list[Ticket[K, T]] = []
-        for bucket in self._buckets.values():
+        for key, waiting in list(self._buckets.items()):
             # Sorted by deadline, so the expired ones are in front.
-            while bucket.tickets and bucket.tickets[0].deadline <= now:
-                expired.append(bucket.tickets.pop(0))
-                self._left(expired[-1])
+            late = list(takewhile(lambda ticket: ticket.deadline <= now, waiting))
+            if late:
+                self._leave(key, late)
+                expired += late
         return tuple(expired)
+
+
+def _oldest(tickets: Iterable[Ticket[Any, Any]]) -> float:
+    return min(ticket.queued for ticket in tickets)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 __all__ = ["Costs"]
 
@@ -13,6 +13,8 @@ K = TypeVar("K", bound=Hashable)
 _STEP = 0.25
 # One stall (a page fault storm, a descheduled core) moves the mean no further than this factor.
 _OUTLIER = 3.0
+# Buckets whose costs are kept, those learned of last; others are priced by their size.
+_KEPT = 256
 
 
 class Costs(Generic[K]):
@@ -35,9 +37,21 @@ class Costs(Generic[K]):
     def observe(self, key: K, count: int, seconds: float) -> None:
         """Learn that ``count`` images of the bucket ``key`` took ``seconds``."""
         family, size = self._size(key)
-        means = self._means.setdefault(key, {})
+        means = self._means.pop(key, None)
+        if means is None:
+            means = {}
+            if len(self._means) == _KEPT:
+                del self._means[next(iter(self._means))]
+        self._means[key] = means
         means[count] = _towards(means.get(count), seconds)
         self._rates[family] = _towards(self._rates.get(family), seconds / (count * size))
+
+    def forget(self, gone: Callable[[Any], bool]) -> None:
+        """Drop all buckets of the families that are ``gone``."""
+        self._means = {
+            key: means for key, means in self._means.items() if not gone(self._size(key)[0])
+        }
+        self._rates = {family: rate for family, rate in self._rates.items() if not gone(family)}
 
     def seconds(self, key: K, count: int) -> float:
         """What ``count`` images in one batch will take; 0 before anything was learned."""

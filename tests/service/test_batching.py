@@ -403,3 +403,42 @@ def test_every_image_leaves_once_in_the_order_of_its_buckets_deadlines(
     for key in "abc":
         of_key = [(pushed[index][1], index) for index in run if pushed[index][0] == key]
         assert of_key == sorted(of_key)
+
+
+class Counted(Costs[str]):
+    """Counts how often a price is asked."""
+
+    asked = 0
+
+    def seconds(self, key: str, count: int) -> float:
+        self.asked += 1
+        return super().seconds(key, count)
+
+    def line(self, key: str) -> tuple[float, float]:
+        self.asked += 1
+        return super().line(key)
+
+
+def test_a_request_costs_no_more_after_two_thousand_shapes(clock: Clock) -> None:
+    costs = Counted(lambda key: (key[0], 1.0))
+    queue = batcher(clock, costs)
+    spent = []
+    for shape in range(2000):
+        clock.now += 1
+        before = costs.asked
+        queue.push(f"a{shape}", "photo", size=1, deadline=inf)
+        batch = queue.take()
+        assert batch is not None
+        queue.done(batch, 0.01)
+        spent.append(costs.asked - before)
+    assert max(spent) == spent[0]
+    assert queue.waiting() == []
+    assert max(map(len, (queue._buckets, queue._paces, costs._means))) <= 256
+
+
+def test_what_was_learned_of_a_model_goes_with_it() -> None:
+    costs: Costs[str] = Costs(lambda key: (key[0], 1.0))
+    for key in ("a1", "b1"):
+        costs.observe(key, 1, 2.0)
+    costs.forget(lambda family: family == "a")
+    assert [costs.seconds(key, 1) for key in ("a1", "a2", "b1", "b2")] == [0, 0, 2, 2]

@@ -86,6 +86,7 @@ class Session:
         feeds: Mapping[str, NDArray[Any]],
         *,
         release: bool = False,
+        options: ort.RunOptions | None = None,
     ) -> list[NDArray[Any]]:
         """Compute the named outputs; alpha maps and logits are not unless they are among them.
 
@@ -95,8 +96,9 @@ class Session:
             outputs: Names such as ``mask`` or ``alpha/pool1``, in the order wanted.
             feeds: ``image``, uint8 [N, H, W, 3] RGB; besides, what :meth:`sized` says.
             release: Afterwards, give the memory that is left of earlier runs back to the system.
+            options: Whoever holds them can end the run, by ``terminate``.
         """
-        options = ort.RunOptions()
+        options = options or ort.RunOptions()
         if release:
             options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         feeds = dict(feeds)

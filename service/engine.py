@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Any, Literal, ParamSpec, TypeVar
 
 from ppool.feeding import padded_shape, tiled_shape
 from ppool.service.codecs.answers import Encoded
@@ -21,8 +21,9 @@ from ppool.service.scheduling.batcher import batch_ladder
 from ppool.service.scheduling.dispatch import Dispatcher, Done, Item, Key
 from ppool.service.settings import Settings
 from ppool.service.timing import Progress
-from ppool.service.workers.errors import WorkerFailed, WorkerLost
+from ppool.service.workers.errors import WorkerLost
 from ppool.service.workers.launch import Launch, launch_process
+from ppool.service.workers.loading import ModelLoader, Planner
 from ppool.service.workers.messages import Task
 from ppool.service.workers.pool import WorkerPool
 from ppool.service.workers.registry import ModelRegistry
@@ -34,6 +35,12 @@ _logger = logging.getLogger("ppool.service")
 
 Phase = Literal["starting", "ready", "draining"]
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# Without any worker for longer, a restart of the whole process may help; starting anew takes its
+# time, too, so it is at least so many times what that took.
+_LIFELESS_SECONDS, _LIFELESS_STARTS = 30.0, 3.0
 # Reading the header of a larger file goes to a thread: a hostile one can take a while.
 _PROBE_INLINE_BYTES = 128 * 1024
 
@@ -68,13 +75,18 @@ class Engine:
         self.metrics = metrics
         self.phase: Phase = "starting"
         self.pool = WorkerPool(settings, launch, self._workers_changed)
-        self.registry = ModelRegistry(settings, self.pool, metrics, batch_ladder, self._learned)
+        planner = Planner(batch_ladder, self._learned, self._dropped)
+        self._loader = ModelLoader(settings, self.pool, planner)
+        self.registry = ModelRegistry(settings, self.pool, self._loader, metrics)
         self.tuner = Tuner(settings, self.pool, self.registry)
         self.dispatcher = Dispatcher(self.pool, self.registry, settings, metrics, clock)
         self._admission = Admission(
             settings.max_requests, settings.queue_bytes, self.queue_seconds, metrics
         )
         self._polling: asyncio.Task[None] | None = None
+        self._clock = clock
+        self._start_seconds = 0.0
+        self._down_since: float | None = None
         metrics.watch(self)
 
     @property
@@ -82,21 +94,31 @@ class Engine:
         """The phase, or ``no-worker`` while none is up in the phase ``ready``."""
         return "no-worker" if self.phase == "ready" and not self.pool.lanes else self.phase
 
+    @property
+    def alive(self) -> bool:
+        """``False`` when nothing has worked for so long that a restart may be the only help."""
+        if self.phase != "ready" or self._down_since is None:
+            return True
+        patience = max(_LIFELESS_SECONDS, _LIFELESS_STARTS * self._start_seconds)
+        return self._clock() - self._down_since < patience
+
     async def start(self) -> None:
         """Start the workers and load, measure and warm up every model; then be ready.
 
         Raises:
             ValueError: if a model cannot be served; the message says why.
         """
+        begin = self._clock()
         await self.registry.start()
         if self.settings.tune_seconds:
             try:
                 await self.tuner.tune(self.settings.tune_seconds)
-            except (WorkerFailed, WorkerLost) as error:
-                _logger.error("measuring ended early, so nothing is changed: %s", error)
+            except (ValueError, WorkerLost) as error:
+                _logger.error("measuring ended early: %s", error)
         self.dispatcher.renew()
         if self.settings.reload_seconds:
             self._polling = asyncio.create_task(self._poll())
+        self._start_seconds = self._clock() - begin
         if self.phase == "starting":
             self.phase = "ready"
 
@@ -110,7 +132,7 @@ class Engine:
         """End the workers."""
         if self._polling is not None:
             self._polling.cancel()
-        self.registry.close()
+        self._loader.close()
         await self.pool.close()
 
     def served(self, name: str | None) -> Served:
@@ -202,11 +224,9 @@ class Engine:
             Exception: of the rooms below, where a class says what went wrong: ``SchedulingError``,
                 ``InferenceError`` and ``CodecError``.
         """
-        limits = self.registry.limits
-        if len(task.data) > _PROBE_INLINE_BYTES:
-            width, height = await asyncio.to_thread(probe, task.data, limits)
-        else:
-            width, height = probe(task.data, limits)
+        limits = self._loader.limits
+        large = len(task.data) > _PROBE_INLINE_BYTES
+        width, height = await (_apart if large else _here)(probe, task.data, limits)
         policy = served.model.metadata.input
         tile = task.answer.tile
         inner = (height, width) if tile else policy.reduced(height, width)
@@ -255,16 +275,32 @@ class Engine:
             yield Build(_VERSION, name, served.model.kernels, served.model.provider)
 
     def _workers_changed(self) -> None:
+        if self.pool.lanes:
+            self._down_since = None
+        elif self._down_since is None:
+            self._down_since = self._clock()
         self.dispatcher.workers_changed()
 
     def _learned(self, served: Served, shape: tuple[int, int], images: int, seconds: float) -> None:
         key = Key(served.handle, served.model.name, *shape, alpha=False)
         self.dispatcher.learn(key, images, seconds)
 
+    def _dropped(self, handle: int) -> None:
+        self.dispatcher.forget(handle)
+
     async def _poll(self) -> None:
         while True:
             await asyncio.sleep(self.settings.reload_seconds)
-            try:
-                await self.registry.reload()
-            except Exception:  # or it would be the last time that anyone looked
-                _logger.exception("reload failed")
+            await self.registry.reload()
+
+
+async def _here(work: Callable[P, R], *args: P.args, **options: P.kwargs) -> R:
+    return work(*args, **options)
+
+
+async def _apart(work: Callable[P, R], *args: P.args, **options: P.kwargs) -> R:
+    """On a thread, unless the system has none left."""
+    try:
+        return await asyncio.to_thread(work, *args, **options)
+    except RuntimeError:
+        return work(*args, **options)

@@ -97,20 +97,24 @@ def shipped_model() -> Path:
 
 
 def model_files(paths: Iterable[Path]) -> list[Path]:
-    """``paths`` with every folder replaced by the ONNX files in it.
+    """``paths`` with every folder replaced by the ONNX files in it, those by name.
+
+    What in a folder is called so and is no file, such as a link that leads nowhere, is left out.
 
     Raises:
         ValueError: if there is no such file, or no ONNX file in a folder.
     """
-    found: list[Path] = []
-    for path in paths:
-        inside = sorted(path.glob("*.onnx")) if path.is_dir() else [path]
-        if not inside:
+    return [file for path in paths for file in _files(path)]
+
+
+def _files(path: Path) -> list[Path]:
+    try:
+        if path.is_dir():
+            if found := [file for file in sorted(path.glob("*.onnx")) if file.is_file()]:
+                return found
             raise ValueError(f"model: expected ONNX files in the folder {str(path)!r}, got none")
-        found += inside
-    for path in found:
-        if not path.is_file():
-            raise ValueError(
-                f"model: expected an ONNX file, got {str(path)!r}, which does not exist"
-            )
-    return found
+        if path.is_file():
+            return [path]
+    except OSError as error:
+        raise ValueError(f"model: cannot read {str(path)!r}: {error.strerror}") from error
+    raise ValueError(f"model: expected an ONNX file, got {str(path)!r}, which does not exist")

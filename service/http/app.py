@@ -100,16 +100,22 @@ async def _start(engine: Engine, failed: Callable[[str], None]) -> None:
     except ValueError as error:
         failed(str(error))
         return
+    except Exception:
+        _logger.exception("start-up failed")
+        failed("the service cannot start; the log says why")
+        return
     for served in engine.registry.models.values():
         _logger.info("%s", engine.announce(served))
     _logger.info("%s after %.2f s", engine.phase, time.monotonic() - STARTED)
 
 
 def _add_operations(app: FastAPI, engine: Engine) -> None:
-    @app.get("/livez", tags=["operations"], response_model=Health)
+    @app.get(
+        "/livez", tags=["operations"], response_model=Health, responses=openapi.HEALTH_RESPONSES
+    )
     async def livez() -> Response:
-        """Whether the process answers at all."""
-        return Json(Health("alive"))
+        """Whether the process can be left running: not if no worker could be started for long."""
+        return Json(Health("alive")) if engine.alive else Json(Health("no-worker"), 503)
 
     @app.get(
         "/readyz", tags=["operations"], response_model=Health, responses=openapi.HEALTH_RESPONSES

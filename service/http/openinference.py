@@ -64,7 +64,7 @@ def add_open_inference(app: FastAPI, engine: Engine) -> None:
     @route("GET", "/health/live", "live")
     async def live() -> Response:
         """Whether the process answers at all."""
-        return _json({"live": True})
+        return _json({"live": engine.alive}, 200 if engine.alive else 503)
 
     @route("GET", "/health/ready", "ready")
     async def ready() -> Response:

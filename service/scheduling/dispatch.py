@@ -27,6 +27,12 @@ __all__ = ["Dispatcher", "Done", "Item", "Key"]
 # A photo that was in this many crashes may well be their cause.
 _MAX_ATTEMPTS = 3
 
+# The worst credible time of a batch. On a machine that others keep busy it may take many times what
+# was learned; reading and writing the largest photos takes seconds besides.
+_LEAST_SECONDS, _TIMES, _BYTES_A_SECOND = 10.0, 20.0, 5e6
+# What nobody waits for any more is stopped at the next operator; one that takes longer is stuck.
+_GRACE_SECONDS = 5.0
+
 _logger = logging.getLogger("ppool.service")
 
 
@@ -68,6 +74,7 @@ class Item:
     result: asyncio.Future[Done]
     attempts: int = 0
     ticket: Ticket[Key, Item] | None = field(default=None, repr=False)
+    flight: _InFlight | None = field(default=None, repr=False)
 
 
 @dataclass(eq=False)
@@ -75,6 +82,7 @@ class _InFlight:
     """A batch at a worker since ``start``; not ``running`` while another is before it there.
 
     It runs under ``handle``, which is another than its key's where it has all cores to itself.
+    ``given_up`` says that nobody waits for its ``reply``.
     """
 
     worker: Worker
@@ -82,6 +90,15 @@ class _InFlight:
     handle: int
     start: float
     running: bool
+    reply: asyncio.Future[Any] = field(init=False, repr=False)
+    given_up: bool = False
+
+    def give_up_unless_wanted(self) -> None:
+        """Stop what runs for nobody; what has not begun is short."""
+        wanted = any(not ticket.item.result.done() for ticket in self.batch.tickets)
+        if self.running and not (wanted or self.given_up):
+            self.given_up = True
+            self.worker.give_up(self.reply, _GRACE_SECONDS)
 
 
 class Dispatcher:
@@ -128,6 +145,10 @@ class Dispatcher:
         """Note what a batch took while warming up."""
         self._costs.observe(key, images, seconds)
 
+    def forget(self, handle: int) -> None:
+        """Drop what was learned of a model."""
+        self._costs.forget(lambda family: family[0] == handle)
+
     def check(self, deadline: float) -> None:
         """Refuse what :meth:`push` would refuse whatever the image.
 
@@ -147,9 +168,11 @@ class Dispatcher:
             item.ticket = self._batcher.push(key, item, size=size, deadline=deadline)
 
     def cancel(self, item: Item) -> None:
-        """Take an image out of the queue, if it still waits."""
+        """Take an image out of the queue, if it still waits, or out of the batch it runs in."""
         if item.ticket is not None:
             self._batcher.cancel(item.ticket)
+        if item.flight is not None:
+            item.flight.give_up_unless_wanted()
 
     def queue_seconds(self) -> float:
         """How long an image that came now would wait, as estimated."""
@@ -225,19 +248,28 @@ class Dispatcher:
         tickets = flight.batch.tickets
         for ticket in tickets:
             ticket.item.progress.stage = "infer" if flight.running else "queue"
+            ticket.item.flight = flight
         tasks = tuple(ticket.item.task for ticket in tickets)
         flight.worker.busy += 1
         self._in_flight.append(flight)
-        reply = flight.worker.send(Run(flight.handle, tasks))
-        reply.add_done_callback(partial(self._answered, flight))
+        size = sum(ticket.size for ticket in tickets)
+        patience = _LEAST_SECONDS + _TIMES * self._expected(flight.batch) + size / _BYTES_A_SECOND
+        flight.reply = flight.worker.send(Run(flight.handle, tasks), patience)
+        flight.reply.add_done_callback(partial(self._answered, flight))
 
     def _answered(self, flight: _InFlight, reply: asyncio.Future[Any]) -> None:
         flight.worker.busy -= 1
         self._in_flight.remove(flight)
         batch, error, now = flight.batch, reply.exception(), self._clock()
+        for ticket in batch.tickets:
+            ticket.item.flight = None
         if not isinstance(error, WorkerLost):
             self._begin_next(flight.worker, now)
-        if error is None:
+        if flight.given_up:
+            # How long it would have taken is not known, but that it was no less.
+            spent = now - flight.start
+            self._batcher.done(batch, spent if spent > self._expected(batch) else None)
+        elif error is None:
             # With all cores to itself it says nothing of the time that it takes among others.
             usual = flight.handle == batch.tickets[0].key.handle
             self._batcher.done(batch, now - flight.start if usual else None)
@@ -253,6 +285,9 @@ class Dispatcher:
                     _fail(ticket.item, Abandoned())
         self.dispatch()
 
+    def _expected(self, batch: Batch[Key, Item]) -> float:
+        return self._costs.seconds(batch.tickets[0].key, len(batch.tickets))
+
     def _begin_next(self, worker: Worker, now: float) -> None:
         """Note that ``worker`` goes on with what it was given ahead."""
         for flight in self._in_flight:
@@ -261,6 +296,7 @@ class Dispatcher:
                 self._batcher.begin(flight.batch)
                 for ticket in flight.batch.tickets:
                     ticket.item.progress.stage = "infer"
+                flight.give_up_unless_wanted()
 
     def _retry(self, ticket: Ticket[Key, Item], *, suspect: bool) -> None:
         """Try again what a worker died with; ``suspect`` if it was at work on it."""

@@ -1,63 +1,84 @@
-"""The worker process: takes messages from its socket, answers them, and ends with the server."""
+"""The worker process: takes messages from its sockets, answers them, and ends with the server."""
 
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
-import select
 import signal
 import socket
 import sys
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, cast
 
 from ppool.service.codecs.images import ImageLimits
 from ppool.service.logs import Form, Level, configure_logging
-from ppool.service.workers.inference import Segmenter, load_model
-from ppool.service.workers.messages import HEADER, Drop, Failure, Load, Probe, Run, frame, parse
+from ppool.service.workers.inference import Segmenter, Stop, load_model
+from ppool.service.workers.messages import (
+    HEADER,
+    Cancel,
+    Drop,
+    Failure,
+    Load,
+    Ping,
+    Probe,
+    Run,
+    Verify,
+    frame,
+    parse,
+)
 
 __all__ = ["Loader", "serve"]
 
 Loader = Callable[[Load], Segmenter]
 
+_logger = logging.getLogger("ppool.service")
 
-def serve(connection: socket.socket, lanes: int, load: Loader) -> None:
-    """Answer messages, ``lanes`` at a time, until the other end closes.
 
-    A lane reads, works and answers with no hand-over to another thread. Models are loaded on a
-    thread of their own, so that a hot swap holds up nobody.
+def serve(
+    work: socket.socket,
+    control: socket.socket,
+    lanes: int,
+    load: Loader,
+    ended: Callable[[], None] = lambda: None,
+) -> None:
+    """Answer messages until the other end closes, and then call ``ended`` at once.
+
+    On ``work`` come batches, ``lanes`` at a time: a lane reads, works and answers with no hand-over
+    to another thread. Everything else comes on ``control``, where somebody always listens: whoever
+    does not answer there is stuck. Models are loaded and probed on threads of their own, so that a
+    hot swap holds up nobody.
     """
-    worker = _Worker(connection, load)
-    threads = [
-        threading.Thread(target=worker.lane, name=f"lane-{lane}", daemon=True)
-        for lane in range(1, lanes)
-    ]
-    for thread in threads:
-        thread.start()
+    worker = _Worker(work, control, load, ended)
+    for lane in range(1, lanes):
+        threading.Thread(target=worker.lane, name=f"lane-{lane}", daemon=True).start()
+    threading.Thread(target=worker.listen, name="control", daemon=True).start()
     worker.lane()
 
 
-class _Worker:
-    def __init__(self, connection: socket.socket, load: Loader) -> None:
+class _Link:
+    """One end of a socket whose messages several threads read and write."""
+
+    def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
-        self._load = load
-        self._models: dict[int, tuple[Segmenter, ImageLimits]] = {}
         self._reading, self._writing = threading.Lock(), threading.Lock()
 
-    def lane(self) -> None:
-        while (content := self._receive()) is not None:
-            number, message = parse(content)
-            if isinstance(message, Load):
-                threading.Thread(target=self._answer, args=(number, message), daemon=True).start()
-            else:
-                self._answer(number, message)
-
-    def _receive(self) -> bytearray | None:
+    def receive(self) -> bytearray | None:
+        """The content of the next message; ``None`` when the other end has closed."""
         with self._reading:
             header = self._exactly(HEADER.size)
             return None if header is None else self._exactly(HEADER.unpack(header)[0])
+
+    def send(self, content: bytes) -> None:
+        with self._writing, suppress(OSError):  # the server is gone, and the next read says so
+            self._connection.sendall(content)
+
+    def close(self) -> None:
+        with suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
 
     def _exactly(self, count: int) -> bytearray | None:
         content = bytearray(count)
@@ -72,37 +93,93 @@ class _Worker:
             view = view[received:]
         return content
 
-    def _answer(self, number: int, message: object) -> None:
+
+class _Worker:
+    def __init__(
+        self,
+        work: socket.socket,
+        control: socket.socket,
+        load: Loader,
+        ended: Callable[[], None],
+    ) -> None:
+        self._work, self._control = _Link(work), _Link(control)
+        self._load, self._ended = load, ended
+        self._models: dict[int, tuple[Segmenter, ImageLimits]] = {}
+        self._running: dict[int, Stop] = {}
+
+    def lane(self) -> None:
+        """Run batches, one after the other."""
         try:
-            value = self._do(message)
+            while (content := self._work.receive()) is not None:
+                self._answer(self._work, *parse(content))
+        finally:
+            self._end()
+
+    def listen(self) -> None:
+        """Answer everything that is not a batch."""
+        try:
+            while (content := self._control.receive()) is not None:
+                number, message = parse(content)
+                if isinstance(message, (Load, Verify, Probe)):
+                    self._apart(number, message)
+                else:
+                    self._answer(self._control, number, message)
+            self._ended()
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        """With one thread gone the worker is no whole one; the server is to start another."""
+        self._work.close()
+        self._control.close()
+
+    def _apart(self, number: int, message: object) -> None:
+        answer = threading.Thread(
+            target=self._answer, args=(self._control, number, message), daemon=True
+        )
+        try:
+            answer.start()
+        except RuntimeError:  # the system has no more threads now
+            answer.run()
+
+    def _answer(self, link: _Link, number: int, message: object) -> None:
+        try:
+            value = self._do(number, message)
         except ValueError as error:
             value = Failure(str(error), expected=True)
         except Exception:  # noqa: BLE001 - the server logs it
             value = Failure(traceback.format_exc(), expected=False)
-        content = frame(number, value)
-        try:
-            with self._writing:
-                self._connection.sendall(content)
-        except OSError:
-            return  # the server is gone, and the next read says so
+        link.send(frame(number, value))
 
-    def _do(self, message: object) -> Any:
+    def _do(self, number: int, message: object) -> Any:
+        reply: Any = None
         match message:
             case Run(handle, tasks):
                 segmenter, limits = self._models[handle]
-                return segmenter.segment(tasks, limits)
+                self._running[number] = stop = Stop()
+                try:
+                    reply = segmenter.segment(tasks, limits, stop)
+                finally:
+                    del self._running[number]
+            case Cancel(other):
+                if running := self._running.get(other):
+                    running.set()
             case Load(handle):
                 segmenter = self._load(message)
                 self._models[handle] = segmenter, message.limits
                 _release_memory()
-                return segmenter.model
+                reply = segmenter.model
+            case Verify(handle, height, width):
+                self._models[handle][0].verify(height, width)
             case Probe(handle, height, width, batch, seconds):
-                segmenter, _ = self._models[handle]
-                return segmenter.probe(height, width, batch, seconds)
+                reply = self._models[handle][0].probe(height, width, batch, seconds)
             case Drop(handle):
                 self._models.pop(handle, None)
-                return None
-        raise TypeError(f"message: expected one of ppool.service.workers.messages, got {message!r}")
+            case Ping():
+                pass
+            case _:
+                raise TypeError(f"expected one of ppool.service.workers.messages, got {message!r}")
+        return reply
 
 
 def _release_memory() -> None:
@@ -111,20 +188,12 @@ def _release_memory() -> None:
         trim(0)
 
 
-def _end_with_the_server(descriptor: int) -> None:
-    """Do not finish a model or a batch that nobody waits for any more."""
-    ended = select.poll()
-    ended.register(descriptor, 0)  # POLLHUP is always reported
-    ended.poll()
-    os._exit(0)
-
-
 def _main() -> None:
     # A terminal and systemd signal every process of a group; this one ends when its server does.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    descriptor, lanes, device = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-    threading.Thread(target=_end_with_the_server, args=(descriptor,), daemon=True).start()
+    work, control = (socket.socket(fileno=int(text)) for text in sys.argv[1:3])
+    lanes, device = int(sys.argv[3]), sys.argv[4]
     configure_logging(
         cast(Form, os.environ.get("PPOOL_LOG_FORMAT", "text")),
         cast(Level, os.environ.get("PPOOL_LOG_LEVEL", "info")),
@@ -136,7 +205,12 @@ def _main() -> None:
             message.file, name=message.name, threads=message.threads, providers=providers
         )
 
-    serve(socket.socket(fileno=descriptor), lanes, load)
+    try:
+        # Nobody waits any more for what is under way, be it a batch or a model.
+        serve(work, control, lanes, load, ended=lambda: os._exit(0))
+    except Exception:
+        _logger.exception("worker ends")
+        os._exit(1)
     # Not through the interpreter's teardown: a lane may still be inside ONNX Runtime.
     os._exit(0)
 

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from onnxruntime import RunOptions
 
 from ppool.feeding import Feed, feed
 from ppool.metadata import Stage
-from ppool.runtime import LOGITS, Session, make_session
+from ppool.runtime import LOGITS, MASK_SIZE, Session, make_session
 from ppool.service.codecs.answers import Encoded, Segmentation, encode
 from ppool.service.codecs.errors import CannotTile, CodecError
 from ppool.service.codecs.images import ImageLimits, decode
@@ -25,14 +26,43 @@ from ppool.service.timing import StageSeconds
 from ppool.service.workers.devices import why_no_gpu
 from ppool.service.workers.errors import DeviceFull, InferenceError, InferenceFailed
 from ppool.service.workers.messages import Task
+from ppool.service.workers.outputs import check_outputs
 from ppool.service.workers.snapshot import ModelFile, Snapshot
 
-__all__ = ["Outcome", "Segmenter", "load_model", "load_segmenter"]
+__all__ = ["Outcome", "Segmenter", "Stop", "load_model", "load_segmenter"]
 
 # Of one photo: its share of the answer, or why there is none.
 Outcome = Encoded | CodecError | InferenceError
 
 _logger = logging.getLogger("ppool.service")
+
+
+class Stopped(Exception):  # noqa: N818 - an outcome
+    """Nobody waits for this any more."""
+
+
+class Stop:
+    """Ends what one thread infers from another, at the next operator.
+
+    Attributes:
+        options: Of every run that it is to end.
+    """
+
+    def __init__(self) -> None:
+        self.options = RunOptions()
+
+    def set(self) -> None:
+        """End it."""
+        self.options.terminate = True
+
+    def check(self) -> None:
+        """Go no further.
+
+        Raises:
+            Stopped: once it was set.
+        """
+        if self.options.terminate:
+            raise Stopped
 
 
 @dataclass(frozen=True)
@@ -47,34 +77,41 @@ class Segmenter:
     model: Model
     session: Session
 
-    def segment(self, tasks: Sequence[Task], limits: ImageLimits) -> list[Outcome]:
+    def segment(
+        self, tasks: Sequence[Task], limits: ImageLimits, stop: Stop | None = None
+    ) -> list[Outcome]:
         """Decode, segment as one batch and encode; an error stands for a photo that failed.
 
-        All tasks ask for the same outputs, and their photos are padded to the same shape.
+        All tasks ask for the same outputs, and their photos are padded to the same shape. Once
+        ``stop`` is set, what is left of them is given up.
         """
+        stop = stop or Stop()
         try:
-            return self._segment(tasks, limits)
+            return self._segment(tasks, limits, stop)
         except Exception as error:
+            if stop.options.terminate:
+                return [InferenceFailed()] * len(tasks)
             if len(tasks) > 1:
                 # One of them is to blame; the others are to have their masks.
-                return [self.segment((task,), limits)[0] for task in tasks]
+                return [self.segment((task,), limits, stop)[0] for task in tasks]
             if isinstance(error, (CodecError, InferenceError)):
                 return [error]
             _logger.exception("inference failed")
             return [InferenceFailed()]
 
-    def _segment(self, tasks: Sequence[Task], limits: ImageLimits) -> list[Outcome]:
+    def _segment(self, tasks: Sequence[Task], limits: ImageLimits, stop: Stop) -> list[Outcome]:
         if tasks[0].answer.tile:
-            return [self._segment_tiles(task, limits) for task in tasks]
-        photos = [self._decode(task, limits) for task in tasks]
+            return [self._segment_tiles(task, limits, stop) for task in tasks]
+        photos = [self._decode(task, limits, stop) for task in tasks]
         feeds = [photo.feed for photo in photos if isinstance(photo, _Photo)]
         stages = self.model.metadata.stages if tasks[0].answer.alpha != "none" else ()
         outputs = ("mask", *(stage.output for stage in stages))
         start = time.monotonic()
-        rows = self._rows(outputs, feeds)
+        rows = self._rows(outputs, feeds, stop)
         seconds = time.monotonic() - start
         results: list[Outcome] = []
         for task, photo in zip(tasks, photos, strict=True):
+            stop.check()
             if isinstance(photo, _Photo):
                 results.append(self._encode(task, photo, stages, next(rows), seconds, limits))
             else:
@@ -82,7 +119,7 @@ class Segmenter:
         return results
 
     def _rows(
-        self, outputs: tuple[str, ...], feeds: Sequence[Feed]
+        self, outputs: tuple[str, ...], feeds: Sequence[Feed], stop: Stop
     ) -> Iterator[tuple[NDArray[Any], ...]]:
         """The outputs for each photo; those whose masks are of one size share a batch."""
         alike: dict[tuple[int, int] | None, list[int]] = {}
@@ -93,11 +130,11 @@ class Segmenter:
         for size, members in alike.items():
             padded = [feeds[index].image for index in members]
             images = np.stack(padded) if len(padded) > 1 else padded[0][None]
-            arrays = self._infer(outputs, images, self.session.sized(*size) if size else {})
+            arrays = self._infer(outputs, images, stop, self.session.sized(*size) if size else {})
             rows |= zip(members, zip(*arrays, strict=True), strict=True)
         return iter([rows[index] for index in range(len(feeds))])
 
-    def _segment_tiles(self, task: Task, limits: ImageLimits) -> Outcome:
+    def _segment_tiles(self, task: Task, limits: ImageLimits, stop: Stop) -> Outcome:
         if not self.session.offers_logits:
             return CannotTile("This model cannot do mode=tile: its file offers no logits to blend.")
         start = time.monotonic()
@@ -109,7 +146,7 @@ class Segmenter:
         mask = segment_tiles(
             photo.image,
             self.model.metadata.input,
-            lambda window: self._infer((LOGITS,), window[None])[0][0],
+            lambda window: self._infer((LOGITS,), window[None], stop)[0][0],
         )
         inferred = time.monotonic()
         found = Segmentation(self.model, photo.width, photo.height, mask, {})
@@ -119,17 +156,31 @@ class Segmenter:
         )
         return replace(result, seconds=seconds)
 
+    def verify(self, height: int, width: int) -> None:
+        """Run noise, and compare every output with what the file says of it.
+
+        Raises:
+            ValueError: if one is not that; the message says which.
+        """
+        stages = (stage.output for stage in self.model.metadata.stages)
+        logits = (LOGITS,) if "tile" in self.model.modes else ()
+        noise = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), np.uint8)
+        self._try(("mask", *stages, *logits), noise)
+
     def probe(self, height: int, width: int, batch: int, seconds: float) -> tuple[float, float]:
         """Run batches of grey images for ``seconds``, and at least once.
 
         Returns:
             Seconds of the fastest batch, and images a second.
+
+        Raises:
+            ValueError: if they cannot be run; the message says why.
         """
         images = np.full((batch, height, width, 3), 127, np.uint8)
         start = before = time.monotonic()
         fastest, runs = float("inf"), 0
         while not runs or before - start < seconds:
-            self._infer(("mask",), images)
+            self._try(("mask",), images)
             now = time.monotonic()
             fastest, before, runs = min(fastest, now - before), now, runs + 1
         if seconds and batch > 1:
@@ -137,7 +188,18 @@ class Segmenter:
             self.session.run(("mask",), {"image": images[:1]}, release=True)
         return fastest, runs * batch / (before - start)
 
-    def _decode(self, task: Task, limits: ImageLimits) -> _Photo | CodecError:
+    def _try(self, outputs: tuple[str, ...], images: NDArray[np.uint8]) -> None:
+        try:
+            self._infer(outputs, images, Stop())
+        except Exception as error:  # ONNX Runtime has a dozen unrelated exception types
+            count, height, width, _ = images.shape
+            reason = "the device has no memory" if isinstance(error, DeviceFull) else str(error)
+            raise ValueError(
+                f"model: {self.model.file!r} cannot run {count} x {height} x {width}: {reason}"
+            ) from error
+
+    def _decode(self, task: Task, limits: ImageLimits, stop: Stop) -> _Photo | CodecError:
+        stop.check()
         start = time.monotonic()
         policy = self.model.metadata.input
         try:
@@ -174,25 +236,28 @@ class Segmenter:
         self,
         outputs: tuple[str, ...],
         images: NDArray[np.uint8],
+        stop: Stop,
         sized: Mapping[str, NDArray[Any]] = MappingProxyType({}),
     ) -> list[NDArray[Any]]:
         """The outputs for ``images``; out of device memory, those of each half in turn."""
+        stop.check()
         count = len(images)
         try:
-            arrays = self.session.run(outputs, {"image": images, **sized})
+            arrays = self.session.run(outputs, {"image": images, **sized}, options=stop.options)
         except Exception as error:
             if not _out_of_memory(error):
                 raise
             if count == 1:
                 raise DeviceFull from error
             halves = (
-                self._infer(outputs, images[: count // 2], sized),
-                self._infer(outputs, images[count // 2 :], sized),
+                self._infer(outputs, images[: count // 2], stop, sized),
+                self._infer(outputs, images[count // 2 :], stop, sized),
             )
             return [np.concatenate(pair) for pair in zip(*halves, strict=True)]
-        for name, array in zip(outputs, arrays, strict=True):
-            if len(array) != count:
-                raise ValueError(f"output {name}: expected {count} results, got {len(array)}")
+        size = tuple(map(int, sized.get(MASK_SIZE, images.shape[1:3])))
+        check_outputs(
+            self.model.metadata, images.shape, size, dict(zip(outputs, arrays, strict=True))
+        )
         return arrays
 
 

@@ -7,12 +7,14 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from typing import Protocol
 
 from ppool.service.settings import Settings
 from ppool.service.workers.cores import usable_cores
 
-__all__ = ["Launch", "Process", "launch_early", "launch_process", "members"]
+__all__ = ["Launch", "Launched", "Process", "launch_early", "launch_process", "members"]
 
 
 class Process(Protocol):
@@ -25,12 +27,21 @@ class Process(Protocol):
     def kill(self) -> None:
         """End it at once."""
 
-    def wait(self) -> int:
-        """Block until it has ended."""
+    def poll(self) -> int | None:
+        """Its exit status, negative for a signal; ``None`` while it lives."""
 
 
-# Of so many lanes, on a device: the process, and our end of the socket pair it listens on.
-Launch = Callable[[int, str], tuple[Process, socket.socket]]
+@dataclass(frozen=True)
+class Launched:
+    """A process, and our ends of the sockets it listens on: for batches, and for all else."""
+
+    process: Process
+    work: socket.socket
+    control: socket.socket
+
+
+# Of so many lanes, on a device; raises OSError where the system has no room for it now.
+Launch = Callable[[int, str], Launched]
 
 
 def members(settings: Settings) -> list[tuple[str, int]]:
@@ -40,8 +51,8 @@ def members(settings: Settings) -> list[tuple[str, int]]:
     return [(device, lanes) for device in settings.devices for _ in range(workers)]
 
 
-def launch_process(lanes: int, device: str) -> tuple[Process, socket.socket]:
-    """Start ``python -m ppool.service.workers.child`` on its end of a socket pair.
+def launch_process(lanes: int, device: str) -> Launched:
+    """Start ``python -m ppool.service.workers.child`` on its ends of two socket pairs.
 
     Not ``multiprocessing``: that would import the server's main module, web framework and all,
     into every worker.
@@ -50,31 +61,32 @@ def launch_process(lanes: int, device: str) -> tuple[Process, socket.socket]:
     kind, _, index = device.partition(":")
     if kind == "cuda":
         environment["CUDA_VISIBLE_DEVICES"] = index or "0"
-    ours, theirs = socket.socketpair()
-    with theirs:
-        descriptor = theirs.fileno()
+    with ExitStack() as ours, ExitStack() as theirs:
+        pairs = [socket.socketpair() for _ in range(2)]
+        for one, other in pairs:
+            ours.enter_context(one)
+            theirs.enter_context(other)
+        descriptors = [other.fileno() for _, other in pairs]
+        arguments = [*map(str, descriptors), str(lanes), device]
         process = subprocess.Popen(  # noqa: S603 - this program
-            [
-                sys.executable,
-                "-P",
-                "-m",
-                "ppool.service.workers.child",
-                str(descriptor),
-                str(lanes),
-                device,
-            ],
-            pass_fds=[descriptor],
+            [sys.executable, "-P", "-m", "ppool.service.workers.child", *arguments],
+            pass_fds=descriptors,
             stdin=subprocess.DEVNULL,
             env=environment,
         )
-    return process, ours
+        ours.pop_all()
+    (work, _), (control, _) = pairs
+    return Launched(process, work, control)
 
 
 def launch_early(settings: Settings) -> Launch:
     """Start all workers at once, to be handed out later; what is wanted beyond it is started."""
-    early = [(device, launch_process(lanes, device)) for device, lanes in members(settings)]
+    early: list[tuple[str, Launched]] = []
+    with suppress(OSError):  # the supervisors try again, and say what is wrong
+        for device, lanes in members(settings):
+            early.append((device, launch_process(lanes, device)))
 
-    def launch(lanes: int, device: str) -> tuple[Process, socket.socket]:
+    def launch(lanes: int, device: str) -> Launched:
         for index, (started_on, _) in enumerate(early):
             if started_on == device:
                 return early.pop(index)[1]

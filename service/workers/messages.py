@@ -11,7 +11,20 @@ from ppool.service.codecs.answers import Answer
 from ppool.service.codecs.images import ImageLimits
 from ppool.service.workers.snapshot import ModelFile
 
-__all__ = ["HEADER", "Drop", "Failure", "Load", "Probe", "Run", "Task", "frame", "parse"]
+__all__ = [
+    "HEADER",
+    "Cancel",
+    "Drop",
+    "Failure",
+    "Load",
+    "Ping",
+    "Probe",
+    "Run",
+    "Task",
+    "Verify",
+    "frame",
+    "parse",
+]
 
 # Bytes that follow, as an unsigned 64-bit number. Both ends are this program on this machine.
 HEADER = struct.Struct("=Q")
@@ -54,6 +67,27 @@ class Run:
 
     handle: int
     tasks: tuple[Task, ...]
+
+
+@dataclass(frozen=True)
+class Ping:
+    """Say that you are there."""
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """Stop the batch of the message ``number`` where it can be stopped: nobody waits for it."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Verify:
+    """Run one image of ``height`` x ``width``, and compare the outputs with the description."""
+
+    handle: int
+    height: int
+    width: int
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,6 @@ from typing import Any
 
 from ppool.service.settings import Settings
 from ppool.service.workers.cores import usable_cores
-from ppool.service.workers.messages import Probe
 from ppool.service.workers.pool import Plan, WorkerPool
 from ppool.service.workers.registry import ModelRegistry
 
@@ -51,7 +49,7 @@ class Tuner:
         """Measure for about so long; ``thorough`` tries more plans.
 
         Raises:
-            WorkerFailed, WorkerLost: if a worker does not get to the end; nothing is changed then.
+            WorkerLost, ValueError: if a worker does not get to the end; nothing is changed then.
         """
         plans = cells_to_try(self._settings, thorough=thorough)
         if len(plans) > 1:
@@ -59,13 +57,8 @@ class Tuner:
             await self._adopt(choose(self.cells))
 
     async def _try(self, plan: Plan, seconds: float) -> float:
-        """Images a second of the first model, with all workers of the plan at it at once."""
         workers = self._pool.workers[: plan.workers]
-        async with self._registry.trial(plan.threads, workers) as (handle, (height, width)):
-            for length in (0.0, seconds):
-                probe = Probe(handle, height, width, plan.batch, length)
-                rates = await asyncio.gather(*(worker.send(probe) for worker in workers))
-        return float(sum(rate for _, rate in rates))
+        return await self._registry.measure(plan, workers, seconds)
 
     async def _adopt(self, plan: Plan) -> None:
         before, self._pool.plan = self._pool.plan, plan

@@ -1,7 +1,6 @@
 """The application on the tiny model, in this process."""
 
 import dataclasses
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from ppool.service.http.app import create_app
 from ppool.service.settings import Settings
 from ppool.service.workers.inference import Segmenter, load_segmenter
+from ppool.service.workers.launch import Launched
 from tests.service.harness import Client, Gate, SkippingLoop, ThreadWorker, tiny_model
 from tests.service.traffic import until
 
@@ -48,9 +48,8 @@ def serving(segmenter: Segmenter, model_file: Path) -> Callable[..., Any]:
     def serve(
         served: Segmenter = segmenter, tracing: Any = None, **settings: Any
     ) -> Iterator[Client]:
-        def launch(lanes: int, _: str) -> tuple[ThreadWorker, socket.socket]:
-            ours, theirs = socket.socketpair()
-            return ThreadWorker(theirs, lanes, lambda _: served), ours
+        def launch(lanes: int, _: str) -> Launched:
+            return ThreadWorker.launch(lanes, lambda _: served)
 
         defaults = {"model": [model_file], "workers": 2, "threads": 1, "max_batch_size": 1}
         app = create_app(Settings(**{**defaults, **settings}), launch=launch, tracing=tracing)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,10 +16,9 @@ from ppool.service.settings import Settings
 from ppool.service.timing import Progress
 from ppool.service.workers.errors import WorkerLost
 from ppool.service.workers.launch import launch_process
-from ppool.service.workers.messages import Drop, Run, Task
+from ppool.service.workers.messages import Run, Task
 from ppool.service.workers.pool import Plan, WorkerPool
 from ppool.service.workers.supervision import Worker
-from tests.service.traffic import PATIENCE_SECONDS
 
 KEY = Key(0, "a", 8, 8, alpha=False)
 # Added to the number of a model where an image is alone.
@@ -55,7 +53,7 @@ class Desk:
     def lone(self, _: Worker, handle: int) -> int:
         return handle + LONE
 
-    def _send(self, message: object) -> asyncio.Future[Any]:
+    def _send(self, message: object, _: float) -> asyncio.Future[Any]:
         assert isinstance(message, Run)
         reply = asyncio.get_running_loop().create_future()
         self.sent.append(("".join(task.name for task in message.tasks), reply))
@@ -160,19 +158,3 @@ def test_what_a_dead_worker_had_not_begun_is_not_held_against_it() -> None:
         assert (innocent.attempts, innocent.result.done()) == (0, False)
 
     asyncio.run(story())
-
-
-def test_a_connection_that_broke_before_the_reader_saw_it_is_a_lost_worker() -> None:
-    async def scenario() -> None:
-        worker = Worker("cpu-0", "cpu", 1, launch_process)
-        ours, theirs = socket.socketpair()
-        with theirs:
-            _, writer = await asyncio.open_connection(sock=ours)
-            worker._writer, worker.up = writer, True
-            writer.transport.abort()
-            with pytest.raises(WorkerLost):
-                await asyncio.wait_for(worker.send(Drop(0)), PATIENCE_SECONDS)
-            assert not worker.up
-            await asyncio.gather(writer.wait_closed(), return_exceptions=True)
-
-    asyncio.run(scenario())

@@ -33,7 +33,9 @@ class SmallDevice(Gate):
 
     most = 2
 
-    def run(self, outputs: Sequence[str], feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+    def run(
+        self, outputs: Sequence[str], feeds: Mapping[str, NDArray[Any]], **options: Any
+    ) -> list[NDArray[Any]]:
         if len(feeds["image"]) > self.most:
             self.sizes.append(-len(feeds["image"]))
             raise RuntimeError("CUDA failure 2: out of memory ; GPU=0")
@@ -68,7 +70,9 @@ def test_a_broken_photo_costs_its_neighbours_nothing(segmenter: Segmenter) -> No
 class Fussy(Gate):
     """Cannot bear a photo of ones."""
 
-    def run(self, outputs: Sequence[str], feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+    def run(
+        self, outputs: Sequence[str], feeds: Mapping[str, NDArray[Any]], **options: Any
+    ) -> list[NDArray[Any]]:
         if (feeds["image"] == 1).all(axis=(1, 2, 3)).any():
             raise RuntimeError
         return super().run(outputs, feeds)

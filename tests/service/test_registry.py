@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from ppool.service.models import Model
 from ppool.service.settings import Settings
 from ppool.service.workers.inference import load_model
 from ppool.service.workers.launch import launch_process
+from ppool.service.workers.loading import ModelLoader, Planner
 from ppool.service.workers.messages import Drop, Load, Probe
 from ppool.service.workers.pool import WorkerPool
 from ppool.service.workers.registry import ModelRegistry
@@ -27,23 +27,20 @@ class Shelf:
 
     def __init__(self, *, cores: int, **settings: Any) -> None:
         self.pool = WorkerPool(Settings(**settings), launch_process, lambda: None)
-        self.registry = ModelRegistry(
-            Settings(**settings), self.pool, Metrics(), self._sizes, lambda *_: None, cores
-        )
+        planner = Planner(lambda most: (most,), lambda *_: None, lambda _: None)
+        loader = ModelLoader(Settings(**settings), self.pool, planner, cores)
+        self.registry = ModelRegistry(Settings(**settings), self.pool, loader, Metrics())
         self.sent: list[Any] = []
         for worker in self.pool.workers:
             worker.send = self._send  # type: ignore[method-assign]
         self.pool.start = self._start  # type: ignore[method-assign]
-
-    def _sizes(self, most: int) -> Sequence[int]:
-        return (most,)
 
     async def _start(self, prepare: Any) -> None:
         for worker in self.pool.workers:
             await prepare(worker)
             worker.up = True
 
-    def _send(self, message: object) -> asyncio.Future[Any]:
+    def _send(self, message: object, _: float) -> asyncio.Future[Any]:
         reply = asyncio.get_running_loop().create_future()
         self.sent.append(message)
         match message:

@@ -1,6 +1,7 @@
 """The worker process: what it answers to messages."""
 
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -8,49 +9,133 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from ppool.service.codecs.images import ImageLimits
-from ppool.service.workers.messages import HEADER, Drop, Failure, Load, Run, frame, parse
+from ppool.service.workers.inference import Stop, Stopped
+from ppool.service.workers.messages import (
+    HEADER,
+    Cancel,
+    Drop,
+    Failure,
+    Load,
+    Ping,
+    Run,
+    frame,
+    parse,
+)
 from ppool.service.workers.snapshot import ModelFile
 from tests.service.harness import ThreadWorker
+from tests.service.traffic import PATIENCE_SECONDS
 
 LIMITS = ImageLimits(1, 1, 1)
 LOAD = Load(0, ModelFile(Path("a.onnx"), Path("a.onnx"), ""), None, 1, LIMITS)
 
 
+class Line:
+    """Both sockets of a worker, as its server has them."""
+
+    def __init__(self, load: Callable[[Load], Any]) -> None:
+        launched = ThreadWorker.launch(1, load)
+        self.process = launched.process
+        self._sockets = {True: launched.work, False: launched.control}
+        for end in self._sockets.values():
+            end.settimeout(PATIENCE_SECONDS)
+        self._numbers = count()
+
+    def send(self, message: object) -> int:
+        number = next(self._numbers)
+        self._sockets[isinstance(message, Run)].sendall(frame(number, message))
+        return number
+
+    def receive(self, *, batch: bool = False) -> tuple[int, Any]:
+        end = self._sockets[batch]
+        (length,) = HEADER.unpack(end.recv(HEADER.size, socket.MSG_WAITALL))
+        return parse(end.recv(length, socket.MSG_WAITALL))
+
+    def ask(self, message: object) -> Any:
+        number = self.send(message)
+        answered, reply = self.receive(batch=isinstance(message, Run))
+        assert answered == number
+        return reply
+
+    def close(self) -> None:
+        for end in self._sockets.values():
+            end.close()
+
+
 @contextmanager
-def worker(load: Callable[[Load], Any]) -> Iterator[Callable[[object], Any]]:
-    """Asks a worker, whose models answer with their number of threads."""
-
-    def segmenter(message: Load) -> Any:
-        return SimpleNamespace(
-            model=SimpleNamespace(sha256=load(message)), segment=lambda *_: message.threads
-        )
-
-    numbers = count()
-    ours, theirs = socket.socketpair()
-    serving = ThreadWorker(theirs, 1, segmenter)
-    with ours, ours.makefile("rb") as replies:
-
-        def ask(message: object) -> Any:
-            ours.sendall(frame(next(numbers), message))
-            return parse(replies.read(HEADER.unpack(replies.read(HEADER.size))[0]))[1]
-
-        yield ask
-        serving.kill()
-        serving.wait()
+def worker(load: Callable[[Load], Any]) -> Iterator[Line]:
+    line = Line(load)
+    yield line
+    line.close()
 
 
 def test_a_model_is_run_until_it_is_dropped() -> None:
-    with worker(lambda message: message.file.sha256) as ask:
-        assert ask(LOAD).sha256 == ""
-        assert ask(Run(0, ())) == 1
-        assert ask(Drop(0)) is None
-        assert isinstance(ask(Run(0, ())), Failure)
+    model = SimpleNamespace(model="about", segment=lambda tasks, *_: len(tasks))
+    with worker(lambda _: model) as line:
+        assert line.ask(LOAD) == "about"
+        assert line.ask(Run(0, ())) == 0
+        assert line.ask(Drop(0)) is None
+        assert isinstance(line.ask(Run(0, ())), Failure)
 
 
 def test_a_model_that_cannot_be_loaded_says_why() -> None:
     def refuse(_: Load) -> Any:
         raise ValueError("cut off")
 
-    with worker(refuse) as ask:
-        assert ask(LOAD) == Failure("cut off", expected=True)
+    with worker(refuse) as line:
+        assert line.ask(LOAD) == Failure("cut off", expected=True)
+
+
+class Endless:
+    """Runs until it is stopped."""
+
+    model = "endless"
+
+    def __init__(self) -> None:
+        self.running = threading.Event()
+
+    def segment(self, _: object, __: object, stop: Stop) -> str:
+        self.running.set()
+        try:
+            while True:
+                stop.check()
+        except Stopped:
+            return "stopped"
+
+
+def test_a_worker_at_work_answers_and_can_be_stopped() -> None:
+    model = Endless()
+    with worker(lambda _: model) as line:
+        line.ask(LOAD)
+        number = line.send(Run(0, ()))
+        assert model.running.wait(PATIENCE_SECONDS)
+        assert line.ask(Ping()) is None
+        assert line.ask(Cancel(number)) is None
+        assert line.receive(batch=True) == (number, "stopped")
+        # What is over, or never was, is nothing to stop.
+        assert line.ask(Cancel(number)) is None
+
+
+def test_a_model_is_loaded_beside_the_work_and_even_without_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with worker(lambda _: SimpleNamespace(model="about")) as line:
+        with monkeypatch.context() as short:
+            short.setattr(threading.Thread, "start", _no_more)
+            assert line.ask(LOAD) == "about"
+        assert line.ask(LOAD) == "about"
+
+
+def _no_more(_: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_a_worker_ends_with_its_server() -> None:
+    with worker(lambda _: None) as line:
+        line.ask(Ping())
+        process = line.process
+    assert isinstance(process, ThreadWorker)
+    process.join(PATIENCE_SECONDS)
+    assert process.poll() == 0

@@ -115,7 +115,7 @@ def _start(words: Sequence[str]) -> NoReturn:
     # As process 1 of a container a signal without a handler is lost.
     signal.signal(signal.SIGTERM, _stop)
     name = words[0] if words else ""
-    if name in {"serve", "tune"}:
+    if name in {"serve", "segment", "tune"}:
         # Nothing begun would be missed: at once, whatever is being imported.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _end_served if name == "serve" else _end_at_once)

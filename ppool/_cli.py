@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-__all__ = ["MisuseError", "command_line", "complain"]
+__all__ = ["MisuseError", "command_line", "complain", "describe"]
 
 
 # Typer used to depend on Click and now holds a copy of it; it re-exports this subclass's subclass.
@@ -33,8 +33,7 @@ class _Group(TyperGroup):
             complain(str(error))
             sys.exit(2)
         except OSError as error:
-            what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-            complain(what)
+            complain(describe(error))
             sys.exit(1)
         except ValueError as error:
             complain(str(error))
@@ -53,6 +52,11 @@ def command_line(text: str) -> typer.Typer:
     )
 
 
+def describe(error: OSError) -> str:
+    """What the system refused, without its number."""
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+
+
 def complain(reason: str) -> None:
     """Say on stderr what is wrong."""
-    print(f"error: {reason}", file=sys.stderr)
+    print(f"error: {reason}", file=sys.stderr, flush=True)

@@ -6,12 +6,16 @@ import asyncio
 import gc
 import logging
 import os
+import signal
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ppool._cli import MisuseError, command_line, complain
+from ppool._cli import MisuseError, command_line, complain, describe
 from ppool._version import __version__
 from ppool.service.listening import listen
 from ppool.service.logs import configure_logging
@@ -22,6 +26,7 @@ from ppool.service.workers.launch import launch_early
 
 if TYPE_CHECKING:
     from ppool.service.engine import Engine
+    from ppool.service.folder import Run
 
 __all__ = ["app"]
 
@@ -124,49 +129,94 @@ def tune(
 
 @app.command("segment")
 def segment_command(
-    photos: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="Folder.")],
+    photos: Annotated[list[Path], typer.Argument(help="Files, folders, or patterns in quotes.")],
     masks: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for masks and summary.csv.")
     ],
     model: Annotated[Path | None, typer.Option(help="ONNX file; none: the shipped one.")] = None,
     overlay: Annotated[bool, typer.Option(help="Blend the classes over the photo.")] = False,
     tile: Annotated[bool, typer.Option(help="Full resolution, in windows.")] = False,
+    force: Annotated[bool, typer.Option(help="Also what is finished.")] = False,
     config: Config = None,
 ) -> None:
     """Segment a folder of photos with no server; started again it does what is missing.
 
-    The exit status is 1 if any photo failed.
+    A mask is finished if it is whole and of this photo, model and options; masks of another model
+    or options are refused. What is no photo is skipped and listed. The last line counts, and the
+    exit status is 1 if anything failed.
     """
+    from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress
 
-    from ppool.service.codecs.images import ImageLimits
-
     # Only here: the server itself needs no ONNX Runtime, its workers do.
-    from ppool.service.folder import Folder, segment_folder
+    from ppool.service.codecs.images import ImageLimits
+    from ppool.service.folder import SUFFIXES, Job, Run, Summary, find_photos
     from ppool.service.workers.inference import load_segmenter
 
     settings = _settings(config, model=[model] if model else None)
     file, *_ = model_files(settings.model) or [shipped_model()]
-    segmenter = load_segmenter(file, threads=settings.threads or 1)
-    workers = settings.workers or usable_cores()
-    work = Folder(photos.resolve(), masks.resolve(), overlay, tile, workers)
+    # On a thread, so that a signal need not wait for it.
+    with ThreadPoolExecutor(1) as aside:
+        loading = aside.submit(load_segmenter, file, threads=settings.threads or 1)
+        segmenter = loading.result()
+    job = Job(overlay, tile, settings.workers or usable_cores())
     limits = ImageLimits(settings.max_pixels, settings.max_side_pixels, settings.max_frames)
-    with Progress(*Progress.get_default_columns(), MofNCompleteColumn()) as progress:
-        bar = progress.add_task("segmenting")
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
+    progress = Progress(*columns, console=Console(stderr=True))
 
-        def done(name: str, problem: str) -> None:
-            progress.advance(bar)
-            if problem:
-                complain(f"{name}: {problem}")
+    def say(what: str, reasons: Mapping[str, str]) -> None:
+        for name, reason in reasons.items():
+            shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
+            text = f"{what}: {shown}: {reason}"
+            progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-        failures = segment_folder(
-            work,
-            segmenter,
-            limits,
-            started=lambda total: progress.update(bar, total=total),
-            done=done,
-        )
-    raise typer.Exit(1 if failures else 0)
+    def done(name: str, problem: str) -> None:
+        progress.advance(bar)
+        if problem:
+            say("failed", {name: problem})
+
+    try:
+        found = find_photos(photos, masks.resolve())
+        say("skipped", found.skipped)
+        say("failed", found.failed)
+        if not found.photos and not found.failed:
+            raise ValueError(f"expected photos ({', '.join(sorted(SUFFIXES))}), found none")
+        classes = [label.name for label in segmenter.model.metadata.classes]
+        sha256 = segmenter.model.sha256
+        summary = Summary(masks.resolve(), classes, sha256, job.options, force=force)
+    except ValueError as error:
+        raise MisuseError(str(error)) from error
+    run = Run(job, found, summary, segmenter, limits)
+    bar = progress.add_task("segmenting", total=len(run.pending))
+    status = 0
+    try:
+        with progress, _stopping(run) as stopped:
+            if not run.work(done):
+                status = 128 + stopped[0]
+    except OSError as error:
+        complain(describe(error))
+        status = 1
+    print(run.counts, flush=True)
+    if status:
+        # Not through the interpreter's teardown: a thread may be inside the model.
+        os._exit(status)
+    raise typer.Exit(1 if run.counts.failed else 0)
+
+
+@contextmanager
+def _stopping(run: Run) -> Iterator[list[int]]:
+    """Stop at a signal, whose number is in the list then, and end at a second one."""
+    stopped: list[int] = []
+
+    def stop(number: int, _: object) -> None:
+        if stopped:
+            os._exit(128 + number)
+        stopped.append(number)
+        run.stop()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    yield stopped
 
 
 def _settings(config: Path | None, **given: Any) -> Settings:

@@ -145,7 +145,7 @@ def inspect_command(
         ),
     ] = None,
 ) -> None:
-    """Say what goes into a NETWORK, what comes out, and the line that adopts it."""
+    """Say what goes into a NETWORK, and what comes out, and the line that adopts it."""
     from rich.table import Table
 
     from ppool.export._inspect import inspect_network, picture, table_rows

@@ -40,7 +40,7 @@ COMMANDS = {
     ),
     "export": Command(_EXPORT, "export", "Export a checkpoint to one ONNX file."),
     "adopt": Command(_ADOPT, "export", "Wrap a network exported by others."),
-    "inspect": Command(_ADOPT, "export", "Look at a network exported by others."),
+    "inspect": Command(_ADOPT, "export", "Say what goes into a network, and what comes out."),
     "precision": Command(_EXPORT, "export", "Convert a model to smaller numbers."),
     "info": Command(_EXPORT, "export", "Print what an exported file holds."),
     "tensorrt": Command(_EXPORT, "export", "Build a TensorRT engine for this machine's GPU."),

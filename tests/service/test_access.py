@@ -5,7 +5,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ from ppool.service.logs import configure_logging
 from ppool.service.settings import load_settings
 from ppool.service.workers.inference import Segmenter
 from tests.service.harness import Client, Gate, encoded, photo
-from tests.service.traffic import PATIENCE_SECONDS
+from tests.service.traffic import PATIENCE_SECONDS, until
 
 BODY = encoded(photo())
 Serving = Callable[..., Any]
@@ -206,23 +206,29 @@ def test_a_deadline_that_is_no_number_of_milliseconds_is_refused(
 
 
 @contextmanager
-def logged(form: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[StringIO]:
+def logged(form: Any, path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], str]]:
+    """What calls read is the log so far, which a thread writes."""
     root = logging.getLogger()
     before, level = root.handlers[:], root.level
     root.handlers.clear()
-    monkeypatch.setattr(sys, "stderr", StringIO())
-    configure_logging(form)
-    try:
-        yield sys.stderr  # type: ignore[misc]
-    finally:
-        root.handlers[:] = before
-        root.setLevel(level)
+    with path.open("w") as file:
+        monkeypatch.setattr(sys, "stderr", file)
+        configure_logging(form)
+        try:
+            yield path.read_text
+        finally:
+            root.handlers[:] = before
+            root.setLevel(level)
 
 
-def test_json_logs_carry_the_request(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
-    with logged("json", monkeypatch) as log, serving(log_requests=True) as client:
+def test_json_logs_carry_the_request(
+    serving: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "log"
+    with logged("json", path, monkeypatch) as log, serving(log_requests=True) as client:
         client.segment(b"broken", headers={"X-Request-Id": "r7"})
-        records = [json.loads(line) for line in log.getvalue().splitlines()]
+        until(lambda: '"path":"/segment"' in log().replace(": ", ":"))
+        records = [json.loads(line) for line in log().splitlines()]
     record = next(record for record in records if record.get("path") == "/segment")
     assert record["request_id"] == "r7"
     assert (record["method"], record["status"]) == ("POST", 415)
@@ -231,17 +237,25 @@ def test_json_logs_carry_the_request(serving: Serving, monkeypatch: pytest.Monke
 
 
 def test_json_logs_carry_the_traceback(
-    serving: Serving, gated: Segmenter, gate: Gate, monkeypatch: pytest.MonkeyPatch
+    serving: Serving,
+    gated: Segmenter,
+    gate: Gate,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with logged("json", monkeypatch) as log, serving(gated) as client:
+    with logged("json", tmp_path / "log", monkeypatch) as log, serving(gated) as client:
         monkeypatch.setattr(client.app.state.engine, "served", lambda _: {}["cause"])
         assert client.segment(BODY).status_code == 500
-        records = [json.loads(line) for line in log.getvalue().splitlines()]
+        until(lambda: "KeyError" in log())
+        records = [json.loads(line) for line in log().splitlines()]
     assert any("KeyError: 'cause'" in record.get("traceback", "") for record in records)
 
 
-def test_text_logs_end_with_the_request(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
-    with logged("text", monkeypatch) as log, serving(log_requests=True) as client:
+def test_text_logs_end_with_the_request(
+    serving: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "log"
+    with logged("text", path, monkeypatch) as log, serving(log_requests=True) as client:
         client.segment(BODY, headers={"X-Request-Id": "r8"})
-        assert "INFO POST /segment 200 ok" in log.getvalue()
-        assert "[r8]" in log.getvalue()
+        until(lambda: "[r8]" in log())
+        assert "INFO POST /segment 200 ok" in log()

@@ -35,7 +35,8 @@ def test_a_model_tells_all_about_itself(client: Client, model_file: Path) -> Non
     assert about["name"] == "tiny"
     assert [entry["name"] for entry in about["classes"]] == ["dark", "middle", "bright"]
     assert [entry["name"] for entry in about["stages"]] == ["pool1", "pool2"]
-    assert about["input"] == {"max_side": 128, "multiple": 16, "size": None}
+    size = {"max_side": 128, "multiple": 16, "size": None}
+    assert {key: about["input"][key] for key in size} == size
     assert about["provider"] == "CPUExecutionProvider"
     assert about["kernels"] in {"native", "portable"}
     assert about["sha256"] == hashlib.sha256(model_file.read_bytes()).hexdigest()

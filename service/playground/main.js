@@ -1,16 +1,28 @@
 /** The playground: takes a photo, asks the service, shows what it answers. */
 
 import { axisTop, drawPlot, number } from "./plot.js";
-import { absolute, curlCommand, fetched, loadedModels, Problem, segment } from "./request.js";
+import {
+  absolute,
+  curlCommand,
+  fetched,
+  key,
+  loadedModels,
+  Problem,
+  savedAs,
+  segment,
+} from "./request.js";
 import { decodedPng, View } from "./view.js";
 
 const byId = (id) => document.getElementById(id);
 const view = new View(byId("canvas"));
 let pinned = null;
+let current = null;
 let running = new AbortController();
 
 /** Segments a photo, `{name, blob}` or `{name, path}` of one of ours, and shows the answer. */
 async function run(photo) {
+  current = photo;
+  photo.model = byId("models").value;
   running.abort();
   running = new AbortController();
   const { signal } = running;
@@ -46,8 +58,6 @@ function show(photo, { bitmap, mask, maps }, { result, milliseconds }, about) {
   fillTiming(result.timing_ms, milliseconds);
   fillStages(result, maps, about);
   showMask();
-  byId("save").href = `data:image/png;base64,${result.mask.data}`;
-  byId("save").download = `${photo.name.replace(/\.\w+$/, "")}-mask.png`;
   byId("curl").textContent = curlCommand(photo);
   byId("copy").textContent = "Copy";
   const unseen = bitmap ? "" : " Your browser cannot show this kind of photo; here is the mask.";
@@ -55,6 +65,19 @@ function show(photo, { bitmap, mask, maps }, { result, milliseconds }, about) {
     `${photo.name}: ${result.width} × ${result.height} pixels, ${result.classes.length} of ` +
       `${about.classes.length} classes found in ${milliseconds.toFixed(0)} ms.${unseen}`,
   );
+}
+
+/** Shows what is loaded, where there is a choice; the first one answers until another is chosen. */
+async function welcome() {
+  try {
+    const models = await loadedModels();
+    byId("models").replaceChildren(...models.map((about) => element("option", about.name)));
+    byId("model-choice").hidden = models.length < 2;
+    introduce(models[0]);
+  } catch (error) {
+    if (error.locked) askForKey();
+    else say(error.message);
+  }
 }
 
 function introduce(about) {
@@ -190,11 +213,19 @@ function showMask() {
   byId("to-mask").hidden = true;
 }
 
+function askForKey() {
+  say("");
+  byId("key-entry").hidden = false;
+  byId("key").select();
+}
+
 function fail(error, photo) {
   const box = byId("problem");
+  const title = error instanceof Problem ? error.title : "Unexpected";
   say("");
   byId("result").hidden = true;
-  box.querySelector("strong").textContent = error instanceof Problem ? error.title : "Unexpected";
+  if (error.locked) askForKey();
+  box.querySelector("strong").textContent = `${photo.name}: ${title}`;
   box.querySelector("p").textContent = error.message;
   box.querySelector("button").onclick = () => run(photo);
   box.querySelector("button").hidden = !error.temporary;
@@ -209,6 +240,25 @@ function runSample(button) {
 
 function runFile(file) {
   if (file) run({ name: file.name, blob: file });
+}
+
+/** Asks for the current photo's answer of the kind chosen, and saves it. */
+async function save() {
+  byId("save").disabled = true;
+  try {
+    const file = await savedAs(current, byId("kind").value);
+    const link = Object.assign(document.createElement("a"), {
+      href: URL.createObjectURL(file.blob),
+      download: file.name,
+    });
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+    say(`Saved ${file.name}.`);
+  } catch (error) {
+    fail(error, current);
+  } finally {
+    byId("save").disabled = false;
+  }
 }
 
 async function copyCommand() {
@@ -255,6 +305,16 @@ byId("canvas").addEventListener("pointermove", (event) => mark(view.classAt(even
 byId("canvas").addEventListener("pointerleave", () => mark(null));
 byId("to-mask").addEventListener("click", showMask);
 byId("copy").addEventListener("click", copyCommand);
+byId("save").addEventListener("click", save);
+byId("models").addEventListener("change", () => current && run(current));
+byId("key-entry").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  key.set(byId("key").value.trim());
+  byId("key-entry").hidden = true;
+  byId("problem").hidden = true;
+  await welcome();
+  if (current && byId("key-entry").hidden) run(current);
+});
 addEventListener("paste", (event) => runFile(event.clipboardData.files[0]));
 addEventListener("dragover", (event) => {
   event.preventDefault();
@@ -271,5 +331,4 @@ addEventListener("drop", (event) => {
 
 view.opacity = byId("opacity").value / 100;
 const wanted = Number(new URLSearchParams(location.search).get("sample"));
-if (samples[wanted - 1]) runSample(samples[wanted - 1]);
-else loadedModels().then(([first]) => introduce(first), (error) => say(error.message));
+welcome().then(() => samples[wanted - 1] && runSample(samples[wanted - 1]));

@@ -3,12 +3,28 @@
 // Too busy, not ready, and past the deadline.
 const TEMPORARY = [429, 503, 504];
 
+// What can be saved: the options that ask for it, its media type, and how its file's name ends.
+const KINDS = {
+  mask: ["", "image/png", "-mask.png"],
+  overlay: ["overlay=true", "image/png", "-overlay.png"],
+  json: ["mask=rle", "application/json", ".json"],
+  npz: ["alpha=full", "application/x-npz", ".npz"],
+  zip: ["alpha=full", "application/zip", ".zip"],
+};
+
+/** The API key, which this tab remembers; empty where none was given. */
+export const key = {
+  get: () => sessionStorage.getItem("key") ?? "",
+  set: (value) => sessionStorage.setItem("key", value),
+};
+
 /** Why there is no answer, in words for a person: `title`, and `message` with what to do. */
 export class Problem extends Error {
-  constructor(title, detail, temporary) {
+  constructor(title, detail, status) {
     super(detail);
     this.title = title;
-    this.temporary = temporary;
+    this.locked = status === 401;
+    this.temporary = status === undefined || TEMPORARY.includes(status);
   }
 }
 
@@ -23,17 +39,22 @@ export async function fetched(path) {
 }
 
 /**
- * Segments a photo, `{name, blob}`.
+ * Segments a photo, `{name, blob, model}`.
  *
  * Resolves to `{result, milliseconds}`: the image's part of the JSON answer, and the time it took
  * as seen from here.
  */
 export async function segment(photo, signal) {
   const start = performance.now();
-  const headers = { Accept: "application/json", "Content-Type": mediaType(photo) };
-  const request = { method: "POST", headers, body: photo.blob, signal };
-  const reply = await (await answer("segment?alpha=maps", request)).json();
+  const reply = await (await asked(photo, "alpha=maps", "application/json", signal)).json();
   return { result: reply.images[0], milliseconds: performance.now() - start };
+}
+
+/** A file to save, `{name, blob}`: an answer for the photo of a kind of `KINDS`. */
+export async function savedAs(photo, kind) {
+  const [options, media, end] = KINDS[kind];
+  const blob = await (await asked(photo, options, media)).blob();
+  return { name: photo.name.replace(/\.\w+$/, "") + end, blob };
 }
 
 /** The command that sends the same request; a photo that came from here is fetched first. */
@@ -44,7 +65,8 @@ export function curlCommand(photo) {
     `${fetched}curl --data-binary ${body} \\\n` +
     `  -H ${quoted(`Content-Type: ${mediaType(photo)}`)} \\\n` +
     `  -H 'Accept: application/json' \\\n` +
-    `  ${quoted(absolute("segment?alpha=maps"))}`
+    (key.get() ? `  -H "Authorization: Bearer $PPOOL_API_KEY" \\\n` : "") +
+    `  ${quoted(absolute(address(photo, "alpha=maps")))}`
   );
 }
 
@@ -53,26 +75,36 @@ export function absolute(path) {
   return new URL(path, document.baseURI).href;
 }
 
-async function answer(path, request) {
+function asked(photo, options, media, signal) {
+  const headers = { Accept: media, "Content-Type": mediaType(photo) };
+  return answer(address(photo, options), { method: "POST", headers, body: photo.blob, signal });
+}
+
+function address(photo, options) {
+  const model = photo.model ? `model=${encodeURIComponent(photo.model)}` : "";
+  return ["segment", [options, model].filter(Boolean).join("&")].filter(Boolean).join("?");
+}
+
+async function answer(path, { headers, ...request }) {
   let response;
+  const known = key.get() ? { Authorization: `Bearer ${key.get()}` } : {};
   try {
-    response = await fetch(path, request);
+    response = await fetch(path, { ...request, headers: { ...headers, ...known } });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Problem("No answer", "The service cannot be reached. Is it still running?", true);
+    throw new Problem("No answer", "The service cannot be reached. Is it still running?");
   }
   if (!response.ok) throw await refusal(response);
   return response;
 }
 
 async function refusal(response) {
-  const temporary = TEMPORARY.includes(response.status);
   if (response.headers.get("Content-Type")?.startsWith("application/problem+json")) {
     const problem = await response.json();
-    return new Problem(problem.title, problem.detail, temporary);
+    return new Problem(problem.title, problem.detail, response.status);
   }
   const detail = "Something between this page and the service refused the request.";
-  return new Problem(`Error ${response.status}`, detail, temporary);
+  return new Problem(`Error ${response.status}`, detail, response.status);
 }
 
 function mediaType(photo) {

@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from PIL import Image
 
 from tests.service.chromium import CHROMIUM, SEGMENTED, Page, chromium_page
-from tests.service.harness import Client, encoded, photo
+from tests.service.harness import Client, encoded, photo, tiny_model
 from tests.service.traffic import ROOT, served
 
 FILES = {path.name: path for path in (ROOT / "ppool" / "service" / "playground").iterdir()}
@@ -148,9 +149,64 @@ def test_a_dropped_file_that_is_no_photo_is_explained_in_words(address: str, bro
         "dispatchEvent(new DragEvent('drop', { dataTransfer, cancelable: true })) })()"
     )
     browser.wait_for("!document.querySelector('#problem').hidden")
-    assert texts(browser, "#problem strong") == ["Not an accepted image type"]
+    assert texts(browser, "#problem strong") == ["notes.txt: Not an accepted image type"]
     assert texts(browser, "#problem p")[0].startswith("Send a JPEG, PNG, WebP, BMP or TIFF file")
     assert browser.run("document.querySelector('#result').hidden")
+
+
+def test_the_answer_chosen_is_saved_under_the_photos_name(address: str, browser: Page) -> None:
+    browser.open(f"{address}/?sample=1")
+    browser.wait_for(SEGMENTED)
+    browser.run("URL.createObjectURL = (blob) => { window.saved = blob; return 'data:,'; }")
+    stem = SAMPLES[0].removesuffix(".jpg")
+    body = FILES[SAMPLES[0]].read_bytes()
+    for kind, query, media, name in (
+        ("mask", "", "image/png", f"{stem}-mask.png"),
+        ("overlay", "?overlay=true", "image/png", f"{stem}-overlay.png"),
+        ("npz", "?alpha=full", "application/x-npz", f"{stem}.npz"),
+    ):
+        browser.run(f"document.querySelector('#kind').value = '{kind}'")
+        browser.run("document.querySelector('#save').click()")
+        browser.wait_for(f"document.querySelector('#status').textContent === 'Saved {name}.'")
+        wanted = httpx.post(f"{address}/segment{query}", content=body, headers={"Accept": media})
+        assert browser.run("[saved.type, saved.size]") == [media, len(wanted.content)]
+    assert browser.complaints == []
+
+
+@pytest.fixture(scope="module")
+def locked(model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Two models, behind a key."""
+    folder = tmp_path_factory.mktemp("models")
+    (folder / "a.onnx").write_bytes(model_file.read_bytes())
+    (folder / "b.onnx").write_bytes(tiny_model(1, "other"))
+    with served(str(folder), "--workers", "1", PPOOL_API_KEYS="secret") as server:
+        yield server.address
+
+
+def test_it_asks_for_the_key_once_and_lets_one_choose_the_model(locked: str, browser: Page) -> None:
+    enter = (
+        "(key) => { document.querySelector('#key').value = key;"
+        "document.querySelector('#key-entry').requestSubmit() }"
+    )
+    asking = "!document.querySelector('#key-entry').hidden"
+    browser.open(f"{locked}/?sample=1")
+    browser.wait_for(asking)
+    assert texts(browser, "#model") == [""]
+    browser.run(f"({enter})('guess')")
+    browser.wait_for(asking)
+    browser.run(f"({enter})('secret')")
+    browser.wait_for(SEGMENTED)
+    assert not browser.run(asking)
+    assert texts(browser, "#models option") == ["tiny", "other"]
+    assert "$PPOOL_API_KEY" in texts(browser, "#curl")[0]
+    assert "secret" not in texts(browser, "#curl")[0]
+    choose = "(choice) => { choice.value = 'other'; choice.dispatchEvent(new Event('change')) }"
+    browser.run(f"({choose})(document.querySelector('#models'))")
+    browser.wait_for("document.querySelector('#model').textContent.startsWith('Model other ')")
+    assert "model=other" in texts(browser, "#curl")[0]
+    browser.open(f"{locked}/?sample=2")  # the tab remembers
+    browser.wait_for(SEGMENTED)
+    browser.run("sessionStorage.clear()")
 
 
 def test_a_phone_scrolls_in_one_direction_only(address: str, browser: Page) -> None:

@@ -24,7 +24,8 @@ from skimage import data
 from benchmarks.measure import contest, write
 from ppool.metadata import InputPolicy
 from ppool.runtime import make_session
-from ppool.service.codecs.images import ImageLimits, decode
+from ppool.service.codecs.header import ImageLimits
+from ppool.service.codecs.images import decode
 from ppool.service.codecs.png import png
 from ppool.service.models import shipped_model
 

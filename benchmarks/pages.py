@@ -31,7 +31,7 @@ from skimage.filters import threshold_otsu, threshold_sauvola
 from benchmarks.measure import write
 from ppool.metadata import LabelClass
 from ppool.service.codecs.answers import Answer, Encoded
-from ppool.service.codecs.images import ImageLimits
+from ppool.service.codecs.header import ImageLimits
 from ppool.service.models import shipped_model
 from ppool.service.workers.inference import load_segmenter
 from ppool.service.workers.messages import Task

@@ -23,6 +23,7 @@ from ppool.metadata import InputPolicy
 from ppool.runtime import ALPHA_SWITCH, LOGITS_SWITCH, Session, make_session
 from ppool.scoring import ConfusionMatrix
 from ppool.service.codecs.images import decode_file
+from ppool.service.codecs.kinds import SUFFIXES
 
 __all__ = ["Precision", "Score", "lower_precision", "score"]
 
@@ -30,7 +31,6 @@ Precision = Literal["fp16", "int8"]
 
 # Share of the pixels of a photo.
 LEAST_ALIKE = 0.9
-SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 
 @dataclass(frozen=True)

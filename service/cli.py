@@ -149,7 +149,7 @@ def segment_command(
     from rich.progress import MofNCompleteColumn, Progress
 
     # Only here: the server itself needs no ONNX Runtime, its workers do.
-    from ppool.service.codecs.images import ImageLimits
+    from ppool.service.codecs.header import ImageLimits
     from ppool.service.folder import SUFFIXES, Job, Run, Summary, find_photos
     from ppool.service.workers.inference import load_segmenter
 

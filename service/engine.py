@@ -13,7 +13,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 
 from ppool.feeding import padded_shape, tiled_shape
 from ppool.service.codecs.answers import Encoded
-from ppool.service.codecs.images import probe
+from ppool.service.codecs.header import probe
 from ppool.service.metrics import BucketState, Build, Metrics, WorkerState
 from ppool.service.models import NotWarm, Served, UnknownModel
 from ppool.service.scheduling.admission import Admission
@@ -226,7 +226,9 @@ class Engine:
         """
         limits = self._loader.limits
         large = len(task.data) > _PROBE_INLINE_BYTES
-        width, height = await (_apart if large else _here)(probe, task.data, limits)
+        width, height = await (_apart if large else _here)(
+            probe, task.data, limits, task.answer.page
+        )
         policy = served.model.metadata.input
         tile = task.answer.tile
         inner = (height, width) if tile else policy.reduced(height, width)

@@ -17,7 +17,8 @@ from torch.nn import functional as F
 from ppool.feeding import Feed, Normalisation, feed
 from ppool.metadata import InputPolicy, LabelClass
 from ppool.scoring import ConfusionMatrix
-from ppool.service.codecs.images import decode_file, reduced
+from ppool.service.codecs.images import decode_file
+from ppool.service.codecs.resizing import reduced
 from ppool.training.boundary import boundary_band
 from ppool.training.dataset import Sample
 

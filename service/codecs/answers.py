@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ppool.feeding import resized_labels
-from ppool.service.codecs.images import ImageLimits, decode, strips
+from ppool.service.codecs.images import strips
 from ppool.service.codecs.png import png
 from ppool.service.codecs.rle import coco_rle
 from ppool.service.http.schemas import (
@@ -61,6 +61,12 @@ class Answer:
     overlay: bool
     rle: bool
     tile: bool = False
+    page: int = 1
+
+    @property
+    def shows_photo(self) -> bool:
+        """Whether the photo's own pixels are needed for it."""
+        return self.overlay and self.media in (PNG, ZIP)
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,8 @@ class Segmentation:
         height: Of the upright photo, in pixels.
         mask: Class ids, uint8 [h, w]; the whole photo, reduced to the model's input policy.
         alpha: Pooling exponents by stage name, float32 [C, h, w]; empty unless asked for.
+        pages: How many pages or frames the file has.
+        photo: RGB, uint8 [height, width, 3], where the answer shows it.
     """
 
     model: Model
@@ -80,6 +88,8 @@ class Segmentation:
     height: int
     mask: NDArray[np.uint8]
     alpha: Mapping[str, NDArray[np.float32]]
+    pages: int = 1
+    photo: NDArray[np.uint8] | None = None
 
 
 _UNTIMED_STAGES = StageSeconds()
@@ -91,6 +101,7 @@ class Encoded:
 
     name: str
     files: Mapping[str, bytes]
+    pages: int = 1
     result: ImageResult | None = None
     seconds: StageSeconds = _UNTIMED_STAGES
 
@@ -111,36 +122,35 @@ def offers(count: int, alpha: Alpha, *, overlay: bool, rle: bool) -> tuple[str, 
 _UNTIMED = Milliseconds(decode=0, queue=0, infer=0, encode=0)
 
 
-def encode(
-    segmentation: Segmentation, name: str, data: bytes, answer: Answer, limits: ImageLimits
-) -> Encoded:
-    """Encode what was found in the photo file ``data``."""
+def encode(segmentation: Segmentation, name: str, answer: Answer) -> Encoded:
+    """Encode what was found in the photo called ``name``."""
     mask = resized_labels(segmentation.mask, segmentation.height, segmentation.width)
     palette, media, files = segmentation.model.palette, answer.media, {}
     if media == TENSORS:
         alphas = {f"alpha/{stage}": values for stage, values in segmentation.alpha.items()}
         tensors: dict[str, NDArray[Any]] = {"mask": mask, **alphas}
-        return Encoded(name, {name: _npy(array) for name, array in tensors.items()})
+        files = {name: _npy(array) for name, array in tensors.items()}
+        return Encoded(name, files, segmentation.pages)
     if media in (PNG, ZIP):
-        files["png"] = (
-            _overlay(data, mask, palette, limits) if answer.overlay else png(mask, palette)
-        )
+        photo = segmentation.photo
+        files["png"] = png(mask, palette) if photo is None else _overlay(photo, mask, palette)
     if media == NPZ or (media == ZIP and answer.alpha == "full"):
         files["npz"] = _npz(mask, segmentation.alpha)
     if media in (PNG, NPZ):
-        return Encoded(name, files)
+        return Encoded(name, files, segmentation.pages)
     maps = answer.alpha == "maps"
     result = ImageResult(
         name=name,
         width=segmentation.width,
         height=segmentation.height,
+        pages=segmentation.pages,
         model=segmentation.model.name,
         classes=_areas(segmentation, mask),
         mask=_json_mask(mask, palette, rle=answer.rle) if media == JSON else None,
         alpha=[_alpha_map(*entry) for entry in segmentation.alpha.items()] if maps else None,
         timing_ms=_UNTIMED,
     )
-    return Encoded(name, files, result)
+    return Encoded(name, files, segmentation.pages, result)
 
 
 def assemble(parts: Sequence[Encoded], media: str) -> bytes:
@@ -160,8 +170,7 @@ def _milliseconds(seconds: StageSeconds) -> Milliseconds:
     return Milliseconds(decode=decode, queue=queue, infer=infer, encode=encode)
 
 
-def _overlay(data: bytes, mask: NDArray[np.uint8], palette: bytes, limits: ImageLimits) -> bytes:
-    photo = decode(data, limits).image
+def _overlay(photo: NDArray[np.uint8], mask: NDArray[np.uint8], palette: bytes) -> bytes:
     blended = np.empty_like(photo)
     # In strips: whole, what lies in between takes 12 bytes a pixel, and four times as long.
     for rows in strips(len(photo)):

@@ -1,121 +1,84 @@
-"""Photo files to RGB pixels: limits from the header first, then decoding, never a surprise."""
+"""Photo files to upright RGB pixels: limits from the header first, then decoding, no surprise."""
 
 from __future__ import annotations
 
 import io
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import simplejpeg
-from cykooz_resizer import FilterType, ImageData, PixelType, ResizeAlg, ResizeOptions, Resizer
 from numpy.typing import NDArray
-from PIL import (  # the plugins register themselves; on demand Pillow would load all seventy
-    BmpImagePlugin,  # noqa: F401
-    Image,
-    JpegImagePlugin,  # noqa: F401
-    PngImagePlugin,  # noqa: F401
-    TiffImagePlugin,  # noqa: F401
-    WebPImagePlugin,  # noqa: F401
-)
+from PIL import Image, ImageCms, PngImagePlugin
 
 from ppool.metadata import InputPolicy
-from ppool.service.codecs.errors import CodecError, CorruptImage, TooLarge, UnsupportedImage
+from ppool.service.codecs import kinds, tiff
+from ppool.service.codecs.errors import CodecError, UnsupportedImage
+from ppool.service.codecs.header import NO_LIMITS, TURNS, ImageLimits, Opened, opened
+from ppool.service.codecs.resizing import resized
 
-__all__ = [
-    "NO_LIMITS",
-    "ImageLimits",
-    "Photo",
-    "decode",
-    "decode_file",
-    "probe",
-    "reduced",
-    "strips",
-]
-
-# Pillow warns about odd files; a server that anyone can send odd files to would drown in it.
-warnings.filterwarnings("ignore", module="PIL")
-warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
-
-_MAGIC = {
-    b"\xff\xd8\xff": "JPEG",
-    b"\x89PNG\r\n\x1a\n": "PNG",
-    b"RIFF": "WEBP",
-    b"BM": "BMP",
-    b"II*\0": "TIFF",
-    b"MM\0*": "TIFF",
-    b"II+\0": "TIFF",
-    b"MM\0+": "TIFF",
-}
-ACCEPTED = "JPEG, PNG, WebP, BMP or TIFF"
-
-# A JPEG may be decoded at a half, quarter or eighth that is this much smaller than wanted.
-_CLOSE_ENOUGH = 0.9
-
-# Where cameras write the orientation of a JPEG. Behind that only decoding finds it, which costs the
-# photo its place in a batch of photos of its shape, no more.
-_EXIF_BYTES = 4096
+__all__ = ["Photo", "decode", "decode_file", "strips"]
 
 _STRIP_ROWS = 128
-
-_BILINEAR = ResizeOptions(ResizeAlg.convolution(FilterType.bilinear))
-
-# What undoes each EXIF orientation (tag 0x0112, EXIF 2.32 section 4.6.4).
-_ORIENTATION = 0x0112
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
-
-@dataclass(frozen=True)
-class ImageLimits:
-    """What is refused from the header alone, before any pixel is decoded."""
-
-    max_pixels: int
-    max_side_pixels: int
-    max_frames: int
-
-
-# For files of one's own.
-NO_LIMITS = ImageLimits(2**62, 2**31, 2**31)
 
 
 @dataclass(frozen=True)
 class Photo:
-    """Upright RGB, uint8 [h, w, 3], resized as asked, and the upright size of the file."""
+    """Upright RGB, uint8 [h, w, 3], resized as asked.
+
+    Attributes:
+        image: The pixels.
+        width: Of the file's page, upright.
+        height: Likewise.
+        pages: How many pages or frames the file has.
+        whole: The pixels at their own size, where they were to be kept.
+    """
 
     image: NDArray[np.uint8]
     width: int
     height: int
+    pages: int = 1
+    whole: NDArray[np.uint8] | None = None
 
 
-def decode(data: bytes, limits: ImageLimits, policy: InputPolicy | None = None) -> Photo:
+def decode(
+    data: bytes,
+    limits: ImageLimits,
+    policy: InputPolicy | None = None,
+    page: int = 1,
+    *,
+    keep: bool = False,
+) -> Photo:
     """Decode a photo file to upright 8-bit RGB.
 
-    Grey, palette and CMYK become RGB, transparency is laid on white, 16 bits are scaled to 8, the
-    EXIF orientation is undone, the first frame of an animation is used.
+    Grey, palette, CMYK and LAB become RGB, transparency is laid on white, up to 16 bits are scaled
+    to 8, the EXIF orientation is undone. Every file is decoded at its full size before it is
+    resized, so that a photo gives the same mask whatever kind of file it is.
 
     Args:
         data: The file.
         limits: What to refuse.
         policy: Resize the photo as it says; ``None`` keeps its size.
+        page: Of a TIFF, or frame of an animation; the first is 1.
+        keep: Keep the pixels at their own size as well.
 
     Raises:
         UnsupportedImage: if the content is of none of the accepted types.
         TooLarge: if the header announces more than the limits.
         CorruptImage: if the content cannot be decoded.
+        NoSuchPage: if the file has fewer pages.
     """
-    with _opened(data, limits) as image:
-        return _upright(image, data, policy)
+    with opened(data, limits, page) as file:
+        rgb = _pixels(file, page)
+        orientation = file.orientation()  # only now: a PNG may tell it behind its pixels
+        turned = orientation >= 5
+        height, width = rgb.shape[1::-1] if turned else rgb.shape[:2]
+        whole = _turned(rgb, orientation) if keep else None
+        if policy is not None:
+            size = policy.reduced(height, width)
+            rgb = resized(rgb, *(size[::-1] if turned else size))
+        return Photo(_turned(rgb, orientation), width, height, file.pages, whole)
 
 
 def decode_file(path: Path, policy: InputPolicy | None = None) -> Photo:
@@ -131,131 +94,10 @@ def decode_file(path: Path, policy: InputPolicy | None = None) -> Photo:
         raise ValueError(f"{path}: not a readable image: {error}") from error
 
 
-def reduced(rgb: NDArray[np.uint8], policy: InputPolicy) -> NDArray[np.uint8]:
-    """Pixels, uint8 [H, W, 3], resized as the policy says: what :func:`decode` does to a photo."""
-    height, width = policy.reduced(*rgb.shape[:2])
-    return _resized(rgb, width, height)
-
-
-def probe(data: bytes, limits: ImageLimits) -> tuple[int, int]:
-    """Width and height of a photo file once upright, as far as its header tells.
-
-    Raises:
-        UnsupportedImage, TooLarge, CorruptImage: as :func:`decode`, where the header tells.
-    """
-    if _kind(data) == "JPEG" and b"Exif" not in data[:_EXIF_BYTES]:
-        with suppress(ValueError):
-            height, width, *_ = simplejpeg.decode_jpeg_header(data)
-            _check_size(width, height, limits)
-            return width, height
-    with _opened(data, limits) as image:
-        width, height = image.size
-        # Looking for EXIF costs as much as opening the file; most have none.
-        turned = "exif" in image.info and _orientation(image) >= 5
-        return (height, width) if turned else (width, height)
-
-
-def _kind(data: bytes) -> str | None:
-    """The type of a file, as far as its first bytes tell."""
-    return next((kind for magic, kind in _MAGIC.items() if data.startswith(magic)), None)
-
-
-@contextmanager
-def _opened(data: bytes, limits: ImageLimits) -> Iterator[Image.Image]:
-    kind = _kind(data)
-    if kind is None or (kind == "WEBP" and data[8:12] != b"WEBP"):
-        raise UnsupportedImage(f"Send a {ACCEPTED} file; the content is none of these.")
-    try:
-        with Image.open(io.BytesIO(data), formats=[kind]) as image:
-            _check(image, limits)
-            yield image
-    except (TooLarge, UnsupportedImage):
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise TooLarge(f"Send at most {limits.max_pixels} pixels.") from error
-    except Exception as error:  # decoders raise anything on hostile bytes, and all of it means this
-        raise CorruptImage(f"The {kind} file is cut off or broken; send it again.") from error
-
-
-def _check(image: Image.Image, limits: ImageLimits) -> None:
-    _check_size(*image.size, limits)
-    # Counting the frames of a TIFF means walking the whole file, and only its first is read.
-    frames = 1 if image.format == "TIFF" else getattr(image, "n_frames", 1)
-    if frames > limits.max_frames:
-        raise TooLarge(f"Send at most {limits.max_frames} frames; this has {frames}.")
-
-
-def _check_size(width: int, height: int, limits: ImageLimits) -> None:
-    if width * height > limits.max_pixels:
-        raise TooLarge(f"Send at most {limits.max_pixels} pixels; this is {width} x {height}.")
-    if max(width, height) > limits.max_side_pixels:
-        raise TooLarge(
-            f"Send sides of at most {limits.max_side_pixels} pixels; this is {width} x {height}."
-        )
-
-
-def _upright(image: Image.Image, data: bytes, policy: InputPolicy | None) -> Photo:
-    width, height = image.size
-    rgb = _jpeg(image, data, policy) if image.format == "JPEG" else None
-    if rgb is None:
-        image.load()
-        rgb = _pixels(image)
-    orientation = _orientation(image)  # only now: a PNG may tell it behind its pixels
-    turned = orientation >= 5
-    if policy is not None:
-        rgb = _resized(rgb, *_reduced(width, height, policy, turned=turned))
-    if orientation in _UPRIGHT:
-        rgb = np.asarray(Image.fromarray(rgb).transpose(_UPRIGHT[orientation]))
-    return Photo(rgb, height, width) if turned else Photo(rgb, width, height)
-
-
-def _jpeg(image: Image.Image, data: bytes, policy: InputPolicy | None) -> NDArray[np.uint8] | None:
-    """Decoded at the smallest scale that will do; ``None`` for what is better left to Pillow.
-
-    Pillow takes twice as long, but knows CMYK and forgives what strict decoding does not.
-    """
-    if image.mode not in ("L", "RGB"):
-        return None
-    width, height = image.size
-    factor = 1
-    if policy is not None:
-        # The orientation is not known for certain yet, so whichever needs more.
-        lying, standing = (_reduced(width, height, policy, turned=turn) for turn in (False, True))
-        wanted = max(lying[0], standing[0]) / width, max(lying[1], standing[1]) / height
-        factor = next((f for f in (8, 4, 2) if 1 / f >= _CLOSE_ENOUGH * max(wanted)), 1)
-    try:
-        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
-            data, "RGB", min_height=-(-height // factor), min_width=-(-width // factor)
-        )
-    except ValueError:
-        return None
-    return pixels
-
-
-def _resized(rgb: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
-    """Bilinear over every pixel a new one covers: what Pillow gives, in a third of the time."""
-    if rgb.shape[:2] == (height, width):
+def _turned(rgb: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    if orientation not in TURNS:
         return rgb
-    source = ImageData(rgb.shape[1], rgb.shape[0], PixelType.U8x3, rgb.tobytes())
-    target = ImageData(width, height, PixelType.U8x3)
-    Resizer().resize(source, target, _BILINEAR)
-    return np.frombuffer(target.get_buffer(), np.uint8).reshape(height, width, 3)
-
-
-def _reduced(width: int, height: int, policy: InputPolicy, *, turned: bool) -> tuple[int, int]:
-    """Width and height to resize to while the photo still lies as it is stored."""
-    if turned:
-        return policy.reduced(width, height)
-    height, width = policy.reduced(height, width)
-    return width, height
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        orientation = int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # noqa: BLE001 - a damaged EXIF block is no reason to refuse sound pixels
-        return 1
-    return orientation if orientation in _UPRIGHT else 1
+    return np.asarray(Image.fromarray(rgb).transpose(TURNS[orientation]))
 
 
 def strips(height: int) -> Iterator[slice]:
@@ -264,7 +106,63 @@ def strips(height: int) -> Iterator[slice]:
         yield slice(top, min(top + _STRIP_ROWS, height))
 
 
-def _pixels(image: Image.Image) -> NDArray[np.uint8]:
+def _pixels(file: Opened, page: int) -> NDArray[np.uint8]:
+    """The pixels as they are stored, as RGB, uint8 [h, w, 3]."""
+    if file.image is None:
+        return tiff.decode(file.data, file.tags)
+    if file.kind is kinds.JPEG and page == 1 and file.image.mode in ("L", "RGB"):
+        # Pillow takes twice as long, but knows CMYK and forgives what strict decoding does not.
+        try:
+            pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(file.data, "RGB")
+        except ValueError:
+            pass
+        else:
+            return pixels
+    hidden = _hidden_colour(file)
+    image = file.image
+    image.load()
+    if (
+        image.mode == "RGBA"
+        and file.kind is kinds.BMP
+        and image.getchannel("A").getextrema() == (0, 0)
+    ):
+        image = image.convert("RGB")  # the fourth byte was never used
+    rgb = _in_strips(image)
+    if hidden is not None:
+        rgb[hidden] = 255
+    return rgb
+
+
+def _hidden_colour(file: Opened) -> NDArray[np.bool_] | None:
+    """Where a PNG's one transparent colour is, [h, w]; ``None`` where Pillow sees to it.
+
+    Pillow compares scaled or shortened samples with the colour as it is stored.
+    """
+    image = file.image
+    if file.kind is not kinds.PNG or not isinstance(image, PngImagePlugin.PngImageFile):
+        return None
+    colour = image.info.get("transparency")
+    layout = image.tile[0].args if image.tile else ""
+    if colour is None or image.mode not in ("1", "L", "I;16", "RGB"):
+        return None
+    if layout == "RGB;16B":
+        # Read as if the low byte were the high one, it gives the low one.
+        low = PngImagePlugin.PngImageFile(io.BytesIO(file.data))
+        low.tile = [low.tile[0]._replace(args="RGB;16L")]
+        samples = np.asarray(image).astype(np.uint16) << 8 | np.asarray(low)
+    elif layout in ("L;2", "L;4", "1", "I;16B"):
+        samples = np.asarray(image).astype(np.uint16)
+        if layout.startswith("L;"):
+            samples //= {"L;2": 85, "L;4": 17}[layout]
+    else:
+        return None
+    del image.info["transparency"]
+    equal = samples.reshape(*samples.shape[:2], -1) == np.array(colour, np.uint16)
+    hidden: NDArray[np.bool_] = np.all(equal, axis=2)
+    return hidden
+
+
+def _in_strips(image: Image.Image) -> NDArray[np.uint8]:
     """Uint8 [h, w, 3] in strips: whole, what lies in between takes 12 bytes a pixel."""
     width, height = image.size
     pixels = np.empty((height, width, 3), np.uint8)
@@ -280,6 +178,18 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         return Image.fromarray(((deep + 128) // 257).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
         raise UnsupportedImage("Save the image with 8 or 16 bits a channel; this has 32.")
+    if image.mode == "LAB":
+        return (
+            ImageCms.profileToProfile(
+                image,
+                ImageCms.createProfile("LAB"),
+                ImageCms.createProfile("sRGB"),
+                outputMode="RGB",
+            )
+            or image
+        )
+    if image.mode == "La":
+        image = image.convert("LA")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")

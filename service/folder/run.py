@@ -14,7 +14,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 
 from ppool.service.codecs.answers import ZIP, Answer, Encoded
-from ppool.service.codecs.images import ImageLimits
+from ppool.service.codecs.header import ImageLimits
 from ppool.service.folder.photos import Found, Photo
 from ppool.service.folder.summary import Summary, save
 from ppool.service.http.errors import KNOWN, problem

@@ -78,6 +78,8 @@ async def exchange(
     request.state.parts = parts
     _observe(engine, order.served, parts, time.monotonic() - start)
     response.headers["X-Model"] = order.served.model.name
+    if any(part.pages > 1 for part in parts):
+        response.headers["X-Pages"] = ", ".join(str(part.pages) for part in parts)
     response.headers["Server-Timing"] = _server_timing(parts)
     return response
 

@@ -51,7 +51,7 @@ Errors are `application/problem+json` (RFC 9457): `type` never changes, `detail`
 """
 
 _BINARY = {"type": "string", "format": "binary"}
-_TYPES = ("jpeg", "png", "webp", "bmp", "tiff")
+_TYPES = ("jpeg", "png", "webp", "avif", "heic", "gif", "bmp", "tiff")
 _MEDIA = ("application/json", "image/png", "application/x-npz", "application/zip")
 
 
@@ -119,6 +119,7 @@ _REPLY: dict[str, Any] = {
             "name": "photo.jpg",
             "width": 1200,
             "height": 800,
+            "pages": 1,
             "model": "pages",
             "classes": [
                 {"id": 0, "name": "paper", "color": "#ffffff", "pixels": 720000, "fraction": 0.75},
@@ -162,6 +163,7 @@ SEGMENT_RESPONSES: Responses = {
         "headers": {
             "X-Request-Id": _text_header("the one sent, or a new one"),
             "X-Model": _text_header("the model that answered"),
+            "X-Pages": _text_header("pages of each file, if any has several; page= names one"),
             "Server-Timing": _text_header("decode, queue, infer and encode, in milliseconds"),
         },
         "content": {
@@ -180,8 +182,8 @@ SEGMENT_RESPONSES: Responses = {
         )
     ),
     413: _problem(TooLarge("Send at most 33554432 bytes in a request.")),
-    415: _problem(UnsupportedImage("Send a JPEG, PNG, WebP, BMP or TIFF file.")),
-    422: _problem(CorruptImage("The JPEG file cannot be decoded; save it again.")),
+    415: _problem(UnsupportedImage("Send a JPEG, PNG, WebP, AVIF, HEIC, GIF, BMP or TIFF file.")),
+    422: _problem(CorruptImage("The JPEG file is cut off; send it again, whole.")),
     429: _problem(Overloaded("queue", 2)) | {"headers": _RETRY},
     500: _problem(InternalError()),
     503: _problem(NotReady("The model is still warming up. Retry in a second.")),

@@ -96,6 +96,8 @@ class ImageResult(_Described):
     """Pixels, after EXIF orientation."""
     height: int
     """Pixels, after EXIF orientation."""
+    pages: int
+    """Pages or frames of the file, of which page= names one."""
     model: str
     classes: list[ClassArea]
     """Present in the mask, by id."""

@@ -41,6 +41,12 @@ class SegmentOptions(BaseModel, extra="forbid"):
         description="what becomes of a photo larger than the model's input: made smaller, or "
         "segmented at full resolution in overlapping windows, which takes longer (no alpha)",
     )
+    page: int = Field(
+        1,
+        ge=1,
+        le=65_536,
+        description="page of a TIFF, or frame of an animation; X-Pages and `pages` say how many",
+    )
     mask: Literal["png", "rle"] = Field("png", description="how the JSON answer carries the mask")
 
 
@@ -118,7 +124,8 @@ def _negotiate(request: Request, options: SegmentOptions, count: int) -> Answer:
             f"This answer is available as {', '.join(available)}; Accept was {accept[:_SHOWN]!r}.",
             available,
         )
-    return Answer(media, options.alpha, options.overlay, rle, tile=options.mode == "tile")
+    tile = options.mode == "tile"
+    return Answer(media, options.alpha, options.overlay, rle, tile, options.page)
 
 
 async def _assembled(parts: list[Encoded], media: str) -> bytes:

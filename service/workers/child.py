@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, cast
 
-from ppool.service.codecs.images import ImageLimits
+from ppool.service.codecs.header import ImageLimits
 from ppool.service.logs import Form, Level, configure_logging
 from ppool.service.workers.inference import Segmenter, Stop, load_model
 from ppool.service.workers.messages import (

@@ -19,7 +19,8 @@ from ppool.metadata import Stage
 from ppool.runtime import LOGITS, MASK_SIZE, Session, make_session
 from ppool.service.codecs.answers import Encoded, Segmentation, encode
 from ppool.service.codecs.errors import CannotTile, CodecError
-from ppool.service.codecs.images import ImageLimits, decode
+from ppool.service.codecs.header import ImageLimits
+from ppool.service.codecs.images import decode
 from ppool.service.codecs.tiles import segment_tiles
 from ppool.service.models import Model
 from ppool.service.timing import StageSeconds
@@ -113,7 +114,7 @@ class Segmenter:
         for task, photo in zip(tasks, photos, strict=True):
             stop.check()
             if isinstance(photo, _Photo):
-                results.append(self._encode(task, photo, stages, next(rows), seconds, limits))
+                results.append(self._encode(task, photo, stages, next(rows), seconds))
             else:
                 results.append(photo)
         return results
@@ -139,7 +140,7 @@ class Segmenter:
             return CannotTile("This model cannot do mode=tile: its file offers no logits to blend.")
         start = time.monotonic()
         try:
-            photo = decode(task.data, limits)
+            photo = decode(task.data, limits, page=task.answer.page)
         except CodecError as error:
             return error
         decoded = time.monotonic()
@@ -149,8 +150,9 @@ class Segmenter:
             lambda window: self._infer((LOGITS,), window[None], stop)[0][0],
         )
         inferred = time.monotonic()
-        found = Segmentation(self.model, photo.width, photo.height, mask, {})
-        result = encode(found, task.name, task.data, task.answer, limits)
+        shown = photo.image if task.answer.shows_photo else None
+        found = Segmentation(self.model, photo.width, photo.height, mask, {}, photo.pages, shown)
+        result = encode(found, task.name, task.answer)
         seconds = StageSeconds(
             decode=decoded - start, infer=inferred - decoded, encode=time.monotonic() - inferred
         )
@@ -203,11 +205,13 @@ class Segmenter:
         start = time.monotonic()
         policy = self.model.metadata.input
         try:
-            photo = decode(task.data, limits, policy)
+            photo = decode(
+                task.data, limits, policy, task.answer.page, keep=task.answer.shows_photo
+            )
         except CodecError as error:
             return error
         fed = feed(photo.image, policy, (photo.height, photo.width))
-        return _Photo(fed, time.monotonic() - start)
+        return _Photo(fed, photo.pages, photo.whole, time.monotonic() - start)
 
     def _encode(
         self,
@@ -216,7 +220,6 @@ class Segmenter:
         stages: Sequence[Stage],
         arrays: tuple[NDArray[Any], ...],
         infer_seconds: float,
-        limits: ImageLimits,
     ) -> Encoded:
         mask, *alphas = arrays
         cropped = {
@@ -224,9 +227,17 @@ class Segmenter:
             for stage, values in zip(stages, alphas, strict=True)
         }
         height, width = photo.feed.photo
-        found = Segmentation(self.model, width, height, photo.feed.of_photo(mask), cropped)
+        found = Segmentation(
+            self.model,
+            width,
+            height,
+            photo.feed.of_photo(mask),
+            cropped,
+            photo.pages,
+            photo.whole,
+        )
         start = time.monotonic()
-        result = encode(found, task.name, task.data, task.answer, limits)
+        result = encode(found, task.name, task.answer)
         seconds = StageSeconds(
             decode=photo.seconds, infer=infer_seconds, encode=time.monotonic() - start
         )
@@ -264,6 +275,8 @@ class Segmenter:
 @dataclass(frozen=True)
 class _Photo:
     feed: Feed
+    pages: int
+    whole: NDArray[np.uint8] | None
     seconds: float
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ppool.feeding import padded_shape
-from ppool.service.codecs.images import ImageLimits
+from ppool.service.codecs.header import ImageLimits
 from ppool.service.models import Model, Served
 from ppool.service.settings import Settings
 from ppool.service.workers.cores import usable_cores

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ppool.service.codecs.answers import Answer
-from ppool.service.codecs.images import ImageLimits
+from ppool.service.codecs.header import ImageLimits
 from ppool.service.workers.snapshot import ModelFile
 
 __all__ = [

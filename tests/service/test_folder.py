@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ppool.service.codecs.images import ImageLimits
+from ppool.service.codecs.header import ImageLimits
 from ppool.service.folder import Counts, Job, Run, Summary, find_photos
 from ppool.service.workers.inference import Segmenter
 from tests.service.harness import Gate, encoded, photo

@@ -9,7 +9,8 @@ from PIL import Image
 
 from ppool.metadata import InputPolicy
 from ppool.service.codecs.errors import CorruptImage, TooLarge, UnsupportedImage
-from ppool.service.codecs.images import ImageLimits, decode
+from ppool.service.codecs.header import ImageLimits
+from ppool.service.codecs.images import decode
 from tests.service.harness import encoded, photo
 
 LIMITS = ImageLimits(max_pixels=1_000_000, max_side_pixels=5_000, max_frames=10)
@@ -128,7 +129,7 @@ def test_the_first_frame_of_an_animation_is_used(kind: str) -> None:
 
 def test_too_many_frames_are_refused() -> None:
     frames = [Image.new("RGB", (8, 8), (index * 9, 0, 0)) for index in range(12)]
-    with pytest.raises(TooLarge, match="at most 10 frames; this has 12"):
+    with pytest.raises(TooLarge, match="at most 10 frames"):
         decode(encoded(frames[0], "WEBP", save_all=True, append_images=frames[1:]), LIMITS)
 
 
@@ -185,18 +186,12 @@ def test_what_the_limits_forbid_is_refused_before_decoding() -> None:
         decode(encoded(Image.new("1", (5001, 1))), LIMITS)
 
 
-@pytest.mark.parametrize("dtype", [np.int32, np.float32])
-def test_thirty_two_bits_a_channel_are_not_guessed_at(dtype: Any) -> None:
-    with pytest.raises(UnsupportedImage, match="8 or 16 bits"):
-        decode(encoded(np.ones((8, 8), dtype), "TIFF"), LIMITS)
-
-
-@pytest.mark.parametrize("kind", ["GIF", "PPM", "ICO"])
+@pytest.mark.parametrize("kind", ["PPM", "ICO", "JPEG2000"])
 def test_other_formats_are_not_accepted(kind: str) -> None:
-    with pytest.raises(UnsupportedImage, match="JPEG, PNG, WebP, BMP or TIFF"):
+    with pytest.raises(UnsupportedImage, match="JPEG, PNG, WebP, AVIF, HEIC, GIF, BMP or TIFF"):
         decode(encoded(photo(), kind), LIMITS)
 
 
 def test_a_name_is_no_promise() -> None:
-    with pytest.raises(CorruptImage, match="PNG file is cut off or broken"):
+    with pytest.raises(CorruptImage, match="PNG file is cut off"):
         decode(b"\x89PNG\r\n\x1a\n" + b"not really" * 9, LIMITS)

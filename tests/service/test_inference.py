@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ppool.service.codecs.answers import NPZ, PNG, Answer, Encoded
 from ppool.service.codecs.errors import CorruptImage
-from ppool.service.codecs.images import ImageLimits
+from ppool.service.codecs.header import ImageLimits
 from ppool.service.workers.errors import DeviceFull, InferenceFailed
 from ppool.service.workers.inference import Segmenter
 from ppool.service.workers.messages import Task

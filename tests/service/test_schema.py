@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import pillow_heif
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
@@ -18,12 +19,13 @@ from ppool.service.settings import Settings
 from tests.service.harness import encoded, photo
 from tests.service.traffic import Server, served
 
-KINDS = ("jpeg", "png", "webp", "bmp", "tiff")
+KINDS = ("jpeg", "png", "webp", "avif", "heic", "gif", "bmp", "tiff")
+
+pillow_heif.register_heif_opener()
 
 for kind in KINDS:
-    bodies = st.sampled_from(
-        [encoded(photo(), kind), encoded(photo(), kind)[:99], b"", b"no photo"]
-    )
+    whole = encoded(photo(), kind.replace("heic", "heif"))
+    bodies = st.sampled_from([whole, whole[:99], b"", b"no photo"])
     schemathesis.openapi.media_type(f"image/{kind}", bodies)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ppool.service.codecs.images import ImageLimits
+from ppool.service.codecs.header import ImageLimits
 from ppool.service.workers.inference import Stop, Stopped
 from ppool.service.workers.messages import (
     HEADER,

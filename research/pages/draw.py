@@ -23,8 +23,8 @@ from research.pages.textures import desk
 __all__ = ["draw_page", "installed_fonts"]
 
 # Leaves seen from near are cheap to draw, and where the finest labels are learned.
-_LEAVES = 0.76
-_VIEWS = {"close": 32, "whole": 34, "scan": 6, "photo": 24, "print": 6, "desk": 4}
+_LEAVES = 0.74
+_VIEWS = {"close": 32, "whole": 34, "scan": 6, "photo": 30, "print": 6, "desk": 4}
 
 
 @lru_cache(maxsize=1)

@@ -104,7 +104,7 @@ class Frame:
                 continue
             peak = np.asarray(cv2.dilate(coverage, near), np.float32)
             pit = np.asarray(cv2.erode(coverage, near), np.float32)
-            seen = coverage >= np.clip(pit + 0.45 * (peak - pit), 0.2 * 255, 0.42 * 255)
+            seen = coverage >= np.clip(pit + 0.5 * (peak - pit), 0.25 * 255, 0.46 * 255)
             # Of two inks the upper one wins unless it is only the faint rim of its stroke.
             seen &= coverage >= 0.6 * best
             mask[seen] = name

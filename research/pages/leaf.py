@@ -16,9 +16,10 @@ from ppool.training.dataset import Sample
 from research.dice import Color, Dice
 from research.fields import Field, Image, clouds, noise
 from research.pages.ageing import aged_paper, seen, worn
-from research.pages.classes import DESK, HANDWRITING, LINE, PAPER, TEXT
+from research.pages.classes import DESK, HANDWRITING, LINE, PAPER, PICTURE, TEXT
 from research.pages.fonts import FontLibrary
 from research.pages.lettering import LETTERINGS, rules
+from research.pages.pictures import picture
 
 __all__ = ["draw_leaf"]
 
@@ -27,7 +28,7 @@ _SIDE = 512
 _UNIT = 2
 # How dark a pixel is against its stroke where the label ends: where people who mark ink by hand
 # end it. Of strokes that nowhere reach their full darkness it is the share _CORE.
-_EDGE, _CORE = 0.36, 0.5
+_EDGE, _CORE = 0.46, 0.55
 
 Warp = tuple[Field, Field]
 
@@ -75,7 +76,10 @@ class _Leaf:
 
 
 def draw_leaf(dice: Dice, fonts: FontLibrary) -> Sample:
-    """Draw a square view of a leaf, 512 pixels wide."""
+    """Draw a square view of a leaf, 512 pixels wide; now and then of a photograph."""
+    if dice.chance(0.08):
+        scene = picture(dice, _SIDE, _SIDE).astype(np.float32) / 255
+        return Sample(seen(dice, scene, 0.0), np.full((_SIDE, _SIDE), PICTURE, np.uint8))
     kind = dice.weighted({"print": 45, "hand": 40, "both": 9, "blank": 6})
     em = dice.log_between(10, 100) if kind == "print" else dice.log_between(15, 140)
     leaf = _Leaf(dice, fonts, em * _UNIT, _warp(dice, em * _UNIT))
@@ -90,6 +94,8 @@ def draw_leaf(dice: Dice, fonts: FontLibrary) -> Sample:
     for label, cover in _inks(leaf, kind):
         image = _inked(dice, image, (label, cover), em, faint=faint)
         mask[_visible(cover, blur)] = label
+    if dice.chance(0.1):
+        _illustrate(dice, image, mask)
     if dice.chance(0.1):
         image, mask = _bordered(dice, image, mask)
     return Sample(seen(dice, image, blur, grainy=not faint), mask)
@@ -156,6 +162,21 @@ def _show_through(dice: Dice, image: Field, back: Field, most: float) -> Field:
     share = strength * soft * uneven
     brown = np.asarray((0.75, 1.0, 1.15) if dice.chance(0.6) else (1, 1, 1), np.float32)
     return np.asarray(image * np.clip(1 - share[..., None] * brown, 0.05, 1), np.float32)
+
+
+def _illustrate(dice: Dice, image: Field, mask: Image) -> None:
+    """Lay a photograph or a drawing on the leaf, over the ink."""
+    height, width = (dice.whole(60, 420) for _ in range(2))
+    top, left = (dice.whole(-100, _SIDE - 60) for _ in range(2))
+    scene = picture(dice, height, width).astype(np.float32) / 255
+    rows = slice(max(top, 0), top + height)
+    columns = slice(max(left, 0), left + width)
+    shown = scene[rows.start - top :, columns.start - left :]
+    # As much light falls on it as on the paper around.
+    light = float(np.median(image)) ** 0.5
+    area = image[rows, columns]
+    area[:] = light * shown[: area.shape[0], : area.shape[1]]
+    mask[rows, columns] = PICTURE
 
 
 def _warp(dice: Dice, em: float) -> Warp:

@@ -167,7 +167,7 @@ def _show_through(dice: Dice, image: Field, back: Field, most: float) -> Field:
 def _illustrate(dice: Dice, image: Field, mask: Image) -> None:
     """Lay a photograph or a drawing on the leaf, over the ink."""
     height, width = (dice.whole(60, 420) for _ in range(2))
-    top, left = (dice.whole(-100, _SIDE - 60) for _ in range(2))
+    top, left = (max(dice.whole(-100, _SIDE - 60), 40 - extent) for extent in (height, width))
     scene = picture(dice, height, width).astype(np.float32) / 255
     rows = slice(max(top, 0), top + height)
     columns = slice(max(left, 0), left + width)

@@ -26,8 +26,8 @@ def balancing_weights(dataset: SegmentationDataset) -> Tensor:
 def total_loss(logits: Tensor, masks: Tensor, loss: str, weights: Tensor | None) -> Tensor:
     """The loss summed over the pixels that carry a label, in float32.
 
-    It is cross-entropy; for ``dice`` every pixel adds its image's Dice loss, which is the mean over
-    the image's classes of 1 - 2 |P G| / (|P| + |G|) for the found probabilities P and the labels G
+    It is cross-entropy; for ``dice`` every pixel adds the images' Dice loss, which is the mean over
+    the classes in them of 1 - 2 |P G| / (|P| + |G|) for the found probabilities P and the labels G
     (Milletari et al., "V-Net", 3DV 2016): an F-measure, on which rare classes weigh as much as any.
 
     Shape:
@@ -42,18 +42,17 @@ def total_loss(logits: Tensor, masks: Tensor, loss: str, weights: Tensor | None)
 
 
 def _dice(logits: Tensor, masks: Tensor) -> Tensor:
-    """The Dice loss of each image times its labelled pixels, summed."""
+    """The Dice loss of all images together times the labelled pixels."""
     labelled = masks != IGNORE
-    labels = torch.where(labelled, masks, 0).flatten(1)
-    share = labelled.flatten(1).float()
-    found = logits.softmax(1).flatten(2) * share[:, None]
-    zeros = found.new_zeros(found.shape[:2])
-    both = zeros.scatter_add(1, labels, found.gather(1, labels[:, None])[:, 0])
-    pixels = zeros.scatter_add(1, labels, share)
-    dice = 2 * both / (found.sum(2) + pixels).clamp_min(1e-6)
+    labels = torch.where(labelled, masks, 0).flatten()
+    share = labelled.flatten().float()
+    found = logits.softmax(1).movedim(1, 0).flatten(1) * share
+    zeros = found.new_zeros(len(found))
+    both = zeros.scatter_add(0, labels, found.gather(0, labels[None])[0])
+    pixels = zeros.scatter_add(0, labels, share)
+    dice = 2 * both / (found.sum(1) + pixels).clamp_min(1e-6)
     there = (pixels > 0).float()
-    lost = (there * (1 - dice)).sum(1) / there.sum(1).clamp_min(1)
-    return (lost * pixels.sum(1)).sum()
+    return (there * (1 - dice)).sum() / there.sum().clamp_min(1) * pixels.sum()
 
 
 def divisor(masks: Tensor, loss: str, weights: Tensor | None) -> Tensor:

@@ -61,7 +61,7 @@ class Recipe:
             classifier; their biases take twice that, as in DeepLab's and the authors' settings.
         loss: ``mean`` over labelled pixels; ``sum`` over them, averaged over crops, as Caffe's
             unnormalised loss; ``balanced`` is ``mean`` with rare classes weighted up; ``dice`` is
-            ``mean`` plus each image's Dice loss.
+            ``mean`` plus the Dice loss of the images that are computed together.
         precision: Of the convolutions under autocast. Weights, P-pooling's arithmetic and the loss
             stay float32.
         ppool_place: ``after_relu`` or ``before_relu``; see :func:`ppool.models.create_model`.
@@ -193,8 +193,9 @@ class Recipe:
 PAGES = Recipe(
     network="unet_pages",
     iterations=5000,
-    batch_size=6,
-    crop=384,
+    batch_size=16,
+    crop=224,
+    learning_rate=3e-3,
     loss="dice",
     multiple=32,
     max_side=1536,

@@ -1,4 +1,4 @@
-"""The loss as a recipe asks for it, the same however a batch is divided."""
+"""The loss as a recipe asks for it: all but ``dice`` the same however a batch is divided."""
 
 from __future__ import annotations
 

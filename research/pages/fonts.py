@@ -1,16 +1,28 @@
 """Finds the typefaces of this machine and tells print from handwriting.
 
-The more faces, the better the network trained on the pages. Besides whatever is installed, these
-Debian packages were used: fonts-dejavu-core fonts-liberation fonts-freefont-ttf fonts-ebgaramond
-fonts-ebgaramond-extra fonts-lato fonts-roboto-unhinted fonts-roboto-slab fonts-cantarell
-fonts-crosextra-caladea fonts-crosextra-carlito fonts-linuxlibertine fonts-inconsolata
-fonts-comic-neue fonts-open-sans fonts-gnutypewriter fonts-oldstandard fonts-junicode
-fonts-sil-gentiumplus fonts-sil-charis fonts-courier-prime fonts-play fonts-jura fonts-firacode
-fonts-quattrocento fonts-goudybookletter fonts-gfs-baskerville fonts-texgyre fonts-lmodern
-fonts-adf-oldania fonts-hermit fonts-sil-scheherazade fonts-sil-ezra fonts-lohit-deva
-fonts-wqy-microhei fonts-ipafont-gothic; handwriting: fonts-breip fonts-bwht fonts-dancingscript
-fonts-dkg-handwriting fonts-ecolier-court fonts-femkeklaver fonts-humor-sans fonts-joscelyn
-fonts-kristi fonts-rufscript.
+The more faces, the better the network trained on the pages. The ones that the shipped model learned
+from are free: Debian packages, and from npm the packages @fontsource/NAME, of which the files
+NAME-latin-400-normal.woff2 lay in ~/.fonts (SIL Open Font License or Apache-2.0). Any others do.
+
+Debian, all named fonts-NAME: adf-baskervald adf-gillius adf-oldania adf-romande averia-serif-gwf
+blankenburg breip bwht century-catalogue cmu compagnon courier-prime dancingscript dejavu-core
+dkg-handwriting dosis dustin ebgaramond ecolier-court elstob essays1743 fanwood femkeklaver gamaliel
+georgewilliams gfs-artemisia gfs-baskerville gfs-didot gfs-didot-classic gfs-gazis gfs-porson
+gnutypewriter gotico-antiqua goudybookletter havana humor-sans joscelyn junicode kristi lato
+levien-typoscript liberation lindenhill linuxlibertine oldstandard prociono roboto-hinted rufscript
+sjfonts texgyre triod-postnaja vollkorn.
+
+npm: abril-fatface alfa-slab-one alex-brush allura annie-use-your-telescope architects-daughter
+bad-script birthstone bodoni-moda caveat caveat-brush cedarville-cursive condiment cookie corinthia
+cormorant-garamond courgette covered-by-your-grace damion delicious-handrawn delius ephesis gaegu
+gloria-hallelujah gochi-hand great-vibes handlee herr-von-muellerhoff homemade-apple im-fell-english
+indie-flower italianno kalam league-gothic libre-caslon-text licorice liu-jian-mao-cao long-cang
+mansalva marck-script medievalsharp monsieur-la-doulaise montecarlo mr-de-haviland ms-madi
+nanum-brush-script nanum-pen-script neucha old-standard-tt oooh-baby parisienne patrick-hand
+permanent-marker pinyon-script reenie-beanie rochester rock-salt sacramento satisfy schoolbell
+shadows-into-light short-stack smooch special-elite sriracha sue-ellen-francisco swanky-and-moo-moo
+tangerine the-girl-next-door twinkle-star uncial-antiqua unifrakturmaguntia vibur whisper yellowtail
+zen-kurenaido.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ class _Leaf:
 def draw_leaf(dice: Dice, fonts: FontLibrary) -> Sample:
     """Draw a square view of a leaf, 512 pixels wide; now and then of a photograph."""
     if dice.chance(0.08):
-        scene = picture(dice, _SIDE, _SIDE).astype(np.float32) / 255
+        scene = np.asarray(picture(dice, _SIDE, _SIDE) / 255, np.float32)
         return Sample(seen(dice, scene, 0.0), np.full((_SIDE, _SIDE), PICTURE, np.uint8))
     kind = dice.weighted({"print": 45, "hand": 40, "both": 9, "blank": 6})
     em = dice.log_between(10, 100) if kind == "print" else dice.log_between(15, 140)

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["SUFFIXES", "Found", "Photo", "find_photos"]
+from ppool.service.codecs.kinds import SUFFIXES
 
-SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+__all__ = ["SUFFIXES", "Found", "Photo", "find_photos"]
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from scipy.io.matlab import MatReadError
 
 from ppool.metadata import LabelClass
 from ppool.service.codecs.images import decode_file
+from ppool.service.codecs.kinds import SUFFIXES
 from ppool.training.dataset import IGNORE, Image, Sample
 
 __all__ = [
@@ -24,8 +25,6 @@ __all__ = [
     "read_mask",
     "read_names",
 ]
-
-SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 # What SciPy and NumPy raise on files that are cut off, of MATLAB 7.3, or hold something else.
 _NOT_SBD = (

@@ -29,7 +29,8 @@ sanitize: .venv/dev ## run the native tests under AddressSanitizer and UBSan, ev
 	done
 
 stress: .venv/dev ## the stress tests of the service at full length (5 minutes)
-	STRESS_SECONDS=60 STRESS_BODIES=10000 $(BIN)/pytest tests/service/test_stress.py $(ARGS)
+	STRESS_SECONDS=60 STRESS_BODIES=10000 STRESS_SHAPES=2000 STRESS_RELOADS=100 \
+		$(BIN)/pytest -s --timeout=1200 tests/service/test_stress.py tests/service/test_soak.py $(ARGS)
 
 test-all: .venv/dev ## the same, and export each network with each pooling
 	$(PYTEST) -m '' $(ARGS)

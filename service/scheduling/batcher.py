@@ -28,6 +28,8 @@ T = TypeVar("T")
 _MARGIN = 1.5
 # Sharing the fixed cost must save this share of a lone image's time to be worth a wait.
 _PAYS = 0.25
+# What took up a lane in vain is not tried again before so many times as long has passed.
+_REST = 10.0
 # Keys whose arrivals are remembered, the latest; of others company is not expected anyway.
 _PACES = 256
 
@@ -106,6 +108,7 @@ class Batcher(Generic[K, T]):
         self._running: dict[Batch[K, T], float] = {}
         self._ahead: dict[Batch[K, T], float] = {}
         self._order = count()
+        self._resting_until = -inf
         self._waiting = 0
         self._bytes = 0
 
@@ -147,8 +150,9 @@ class Batcher(Generic[K, T]):
         # A lone image larger than the limit must still be served.
         if self._waiting and self._bytes + size > self._limits.bytes:
             raise Refused("bytes", wait)
-        # Idle, it tries even what seems too slow, or one stall would be remembered for ever.
-        if wait:
+        # Idle, it tries even what seems too slow, or one stall would be remembered for ever; but
+        # not again and again, or others would find no lane free.
+        if wait or self._running or self._clock() < self._resting_until:
             self._refuse_late(wait + self._costs.seconds(key, 1), deadline)
         now = self._clock()
         ticket = Ticket(key, item, size, now, deadline, order=next(self._order))
@@ -200,8 +204,18 @@ class Batcher(Generic[K, T]):
         """When, by the clock, ``batch`` should be done; ``None`` if it does not run yet."""
         return self._running.get(batch)
 
-    def done(self, batch: Batch[K, T], seconds: float | None) -> None:
-        """Note that ``batch`` has run in ``seconds``; ``None``: learn nothing of that."""
+    def done(
+        self, batch: Batch[K, T], seconds: float | None, *, wasted_seconds: float = 0.0
+    ) -> None:
+        """Note that ``batch`` has run in ``seconds``; ``None``: learn nothing of that.
+
+        Args:
+            batch: What was taken.
+            seconds: That it took.
+            wasted_seconds: That it ran, if it was given up.
+        """
+        if wasted_seconds:
+            self._resting_until = self._clock() + _REST * wasted_seconds
         if self._running.pop(batch, None) is None:
             del self._ahead[batch]
         if seconds is not None and batch.tickets:

@@ -268,7 +268,8 @@ class Dispatcher:
         if flight.given_up:
             # How long it would have taken is not known, but that it was no less.
             spent = now - flight.start
-            self._batcher.done(batch, spent if spent > self._expected(batch) else None)
+            least = spent if spent > self._expected(batch) else None
+            self._batcher.done(batch, least, wasted_seconds=spent)
         elif error is None:
             # With all cores to itself it says nothing of the time that it takes among others.
             usual = flight.handle == batch.tickets[0].key.handle

@@ -405,6 +405,32 @@ def test_every_image_leaves_once_in_the_order_of_its_buckets_deadlines(
         assert of_key == sorted(of_key)
 
 
+def test_what_took_a_lane_in_vain_is_not_tried_again_at_once(clock: Clock) -> None:
+    queue = batcher(clock)
+    queue.push("slow", "photo", size=1, deadline=30)
+    batch = queue.take()
+    assert batch is not None
+    clock.now = 30
+    queue.done(batch, 30, wasted_seconds=30)
+    assert refusal(queue, "slow", deadline=60).reason == "deadline"
+    # What is not too slow is let in, and so is the other when some time has passed.
+    queue.cancel(queue.push("slow", "photo", size=1, deadline=90))
+    clock.now = 331
+    queue.push("slow", "photo", size=1, deadline=361)
+
+
+def test_what_seems_too_slow_is_tried_only_where_nothing_else_is(clock: Clock) -> None:
+    costs: Costs[str] = Costs(lambda key: (key, 1.0))
+    costs.observe("slow", 1, 60)
+    queue = batcher(clock, costs, lanes=2)
+    queue.push("fast", "photo", size=1, deadline=30)
+    batch = queue.take()
+    assert batch is not None
+    assert refusal(queue, "slow", deadline=30).reason == "deadline"
+    queue.done(batch, 0.01)
+    queue.push("slow", "photo", size=1, deadline=30)
+
+
 class Counted(Costs[str]):
     """Counts how often a price is asked."""
 

@@ -224,7 +224,10 @@ function fail(error, photo) {
   const title = error instanceof Problem ? error.title : "Unexpected";
   say("");
   byId("result").hidden = true;
-  if (error.locked) askForKey();
+  if (error.locked) {
+    askForKey();
+    if (!key.get()) return;
+  }
   box.querySelector("strong").textContent = `${photo.name}: ${title}`;
   box.querySelector("p").textContent = error.message;
   box.querySelector("button").onclick = () => run(photo);

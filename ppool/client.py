@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import io
 import time
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import httpx
 import numpy as np
@@ -27,6 +28,9 @@ _SHORTEST_PAUSE_SECONDS = 0.1
 _BUSY = frozenset({429, 503})
 
 Photo = bytes | str | Path
+
+S = TypeVar("S")
+M = TypeVar("M")
 
 
 @dataclass(frozen=True)
@@ -69,20 +73,6 @@ class Problem(Exception):  # noqa: N818 - the name RFC 9457 gives it
         self.request_id = response.headers.get("x-request-id", "")
 
 
-def _question(
-    photo: Photo, model: str | None, mode: Literal["resize", "tile"], *, alpha: bool
-) -> dict[str, Any]:
-    """The request for one photo; a string is a path."""
-    query = {"mode": mode, "alpha": "full" if alpha else "none"}
-    return {
-        "method": "POST",
-        "url": "/segment",
-        "params": query | ({"model": model} if model else {}),
-        "content": photo if isinstance(photo, bytes) else Path(photo).read_bytes(),
-        "headers": {"Accept": "application/x-npz"},
-    }
-
-
 def _checked(response: httpx.Response) -> httpx.Response:
     if not response.is_success:
         raise Problem(response)
@@ -102,11 +92,6 @@ def _segmentation(response: httpx.Response) -> Segmentation:
         )
 
 
-def _options(url: str, api_key: str | None, timeout_seconds: float) -> dict[str, Any]:
-    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-    return {"base_url": url, "headers": headers, "timeout": timeout_seconds}
-
-
 def _pause(response: httpx.Response, until: float) -> float | None:
     """Seconds to wait before asking again; ``None`` where the answer stands."""
     if response.status_code not in _BUSY:
@@ -116,7 +101,67 @@ def _pause(response: httpx.Response, until: float) -> float | None:
     return pause if time.monotonic() + pause <= until else None
 
 
-class Client:
+class _Client(ABC, Generic[S, M]):
+    """What both clients say; how they wait differs. ``S`` and ``M`` are what they return."""
+
+    _connect: ClassVar[Callable[..., Any]]
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        api_key: str | None = None,
+        patience_seconds: float = 60.0,
+        timeout_seconds: float = 60.0,
+        transport: httpx.BaseTransport | httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._patience_seconds = patience_seconds
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._http = self._connect(
+            base_url=url, headers=headers, timeout=timeout_seconds, transport=transport
+        )
+
+    def segment(
+        self,
+        photo: Photo,
+        *,
+        model: str | None = None,
+        mode: Literal["resize", "tile"] = "resize",
+        alpha: bool = False,
+    ) -> S:
+        """Segment a photo.
+
+        Args:
+            photo: The file's path, or its content as bytes.
+            model: Name of a model; ``None`` is the service's first.
+            mode: What becomes of a photo larger than the model's input.
+            alpha: Whether to get the alpha maps too; not with ``mode="tile"``.
+
+        Raises:
+            Problem: if the service refuses, or stays busy longer than ``patience_seconds``.
+            httpx.TransportError: if it cannot be reached.
+        """
+        query = {"mode": mode, "alpha": "full" if alpha else "none"}
+        question = {
+            "method": "POST",
+            "url": "/segment",
+            "params": query | ({"model": model} if model else {}),
+            "content": photo if isinstance(photo, bytes) else Path(photo).read_bytes(),
+            "headers": {"Accept": "application/x-npz"},
+        }
+        answer: S = self._ask(question, _segmentation)
+        return answer
+
+    def models(self) -> M:
+        """What is loaded: names, classes, colours, pooling stages, as ``GET /models`` has it."""
+        answer: M = self._ask({"method": "GET", "url": "/models"}, httpx.Response.json)
+        return answer
+
+    @abstractmethod
+    def _ask(self, question: dict[str, Any], read: Callable[[httpx.Response], Any]) -> Any: ...
+
+
+class Client(_Client[Segmentation, list[dict[str, Any]]]):
     """Speaks to a service.
 
     While the service is busy (429, 503) it waits as long as ``Retry-After`` says and asks again.
@@ -134,45 +179,13 @@ class Client:
         transport: Of httpx, for proxies and tests.
     """
 
-    def __init__(
-        self,
-        url: str = DEFAULT_URL,
-        *,
-        api_key: str | None = None,
-        patience_seconds: float = 60.0,
-        timeout_seconds: float = 60.0,
-        transport: httpx.BaseTransport | None = None,
-    ) -> None:
-        self._patience_seconds = patience_seconds
-        options = _options(url, api_key, timeout_seconds)
-        self._http = httpx.Client(transport=transport, **options)
+    _connect = httpx.Client
 
-    def segment(
-        self,
-        photo: Photo,
-        *,
-        model: str | None = None,
-        mode: Literal["resize", "tile"] = "resize",
-        alpha: bool = False,
-    ) -> Segmentation:
-        """Segment a photo.
-
-        Args:
-            photo: The file's path, or its content as bytes.
-            model: Name of a model; ``None`` is the service's first.
-            mode: What becomes of a photo larger than the model's input.
-            alpha: Whether to get the alpha maps too; not with ``mode="tile"``.
-
-        Raises:
-            Problem: if the service refuses, or stays busy longer than ``patience_seconds``.
-            httpx.TransportError: if it cannot be reached.
-        """
-        return _segmentation(self._send(_question(photo, model, mode, alpha=alpha)))
-
-    def models(self) -> list[dict[str, Any]]:
-        """What is loaded: names, classes, colours, pooling stages, as ``GET /models`` has it."""
-        models: list[dict[str, Any]] = self._send({"method": "GET", "url": "/models"}).json()
-        return models
+    def _ask(self, question: dict[str, Any], read: Callable[[httpx.Response], Any]) -> Any:
+        until = time.monotonic() + self._patience_seconds
+        while (pause := _pause(response := self._http.request(**question), until)) is not None:
+            time.sleep(pause)
+        return read(_checked(response))
 
     def close(self) -> None:
         """Close the connections."""
@@ -184,45 +197,19 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _send(self, question: dict[str, Any]) -> httpx.Response:
-        until = time.monotonic() + self._patience_seconds
-        while (pause := _pause(response := self._http.request(**question), until)) is not None:
-            time.sleep(pause)
-        return _checked(response)
 
-
-class AsyncClient:
+class AsyncClient(_Client[Awaitable[Segmentation], Awaitable[list[dict[str, Any]]]]):
     """As :class:`Client`, for asyncio: ``async with AsyncClient() as client``."""
 
-    def __init__(
-        self,
-        url: str = DEFAULT_URL,
-        *,
-        api_key: str | None = None,
-        patience_seconds: float = 60.0,
-        timeout_seconds: float = 60.0,
-        transport: httpx.AsyncBaseTransport | None = None,
-    ) -> None:
-        self._patience_seconds = patience_seconds
-        options = _options(url, api_key, timeout_seconds)
-        self._http = httpx.AsyncClient(transport=transport, **options)
+    _connect = httpx.AsyncClient
 
-    async def segment(
-        self,
-        photo: Photo,
-        *,
-        model: str | None = None,
-        mode: Literal["resize", "tile"] = "resize",
-        alpha: bool = False,
-    ) -> Segmentation:
-        """As :meth:`Client.segment`."""
-        return _segmentation(await self._send(_question(photo, model, mode, alpha=alpha)))
-
-    async def models(self) -> list[dict[str, Any]]:
-        """As :meth:`Client.models`."""
-        response = await self._send({"method": "GET", "url": "/models"})
-        models: list[dict[str, Any]] = response.json()
-        return models
+    async def _ask(self, question: dict[str, Any], read: Callable[[httpx.Response], Any]) -> Any:
+        until = time.monotonic() + self._patience_seconds
+        while (
+            pause := _pause(response := await self._http.request(**question), until)
+        ) is not None:
+            await asyncio.sleep(pause)
+        return read(_checked(response))
 
     async def close(self) -> None:
         """Close the connections."""
@@ -233,11 +220,3 @@ class AsyncClient:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
-
-    async def _send(self, question: dict[str, Any]) -> httpx.Response:
-        until = time.monotonic() + self._patience_seconds
-        while (
-            pause := _pause(response := await self._http.request(**question), until)
-        ) is not None:
-            await asyncio.sleep(pause)
-        return _checked(response)

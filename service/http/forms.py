@@ -125,6 +125,8 @@ class FormReader:
         if self._is_image and len(self.form.uploads) == self._max_images:
             raise TooLarge(f"Send at most {self._max_images} images in a request.")
         self._filename = filename or PART
+        if segment.header("Content-Encoding", "identity").lower() != "identity":
+            raise BadRequest("Compress the whole body and say so in its head, not a part of it.")
         encoding = segment.header("Content-Transfer-Encoding", "").strip().lower() or "binary"
         if encoding not in TRANSFER_ENCODINGS:
             raise BadRequest(

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import gzip
 from collections.abc import Callable
 from typing import Any
 
@@ -126,6 +127,12 @@ def test_what_is_not_in_its_encoding_is_refused(
     answer = send(client, body)
     assert answer.status_code == 400
     assert message in answer.json()["detail"]
+
+
+def test_a_part_that_is_compressed_by_itself_is_refused_for_that(client: Client) -> None:
+    body = form(part('name="image"', gzip.compress(BODY), Content_Encoding="gzip"))
+    answer = send(client, body)
+    assert (answer.status_code, "whole body" in answer.json()["detail"]) == (400, True)
 
 
 def fields(**options: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from ppool.metadata import InputPolicy
 from ppool.service.codecs.errors import CorruptImage, TooLarge, UnsupportedImage
 from ppool.service.codecs.header import ImageLimits
 from ppool.service.codecs.images import decode
+from ppool.service.codecs.resizing import resized
 from tests.service.harness import encoded, photo
 
 LIMITS = ImageLimits(max_pixels=1_000_000, max_side_pixels=5_000, max_frames=10)
@@ -160,6 +161,26 @@ def test_a_jpeg_comes_out_exactly_as_from_pillow(mode: str, subsampling: str) ->
     data = encoded(Image.fromarray(photo(77, 45)).convert(mode), "JPEG", subsampling=subsampling)
     expected = Image.open(io.BytesIO(data)).convert("RGB")
     np.testing.assert_array_equal(pixels(data), np.asarray(expected))
+
+
+@pytest.mark.parametrize("size", [(97, 61), (199, 151), (400, 300), (801, 640), (1600, 500)])
+@pytest.mark.parametrize("policy", [SMALL, InputPolicy.fixed(64, 64)], ids=["side", "fixed"])
+def test_a_network_is_fed_the_same_from_jpeg_and_png(
+    size: tuple[int, int], policy: InputPolicy
+) -> None:
+    jpeg = encoded(photo(*size), "JPEG", quality=90)
+    png = encoded(Image.open(io.BytesIO(jpeg)))
+    np.testing.assert_array_equal(pixels(jpeg, policy=policy), pixels(png, policy=policy))
+
+
+@pytest.mark.parametrize("size", [(1500, 2000), (4000, 1200), (300, 4000)])
+@pytest.mark.parametrize("wanted", [(700, 512), (1, 1), (333, 1999)])
+def test_strips_are_resized_to_what_the_whole_would_be(
+    size: tuple[int, int], wanted: tuple[int, int]
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    judge = Image.fromarray(noise).resize(wanted[::-1], Image.Resampling.BILINEAR)
+    np.testing.assert_allclose(resized(noise, *wanted), judge, atol=1)
 
 
 def test_a_jpeg_with_bytes_between_its_segments_is_forgiven() -> None:

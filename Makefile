@@ -30,7 +30,8 @@ sanitize: .venv/dev ## run the native tests under AddressSanitizer and UBSan, ev
 
 stress: .venv/dev ## the stress tests of the service at full length (5 minutes)
 	STRESS_SECONDS=60 STRESS_BODIES=10000 STRESS_SHAPES=2000 STRESS_RELOADS=100 \
-		$(BIN)/pytest -s --timeout=1200 tests/service/test_stress.py tests/service/test_soak.py $(ARGS)
+		$(BIN)/pytest -s --timeout=1200 tests/service/test_stress.py tests/service/test_soak.py \
+		tests/service/test_connections.py $(ARGS)
 
 test-all: .venv/dev ## the same, and export each network with each pooling
 	$(PYTEST) -m '' $(ARGS)

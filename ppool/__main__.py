@@ -112,6 +112,7 @@ def _end(reason: str, status: int) -> NoReturn:
 
 
 def _start(words: Sequence[str]) -> NoReturn:
+    _fill_standard_streams()
     # As process 1 of a container a signal without a handler is lost.
     signal.signal(signal.SIGTERM, _stop)
     name = words[0] if words else ""
@@ -122,7 +123,21 @@ def _start(words: Sequence[str]) -> NoReturn:
     if name == "serve":
         # It asks to look for changed model files, and none has been read.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    run(words)
+    try:
+        run(words)
+    except OSError as error:
+        _end(str(error.strerror or error), 1)
+
+
+def _fill_standard_streams() -> None:
+    """Where a daemon manager closed some, or a socket would get the number of one."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            # It gets the lowest number that is free. Workers inherit it, as they would the others.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115
 
 
 def _stop(number: int, _: FrameType | None) -> NoReturn:

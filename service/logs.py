@@ -7,6 +7,7 @@ dropped and counted.
 from __future__ import annotations
 
 import atexit
+import json
 import logging
 import os
 import sys
@@ -138,4 +139,7 @@ class _Json(logging.Formatter):
         document |= getattr(record, "fields", {})
         if record.exc_info:
             document["traceback"] = self.formatException(record.exc_info)
-        return orjson.dumps(document, default=str).decode()
+        try:
+            return orjson.dumps(document, default=str).decode()
+        except TypeError:  # a file name that is no text
+            return json.dumps(document, default=str)

@@ -189,7 +189,8 @@ def load_settings(file: Path | None = None, **given: Any) -> Settings:
     try:
         return FromFile(**{key: value for key, value in given.items() if value is not None})
     except ValidationError as error:
-        raise ValueError("\n".join(_explain(entry) for entry in error.errors())) from error
+        first = {entry["loc"][0]: entry for entry in reversed(error.errors())}
+        raise ValueError("\n".join(map(_explain, reversed(first.values())))) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"settings file: expected TOML in {str(file)!r}; {error}") from error
 
@@ -221,5 +222,7 @@ def _explain(error: ErrorDetails) -> str:
     if error["type"] == "extra_forbidden":
         return f"setting {key} ({variable}): {_no_such(variable)}"
     expected = error["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    if error["type"] == "string_pattern_mismatch":
+        expected = Settings.model_fields[key].description or expected
     got = "" if key == "api_keys" else f", got {error['input']!r}"  # those are secret
     return f"setting {key} ({variable}): expected {expected}{got}"

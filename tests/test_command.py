@@ -114,6 +114,30 @@ def test_wrong_use_is_one_line_and_status_2(
     assert said.lower() in printed.lower()
 
 
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
+def test_closed_standard_streams_are_nobodys_trouble(closed: str) -> None:
+    code = (
+        "import os; from ppool.__main__ import _fill_standard_streams as fill; fill(); "
+        "import sys; print('a'); print('b', file=sys.stderr);"
+        "sys.exit(os.open('.', 0) < 3 or not all(map(os.get_inheritable, range(3))))"
+    )
+    subprocess.run(
+        ["sh", "-c", f'"$0" -c "$1" {closed}', sys.executable, code],
+        check=True,
+        capture_output=True,
+    )
+
+
+def test_output_that_cannot_be_written_is_one_line() -> None:
+    done = subprocess.run(
+        ["sh", "-c", '"$0" -P -m ppool --help >/dev/full', sys.executable],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (1, "error: No space left on device\n")
+
+
 def test_it_is_a_module_too() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "ppool"],

@@ -1,8 +1,11 @@
 """What becomes of connections, and of a log that nobody reads, on a real server."""
 
 import json
+import logging
+import os
 import re
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +15,7 @@ import psutil
 import pytest
 
 from ppool.service.listening import listen
-from ppool.service.logs import _WAITING_LINES
+from ppool.service.logs import _WAITING_LINES, _Json
 from tests.service.harness import encoded, photo
 from tests.service.traffic import PATIENCE_SECONDS, Server, served, until
 
@@ -83,10 +86,15 @@ def test_a_log_that_nobody_reads_holds_up_nobody(server: Server) -> None:
         with connected(server, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03") as client:
             assert everything(client).startswith(b"HTTP/1.1 400 ")
     request = b"GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n"
-    for _ in range(20):
+    rounds, end = 20, time.monotonic() + float(os.environ.get("STRESS_SECONDS", "0"))
+    while rounds > 0 or time.monotonic() < end:
+        rounds -= 1
         with connected(server, request * (_WAITING_LINES // 10)) as client:
             client.shutdown(socket.SHUT_WR)
             assert everything(client).count(b"HTTP/1.1 404 ") == _WAITING_LINES // 10
+        with connected(server, post()) as client:
+            client.shutdown(socket.SHUT_WR)
+            assert everything(client).startswith(b"HTTP/1.1 200 ")
     assert server.process.stderr is not None
     complaints = 0
     for line in server.process.stderr:
@@ -130,3 +138,8 @@ def test_a_unix_socket_serves_where_one_was_left(model_file: Path, tmp_path: Pat
 def test_where_it_cannot_listen_it_says_so(host: str, path: str, said: str) -> None:
     with pytest.raises(ValueError, match=re.escape(said)):
         listen(host, 8000, Path(path) if path else None)
+
+
+def test_a_file_name_that_is_no_text_can_be_logged() -> None:
+    record = logging.LogRecord("ppool", logging.INFO, "", 0, "%s", ("\udcff.onnx",), None)
+    assert json.loads(_Json().format(record))["message"] == "\udcff.onnx"

@@ -34,6 +34,17 @@ def test_a_bad_value_names_key_value_and_what_was_expected(
         load_settings()
 
 
+def test_a_bad_value_is_told_once_and_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PPOOL_DEVICES", "gpu")
+    monkeypatch.setenv("PPOOL_PORT", "http")
+    with pytest.raises(ValueError, match="PORT") as raised:
+        load_settings()
+    assert "(PPOOL_DEVICES): expected cpu, or GPUs as cuda:0, cuda:1, got 'gpu'" in str(
+        raised.value
+    )
+    assert len(str(raised.value).splitlines()) == 2
+
+
 def test_an_unknown_key_in_the_file_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "ppool.toml"
     path.write_text("worker = 3\n")

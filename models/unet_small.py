@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ppool.models._layers import PooledNetwork, upsample
+from ppool.models._layers import PretrainedNetwork, upsample
 from ppool.models._pooling import Poolings
 from ppool.window import Window
 
@@ -34,7 +34,7 @@ def _conv(
     return nn.Sequential(*layers, *([nn.ReLU(inplace=True)] if relu else []))
 
 
-class UNetSmall(PooledNetwork):
+class UNetSmall(PretrainedNetwork):
     """Four 2x2 poolings down, lateral 1x1 convolutions and bilinear steps up, logits at stride 1.
 
     The last step is a pixel shuffle from stride 2 with no full-resolution shortcut, so a stroke of
@@ -45,6 +45,8 @@ class UNetSmall(PooledNetwork):
     """
 
     original_pooling = dict.fromkeys(("pool1", "pool2", "pool3", "pool4"), "max")
+    # Another set of classes may start from a checkpoint of this network.
+    untrained = ("head",)
     ppool_options: ClassVar[Mapping[str, Any]] = FROM_SCRATCH
 
     def __init__(self, *, pools: Poolings, num_classes: int) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated
 import torch
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from ppool._cli import MisuseError, command_line
 from ppool.feeding import Normalisation
@@ -19,6 +20,7 @@ from ppool.training import compare as comparison
 from ppool.training.dataset import SegmentationDataset
 from ppool.training.datasets import DATASETS, open_dataset
 from ppool.training.evaluate import BAND, evaluate
+from ppool.training.own import prepare
 from ppool.training.processes import processes
 from ppool.training.recipe import RECIPES, Recipe
 from ppool.training.train import Runtime, train
@@ -127,6 +129,27 @@ def evaluation(
         f"{len(held_out)} images, {found.milliseconds:.1f} ms an image (median; "
         f"PyTorch threads: {torch.get_num_threads()}; {provenance()['processor']})"
     )
+
+
+@app.command()
+def init(
+    root: Annotated[Path, typer.Argument(help="Folder with images/, and masks/ or a COCO export.")],
+    held_out: Annotated[float, typer.Option(help="Share of the images to validate with.")] = 0.2,
+) -> None:
+    """Make own photos a data set: check every mask, split, write dataset.json.
+
+    Masks are PNG files of the images' names with a class number a pixel (255 for none), and
+    classes.txt has the names, one a line. Polygons of a COCO export (Label Studio, CVAT) are drawn
+    into masks/. What does not fit is explained, file by file. Then: ppool train run --recipe own
+    --data FOLDER -o RUN.
+    """
+    found = prepare(root, held_out)
+    grid = Table("class", "number", "share of labelled pixels, %")
+    for entry in found.classes:
+        grid.add_row(entry.name, str(entry.id), f"{100 * found.shares[entry.name]:.2f}")
+    console.print(grid)
+    train_on, hold = (len(found.splits[name]) for name in ("train", "val"))
+    console.print(f"{train_on} images to train on, {hold} held out; wrote {root / 'dataset.json'}")
 
 
 @app.command(context_settings=SETTINGS, options_metavar="[OPTIONS] [--SETTING VALUE]...")

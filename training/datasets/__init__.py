@@ -12,6 +12,7 @@ from ppool.training.datasets.camvid import camvid
 from ppool.training.datasets.cityscapes import cityscapes
 from ppool.training.datasets.drive import drive
 from ppool.training.datasets.em import em
+from ppool.training.datasets.folder import folder
 from ppool.training.datasets.pascal_voc import voc, voc_aug
 
 __all__ = ["DATASETS", "open_dataset"]
@@ -38,6 +39,7 @@ DATASETS: dict[str, Opener] = {
     "dibco": _on_disk("dibco", dibco),
     "drive": _on_disk("drive", drive),
     "em": _on_disk("em", em),
+    "folder": _on_disk("folder", folder),
 }
 """Name to a function of folder and split; others, such as drawn ones, are added under theirs."""
 

@@ -46,6 +46,14 @@ def draw(tmp_path: Path) -> Callable[..., list[str]]:
     return run
 
 
+def refused(*arguments: object) -> str:
+    """What a figure command says as it fails."""
+    words = ["figure", *map(str, arguments)]
+    result = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert result.exit_code == 1
+    return result.output
+
+
 def checkpoint(path: Path, pooling: str = "ppool") -> Path:
     torch.manual_seed(0)
     model = create_model("unet_small", pooling=pooling, num_classes=2)
@@ -118,12 +126,11 @@ def test_gains_are_paired_by_seed_and_the_largest_comes_first() -> None:
     ],
 )
 def test_a_file_that_holds_no_comparison_is_refused(
-    draw: Callable[..., list[str]], tmp_path: Path, content: str, message: str
+    tmp_path: Path, content: str, message: str
 ) -> None:
     path = tmp_path / "results.json"
     path.write_text(content)
-    with pytest.raises(ValueError, match=message):
-        draw(5, path)
+    assert message in refused(5, path)
 
 
 def test_figure_6_is_drawn(
@@ -134,13 +141,12 @@ def test_figure_6_is_drawn(
 
 
 def test_a_network_without_p_pooling_and_a_file_that_is_no_photo_are_refused(
-    draw: Callable[..., list[str]], tmp_path: Path, rng: np.random.Generator
+    tmp_path: Path, rng: np.random.Generator
 ) -> None:
     plain = checkpoint(tmp_path / "checkpoint.pt", "max")
-    with pytest.raises(ValueError, match="expected a network with P-pooling, got 'max'"):
-        draw(6, plain, photo(tmp_path / "photo.png", rng))
-    with pytest.raises(ValueError, match=r"checkpoint\.pt: not a readable image"):
-        draw(6, checkpoint(tmp_path / "other.pt"), plain)
+    said = refused(6, plain, photo(tmp_path / "photo.png", rng))
+    assert "expected a network with P-pooling, got 'max'" in said
+    assert "checkpoint.pt: " in refused(6, checkpoint(tmp_path / "other.pt"), plain)
 
 
 def test_alpha_maps_are_what_the_poolings_used(tmp_path: Path, rng: np.random.Generator) -> None:
@@ -149,7 +155,7 @@ def test_alpha_maps_are_what_the_poolings_used(tmp_path: Path, rng: np.random.Ge
     stages = alpha_maps(model, feed(image, InputPolicy(48, 16), (32, 48)), AS_IS)
     assert [entry.stage for entry in stages] == ["pool1", "pool2", "pool3", "pool4"]
     assert [entry.alpha.shape[1:] for entry in stages] == [(16, 24), (8, 12), (4, 6), (2, 3)]
-    x = model.get_submodule("stem")(torch.from_numpy(AS_IS(image[None])))
+    x = model.get_submodule("stem")(torch.from_numpy(AS_IS(image[None]))).relu()
     expected = model.get_submodule("pool1").alpha(x)[0]  # type: ignore[operator]
     np.testing.assert_allclose(stages[0].alpha, expected.detach(), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(stages[0].channel_means, stages[0].alpha.mean((1, 2)))

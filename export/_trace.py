@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ppool.feeding import Normalisation
-from ppool.functional import alpha_map
 from ppool.metadata import Stage
 from ppool.module import PPool2d
 from ppool.onnx_ops import (
@@ -49,41 +48,34 @@ class _Unit(nn.Module):
         self._maps = maps
 
     def forward(self, x: Tensor) -> Tensor:
-        pool, window = self.pool, self.pool.window
-        parameters = (
-            pool.region.weight,
-            pool.activation.weight,
-            pool.point_weight,
-            pool.point_bias,
-        )
-        clip = (pool.input_scale, pool.alpha_min, pool.alpha_max)
-        y: Tensor = torch.ops.ppool.unit(
-            x,
-            *parameters,
-            list(window.kernel),
-            list(window.stride),
-            list(window.padding),
-            list(window.dilation),
-            window.ceil_mode,
-            pool.signed,
-            *clip,
-        )
-        if window.ceil_mode:
+        y: Tensor = self.pool(x)
+        if self.pool.window.ceil_mode:
             # Enough for every overhanging window, whatever the size, so the graph need not compute
             # the size; what is too much is cropped.
-            x = F.pad(x, (0, window.stride[1] - 1, 0, window.stride[0] - 1))
-        alpha = alpha_map(
-            x,
-            *parameters,
-            replace(window, ceil_mode=False),
-            input_scale=pool.input_scale,
-            alpha_min=pool.alpha_min,
-            alpha_max=pool.alpha_max,
-        )
-        if window.ceil_mode:
+            down, across = self.pool.window.stride
+            x = F.pad(x, (0, across - 1, 0, down - 1))
+        alpha = _alpha_map(self.pool, x)
+        if self.pool.window.ceil_mode:
             alpha = torch.ops.ppool.crop_like(alpha, y)
-        self._maps.named.append((self.stage, pool, alpha))
+        self._maps.named.append((self.stage, self.pool, alpha))
         return y
+
+
+def _alpha_map(pool: PPool2d, x: Tensor) -> Tensor:
+    """The pool's alpha map (Eq. 5) as a convolution, without what ``ceil_mode`` would add."""
+    w = pool.window
+    # The convolution pads alike on all sides; odd sizes need more at the end only.
+    ends = replace(w, ceil_mode=False).end_padding(x.shape[-2], x.shape[-1])
+    bottom, right = (max(end - begin, 0) for end, begin in zip(ends, w.padding, strict=True))
+    if bottom or right:
+        x = F.pad(x, (0, right, 0, bottom))
+    h = F.conv2d(
+        x, pool.region.weight * pool.input_scale, None, w.stride, w.padding, w.dilation,
+        groups=pool.channels,
+    )  # fmt: skip
+    h = F.prelu(h, pool.activation.weight)
+    h = h * pool.point_weight[:, None, None] + pool.point_bias[:, None, None]
+    return h.clamp(pool.alpha_min, pool.alpha_max)
 
 
 class Pipeline(nn.Module):
@@ -210,8 +202,8 @@ def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
         return ours.PPool(x, alpha, **window(*arguments))
 
     def unit(x: Any, w_region: Any, slope: Any, w_point: Any, b_point: Any, *arguments: Any) -> Any:
-        *geometry, input_scale, alpha_min, alpha_max = arguments
-        outputs = ours.PPoolUnit(
+        geometry, (input_scale, alpha_min, alpha_max) = arguments[:6], arguments[6:9]
+        return ours.PPoolUnit(
             x,
             w_region,
             slope,
@@ -223,7 +215,6 @@ def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
             alpha_max=alpha_max,
             num_outputs=1,
         )
-        return outputs[0]
 
     def crop_like(x: Any, like: Any) -> Any:
         first, axes = (standard.Constant(value_ints=values) for values in ([0, 0], [2, 3]))

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 
-from ppool import _fused, _library
-from ppool.functional import alpha_map, ppool2d
-from ppool.window import Window
+from ppool import _autograd, _formula, _operators
+from ppool.window import Window, positive
 
-__all__ = ["PPool2d"]
+__all__ = ["PPool2d", "evaluating"]
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model in evaluation mode, and then each of its modules back in its own.
+
+    ``model.train(was_training)`` would not: it thaws a batch norm that was frozen by itself.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 class PPool2d(nn.Module):
@@ -41,6 +57,9 @@ class PPool2d(nn.Module):
         alpha_gradient_scale: Factor on the gradient of alpha, which falls as 1 / alpha ** 2.
     """
 
+    # Its convolution and PReLU only hold parameters; eager quantisation must not replace them.
+    qconfig = None
+
     def __init__(
         self,
         channels: int,
@@ -59,6 +78,7 @@ class PPool2d(nn.Module):
         alpha_gradient_scale: float = 1.0,
     ) -> None:
         super().__init__()
+        channels = positive(channels, "channels")
         if not 0 <= alpha_min <= alpha_init <= alpha_max:
             raise ValueError(
                 "alpha: expected 0 <= alpha_min <= alpha_init <= alpha_max, got "
@@ -83,66 +103,43 @@ class PPool2d(nn.Module):
         return self.region.out_channels
 
     def alpha(self, x: Tensor) -> Tensor:
-        """The alpha map of ``x``, one exponent for each pooled element (Eq. 5)."""
-        return alpha_map(
-            x.detach() if self.detach_branch else x,
-            *self._parameters_of_branch(),
-            self.window,
-            input_scale=self.input_scale,
-            alpha_min=self.alpha_min,
-            alpha_max=self.alpha_max,
-        )
+        """The alpha map of ``x``, one exponent for each pooled element (Eq. 5).
+
+        Raises:
+            ValueError: as :meth:`forward`.
+        """
+        settings = _operators.settings_of(*self._settings())
+        parameters = self._parameters_of_branch()
+        _operators.check_unit(x, parameters, settings)
+        batched = x if x.dim() == 4 else x.unsqueeze(0)
+        alpha = _formula.alpha_map(batched, parameters, settings).to(x.dtype)
+        return alpha if x.dim() == 4 else alpha.squeeze(0)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Pool ``input``, called so because a keyword argument of ``torch.nn.MaxPool2d`` is.
+
+        Raises:
+            ValueError: if ``input`` has other channels, or is on another device, than the unit, or
+                if a parameter has another shape than the unit was made with.
+        """
+        return _autograd.unit(input, self._parameters_of_branch(), self._settings())
 
     def _parameters_of_branch(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return self.region.weight, self.activation.weight, self.point_weight, self.point_bias
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Pool ``x``.
-
-        Raises:
-            ValueError: if ``x`` has other channels, or is on another device, than the unit.
-        """
-        # The native kernels are handed addresses, and read as many parameters as x has channels.
-        if x.dim() not in {3, 4} or x.shape[-3] != self.channels:
-            raise ValueError(
-                f"x: expected [N, {self.channels}, H, W] or [{self.channels}, H, W], "
-                f"got {list(x.shape)}"
-            )
-        if x.device != self.point_bias.device:
-            raise ValueError(f"x: expected on {self.point_bias.device}, got on {x.device}")
-        # Without gradients a GPU does the whole unit in one kernel; a compiled graph is left whole.
-        if x.is_cuda and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            return self._unit(x)
-        if self.detach_branch and _fused.runs(x):
-            branch = _library.Branch(self.input_scale, self.alpha_min, self.alpha_max)
-            settings = _fused.Settings(self.window, self.signed, branch, self.alpha_gradient_scale)
-            return _fused.unit(x, self._parameters_of_branch(), settings)
-        alpha = self.alpha(x)
-        if self.alpha_gradient_scale != 1.0:
-            # The value is alpha itself, to the bit: the difference is zero, its gradient is not.
-            constant = alpha.detach()
-            alpha = constant + (alpha - constant) * self.alpha_gradient_scale
+    def _settings(self) -> tuple[Any, ...]:
+        """The arguments of ``ppool::unit`` after its tensors."""
         w = self.window
-        return ppool2d(
-            x, alpha, w.kernel, w.stride, w.padding, w.dilation, w.ceil_mode, signed=self.signed
-        )
+        return (
+            w.kernel, w.stride, w.padding, w.dilation, w.ceil_mode, self.signed,
+            self.input_scale, self.alpha_min, self.alpha_max,
+            self.detach_branch, self.alpha_gradient_scale,
+        )  # fmt: skip
 
-    def _unit(self, x: Tensor) -> Tensor:
-        w = self.window
-        y: Tensor = torch.ops.ppool.unit(
-            x,
-            *self._parameters_of_branch(),
-            w.kernel,
-            w.stride,
-            w.padding,
-            w.dilation,
-            w.ceil_mode,
-            self.signed,
-            self.input_scale,
-            self.alpha_min,
-            self.alpha_max,
+    def __prepare_scriptable__(self) -> NoReturn:
+        raise TypeError(
+            "PPool2d cannot be scripted; use torch.export, torch.jit.trace or ppool.export"
         )
-        return y
 
     def extra_repr(self) -> str:
         """Window and clip, as ``print(model)`` shows them."""

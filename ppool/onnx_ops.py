@@ -43,6 +43,7 @@ _WINDOW = {
     "ceil_mode": _INT,
     "signed": _INT,
 }
+# num_outputs is always 1: version 0.1 could be asked for alpha as well, and its plugins read it.
 _BRANCH = {"input_scale": _FLOAT, "alpha_min": _FLOAT, "alpha_max": _FLOAT, "num_outputs": _INT}
 
 
@@ -53,21 +54,14 @@ def _schema(
     attributes: dict[str, OpSchema.AttrType],
     doc: str,
 ) -> OpSchema:
-    """A schema whose inputs and attributes are all required, and outputs after the first not."""
-    optional, single = (
-        OpSchema.FormalParameterOption.Optional,
-        OpSchema.FormalParameterOption.Single,
-    )
+    """A schema whose inputs, outputs and attributes are all required."""
     return OpSchema(
         name,
         DOMAIN,
         OPSET,
         doc,
         inputs=[OpSchema.FormalParameter(*entry) for entry in inputs.items()],
-        outputs=[
-            OpSchema.FormalParameter(*entry, param_option=optional if index else single)
-            for index, entry in enumerate(outputs.items())
-        ],
+        outputs=[OpSchema.FormalParameter(*entry) for entry in outputs.items()],
         type_constraints=[
             ("T", ["tensor(float)", "tensor(float16)", "tensor(bfloat16)"], "storage type")
         ],
@@ -90,7 +84,7 @@ def register_schemas() -> None:
         _schema(
             "PPoolUnit",
             dict.fromkeys(("X", "w_region", "prelu_slope", "w_point", "b_point"), "T"),
-            {"Y": "T", "alpha": "T"},
+            {"Y": "T"},
             _WINDOW | _BRANCH,
             "Polynomial pooling with the exponents of its side branch.",
         ),

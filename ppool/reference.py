@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from ppool.window import Window
 
 __all__ = [
+    "alpha_backward_reference",
     "alpha_reference",
     "ppool2d_backward_reference",
     "ppool2d_reference",
@@ -183,23 +184,79 @@ def alpha_reference(
         ``x`` is [N, C, H, W], ``w_region`` [C, 1, kh, kw], the other parameters [C]; the result
         is [N, C, H_out, W_out].
     """
-    x = np.asarray(x, np.float64)
-    w_region = np.asarray(w_region, np.float64)
-    prelu_slope, w_point, b_point = (
-        np.asarray(value, np.float64).reshape(-1) for value in (prelu_slope, w_point, b_point)
-    )
+    inputs = _branch_inputs(x, w_region, prelu_slope, w_point, b_point)
     window = Window.of(kernel_size, stride, padding, dilation, ceil_mode)
+    _, _, unclipped = _branch(inputs, window, input_scale)
+    return np.clip(unclipped, alpha_min, alpha_max)
+
+
+def _branch_inputs(x: ArrayLike, w_region: ArrayLike, *others: ArrayLike) -> list[Array]:
+    """All in float64, what belongs to a channel as [C, 1, 1]."""
+    by_channel = (np.asarray(value, np.float64).reshape(-1, 1, 1) for value in others)
+    return [np.asarray(x, np.float64), np.asarray(w_region, np.float64), *by_channel]
+
+
+def _branch_windows(
+    x: Array, window: Window
+) -> Iterator[tuple[int, int, tuple[Indices, ...], tuple[Indices, ...]]]:
+    """Yield each pooled (row, column), what it reads of a plane, and by which kernel elements."""
     (sh, sw), (ph, pw), (dh, dw) = window.stride, window.padding, window.dilation
-    out = np.zeros(x.shape[:2] + window.output_size(*x.shape[2:]))
     for row, column, rows, columns in _windows((x.shape[2], x.shape[3]), window):
         taps = np.ix_((rows - row * sh + ph) // dh, (columns - column * sw + pw) // dw)
-        region = np.ix_(rows, columns)
+        yield row, column, np.ix_(rows, columns), taps
+
+
+def _branch(inputs: list[Array], window: Window, scale: float) -> tuple[Array, Array, Array]:
+    """The branch after its convolution, after its PReLU, and before its clip."""
+    x, w_region, slope, point, bias = inputs
+    h = np.zeros(x.shape[:2] + window.output_size(*x.shape[2:]))
+    for row, column, region, taps in _branch_windows(x, window):
         for n, c in np.ndindex(*x.shape[:2]):
-            out[n, c, row, column] = (w_region[c, 0][taps] * input_scale * x[n, c][region]).sum()
-    per_channel = (1, -1, 1, 1)
-    out = np.where(out >= 0, out, out * prelu_slope.reshape(per_channel))
-    out = out * w_point.reshape(per_channel) + b_point.reshape(per_channel)
-    return np.clip(out, alpha_min, alpha_max)
+            h[n, c, row, column] = (w_region[c, 0][taps] * scale * x[n, c][region]).sum()
+    activated = np.where(h >= 0, h, h * slope)
+    return h, activated, activated * point + bias
+
+
+def alpha_backward_reference(
+    d_alpha: ArrayLike,
+    x: ArrayLike,
+    w_region: ArrayLike,
+    prelu_slope: ArrayLike,
+    w_point: ArrayLike,
+    b_point: ArrayLike,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] | None = None,
+    padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    ceil_mode: bool = False,
+    *,
+    input_scale: float = 100.0,
+    alpha_min: float = 1e-4,
+    alpha_max: float = 35.0,
+) -> tuple[Array, Array, Array, Array, Array]:
+    """Gradients of :func:`alpha_reference` for ``x`` and the four parameters (Eq. 5).
+
+    Shape:
+        ``d_alpha`` is [N, C, H_out, W_out]; the results have the shapes of ``x``, ``w_region`` and
+        three times [C].
+    """
+    inputs = _branch_inputs(x, w_region, prelu_slope, w_point, b_point)
+    x, w_region, slope, point, _ = inputs
+    window = Window.of(kernel_size, stride, padding, dilation, ceil_mode)
+    h, activated, unclipped = _branch(inputs, window, input_scale)
+    clipped = (unclipped < alpha_min) | (unclipped > alpha_max)
+    d_unclipped = np.where(clipped, 0.0, np.asarray(d_alpha, np.float64))
+    d_activated = d_unclipped * point
+    d_h = np.where(h > 0, d_activated, d_activated * slope)
+    d_slope = np.where(h > 0, 0.0, d_activated * h)
+    dx, d_region = np.zeros_like(x), np.zeros_like(w_region)
+    for row, column, region, taps in _branch_windows(x, window):
+        for n, c in np.ndindex(*x.shape[:2]):
+            d = d_h[n, c, row, column] * input_scale
+            dx[n, c][region] += d * w_region[c, 0][taps]
+            d_region[c, 0][taps] += d * x[n, c][region]
+    sums = (d.sum((0, 2, 3)) for d in (d_slope, d_unclipped * activated, d_unclipped))
+    return dx, d_region, next(sums), next(sums), next(sums)
 
 
 def resize_argmax_reference(logits: ArrayLike, size: Sequence[int]) -> NDArray[np.uint8]:

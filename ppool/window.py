@@ -2,10 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import index
+from typing import Any
 
-__all__ = ["Window", "pair", "pooled_size"]
+__all__ = ["Window", "pair", "pooled_size", "positive"]
+
+
+def _integer(value: Any, name: str) -> int:
+    """Return an int, or a number of NumPy or PyTorch that is one.
+
+    Raises:
+        TypeError: if it is anything else.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        return index(value)
+    except TypeError as error:
+        raise TypeError(f"{name}: expected ints, got {value!r}") from error
+
+
+def positive(value: Any, name: str) -> int:
+    """Return ``value`` as an int of at least 1.
+
+    Raises:
+        ValueError: if it is less.
+        TypeError: if it is no int.
+    """
+    number = _integer(value, name)
+    if number < 1:
+        raise ValueError(f"{name}: expected at least 1, got {value!r}")
+    return number
 
 
 def pair(value: int | Sequence[int], name: str) -> tuple[int, int]:
@@ -15,14 +46,10 @@ def pair(value: int | Sequence[int], name: str) -> tuple[int, int]:
         ValueError: if a sequence has other than one or two entries.
         TypeError: if an entry is not an int.
     """
-    entries = (value,) if isinstance(value, int) else tuple(value)
-    if len(entries) == 1:
-        entries = (entries[0], entries[0])
-    if len(entries) != 2:
+    entries = tuple(value) if isinstance(value, Iterable) else (value,)
+    if len(entries) not in {1, 2}:
         raise ValueError(f"{name}: expected one or two ints, got {value!r}")
-    if not all(isinstance(entry, int) and not isinstance(entry, bool) for entry in entries):
-        raise TypeError(f"{name}: expected ints, got {value!r}")
-    return entries[0], entries[1]
+    return _integer(entries[0], name), _integer(entries[-1], name)
 
 
 def pooled_size(

@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ppool._cuda import Branch, Kernels, Pooling
+from ppool._cuda import Kernels
+from ppool._jobs import BackwardJob, Branch, ForwardJob, Pooling, ResizeArgMaxJob, UnitJob
 from ppool.window import Window
 
 __all__ = ["BRANCH", "DTYPES", "TOLERANCE", "WINDOWS", "Gpu", "Problem", "arguments", "problems"]
@@ -57,7 +58,7 @@ class Gpu:
         """Pool with given exponents."""
         y = torch.empty_like(alpha)
         addresses = (t.data_ptr() for t in (x, alpha, y))
-        self.kernels.forward(self.pooling(x, window, signed), *addresses, stream=self.stream)
+        self.kernels.run(ForwardJob(self.pooling(x, window, signed), *addresses), self.stream)
         return y
 
     def backward(
@@ -66,31 +67,25 @@ class Gpu:
         """Gradients for ``x`` and ``alpha``."""
         dx, dalpha = torch.empty_like(x), torch.empty_like(alpha)
         addresses = (t.data_ptr() for t in (grad, x, alpha, dx, dalpha))
-        self.kernels.backward(self.pooling(x, window, signed), *addresses, stream=self.stream)
+        self.kernels.run(BackwardJob(self.pooling(x, window, signed), *addresses), self.stream)
         return dx, dalpha
 
     def unit(
         self, x: Tensor, parameters: list[Tensor], window: Window, signed: bool = False
-    ) -> tuple[Tensor, Tensor]:
-        """Pool with the exponents of the side branch; the results y and alpha."""
-        shape = (*x.shape[:2], *window.output_size(x.shape[2], x.shape[3]))
-        y, alpha = x.new_empty(shape), x.new_empty(shape)
-        addresses = (t.data_ptr() for t in (x, *parameters, y, alpha))
-        pooling = self.pooling(x, window, signed)
-        self.kernels.unit(pooling, BRANCH, *addresses, stream=self.stream)
-        return y, alpha
+    ) -> Tensor:
+        """Pool with the exponents of the side branch."""
+        y = x.new_empty((*x.shape[:2], *window.output_size(x.shape[2], x.shape[3])))
+        addresses = (t.data_ptr() for t in (x, *parameters, y))
+        self.kernels.run(UnitJob(self.pooling(x, window, signed), BRANCH, *addresses), self.stream)
+        return y
 
     def resize_argmax(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
         """Labels [N, H, W] of logits [N, K, h, w]."""
         labels = torch.empty((len(logits), *size), dtype=torch.uint8, device=logits.device)
-        self.kernels.resize_argmax(
-            logits.data_ptr(),
-            labels.data_ptr(),
-            shape=tuple(logits.shape),
-            size=size,
-            dtype=str(logits.dtype).removeprefix("torch."),
-            stream=self.stream,
-        )
+        n, classes, h, w = logits.shape
+        dtype = str(logits.dtype).removeprefix("torch.")
+        addresses = (logits.data_ptr(), labels.data_ptr())
+        self.kernels.run(ResizeArgMaxJob(n, classes, h, w, *size, dtype, *addresses), self.stream)
         return labels
 
 

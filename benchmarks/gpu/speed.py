@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -13,8 +12,8 @@ from torch.nn import functional as F
 
 from benchmarks.gpu.problems import BRANCH, Gpu
 from benchmarks.measure import spread
-from ppool import PPool2d, _composite
-from ppool.functional import alpha_map, ppool2d
+from ppool import PPool2d, _formula, ppool2d
+from ppool._jobs import ForwardJob, UnitJob
 from ppool.window import Window
 
 __all__ = ["copy_bandwidth", "networks", "operators", "resize_argmax", "training"]
@@ -59,9 +58,8 @@ def copy_bandwidth() -> dict[str, float]:
 
 
 def _composite_unit(x: Tensor, parameters: list[Tensor], window: Window) -> Tensor:
-    w_region, slope, w_point, b_point = parameters
-    alpha = alpha_map(x, w_region, slope, w_point, b_point, window, **asdict(BRANCH))
-    return _composite.forward(x, alpha, window, signed=False)
+    settings = _formula.Settings(window, False, BRANCH, True, 1.0)
+    return _formula.unit(x, tuple(parameters), settings)
 
 
 def _compiled(x: Tensor, parameters: list[Tensor], window: Window) -> Callable[[], object] | None:
@@ -101,8 +99,8 @@ def _forward_row(gpu: Gpu, x: Tensor, name: str, *, portable: bool) -> dict[str,
     predicted = [t.data_ptr() for t in (x, *parameters, y)]
     given = [t.data_ptr() for t in (x, alpha, y)]
     calls: dict[str, Callable[[], object]] = {
-        "unit": partial(gpu.kernels.unit, pooling, BRANCH, *predicted, 0, stream=gpu.stream),
-        "PPool": partial(gpu.kernels.forward, pooling, *given, stream=gpu.stream),
+        "unit": partial(gpu.kernels.run, UnitJob(pooling, BRANCH, *predicted), gpu.stream),
+        "PPool": partial(gpu.kernels.run, ForwardJob(pooling, *given), gpu.stream),
         "max_pool2d": partial(F.max_pool2d, x, window.kernel, window.stride, window.padding),
     }
     if portable:

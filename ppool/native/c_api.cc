@@ -34,49 +34,30 @@ Status run(const Task& task, int threads) noexcept {
 }
 
 template <class Job>
-int run_pooling(const Job& job, int32_t dtype, int32_t threads) noexcept {
-  if (!is_valid(job.pool)) return static_cast<int>(Status::kBadArgument);
-  return static_cast<int>(run(plan(job, static_cast<DType>(dtype)), threads));
-}
-
-template <class Job>
-int run_unit(const Job& job, int32_t dtype, bool channels_last, int32_t threads) noexcept {
-  if (!channels_last) return run_pooling(job, dtype, threads);
-  if (!is_valid(job.pool) || job.pool.is_signed) return static_cast<int>(Status::kBadArgument);
-  return static_cast<int>(run(plan_channels_last(job, static_cast<DType>(dtype)), threads));
+int run(const Job* job, int32_t threads) noexcept {
+  if (!is_valid(job->pool)) return static_cast<int>(Status::kBadArgument);
+  return static_cast<int>(run(plan(*job), threads));
 }
 
 }  // namespace
 }  // namespace ppool
 
-// Each returns a ppool::Status; tensors are dense, of one element type `dtype` (ppool::DType).
-
-// y [n, c, out_h, out_w] of Eq. 1 from x [n, c, h, w] and alpha shaped as y.
-PPOOL_EXPORT int ppool2d_forward(const ppool::Pool2d* pool, int32_t dtype, const void* x,
-                                 const void* alpha, void* y, int32_t threads) {
-  return ppool::run_pooling(ppool::ForwardJob{*pool, x, alpha, y}, dtype, threads);
+// Each does one job of ppool_jobs.h on up to `threads` threads and returns a ppool::Status.
+PPOOL_EXPORT int ppool_forward(const ppool::ForwardJob* job, int32_t threads) {
+  return ppool::run(job, threads);
+}
+PPOOL_EXPORT int ppool_backward(const ppool::BackwardJob* job, int32_t threads) {
+  return ppool::run(job, threads);
+}
+PPOOL_EXPORT int ppool_unit(const ppool::UnitJob* job, int32_t threads) {
+  return ppool::run(job, threads);
+}
+PPOOL_EXPORT int ppool_unit_backward(const ppool::UnitBackwardJob* job, int32_t threads) {
+  return ppool::run(job, threads);
 }
 
-// dx as x and dalpha as alpha from grad as y (Eq. 3 and 4).
-PPOOL_EXPORT int ppool2d_backward(const ppool::Pool2d* pool, int32_t dtype, const void* grad,
-                                  const void* x, const void* alpha, void* dx, void* dalpha,
-                                  int32_t threads) {
-  const ppool::BackwardJob job{*pool, grad, x, alpha, dx, dalpha};
-  return ppool::run_pooling(job, dtype, threads);
-}
-
-// The unit of Figure 1, with tensors stored [n, h, w, c] where `channels_last`. The job's layout is
-// that of ppool_jobs.h.
-PPOOL_EXPORT int ppool2d_unit(const ppool::UnitJob* job, int32_t dtype, int32_t channels_last,
-                              int32_t threads) {
-  return ppool::run_unit(*job, dtype, channels_last, threads);
-}
-
-// Its gradients (Eq. 3 to 5), the branch detached from x.
-PPOOL_EXPORT int ppool2d_unit_backward(const ppool::UnitBackwardJob* job, int32_t dtype,
-                                       int32_t channels_last, int32_t threads) {
-  return ppool::run_unit(*job, dtype, channels_last, threads);
-}
+// sizeof of each job, in the order of ppool_jobs.h.
+PPOOL_EXPORT const int64_t* ppool_job_sizes() { return ppool::job_sizes(); }
 
 PPOOL_EXPORT const char* ppool_version() { return PPOOL_VERSION; }
 

@@ -1,4 +1,5 @@
-// What the kernels of every device are asked to do: plain pointers and numbers, no runtime.
+// What the kernels of every device are asked to do: plain pointers and numbers, no runtime. Tensors
+// are dense. Each struct has a twin in ppool/_jobs.py.
 #ifndef PPOOL_JOBS_H_
 #define PPOOL_JOBS_H_
 
@@ -14,7 +15,7 @@ struct ForwardJob {
   void* y;
 };
 
-// Side branch and pooling. w_region is [c, 1, kh, kw], the other parameters [c]; alpha may be null.
+// Side branch and pooling. w_region is [c, 1, kh, kw], the other parameters [c].
 struct UnitJob {
   Pool2d pool;
   SideBranch branch;
@@ -24,7 +25,6 @@ struct UnitJob {
   const void* w_point;
   const void* b_point;
   void* y;
-  void* alpha;
 };
 
 // Gradients of the pooling: grad as y; dx as x and dalpha as alpha are overwritten.
@@ -57,9 +57,20 @@ struct UnitBackwardJob {
 // Bilinear resizing of logits [n, classes, h, w] to [out_h, out_w], and the first largest class.
 struct ResizeArgMaxJob {
   int64_t n, classes, h, w, out_h, out_w;
+  DType dtype;
   const void* logits;
   uint8_t* labels;
 };
+
+// The size of each struct, so that a caller can tell whether it means the same ones.
+constexpr int kJobs = 5;
+inline const int64_t* job_sizes() {
+  static constexpr int64_t kSizes[kJobs] = {
+      sizeof(ForwardJob), sizeof(BackwardJob), sizeof(UnitJob), sizeof(UnitBackwardJob),
+      sizeof(ResizeArgMaxJob),
+  };
+  return kSizes;
+}
 
 }  // namespace ppool
 

@@ -25,7 +25,9 @@ struct Pool2d {
   int64_t n, c, h, w;
   int64_t kernel[2], stride[2], padding[2], dilation[2];
   int32_t ceil_mode;
-  int32_t is_signed;  // Eq. 2: shift each plane by its negative minimum
+  int32_t is_signed;      // Eq. 2: shift each plane by its negative minimum
+  DType dtype;            // of every tensor
+  int32_t channels_last;  // x, y and their gradients are stored [n, h, w, c]
 };
 
 // Constants of the side branch that predicts alpha (Figure 1, Eq. 5).

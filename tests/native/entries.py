@@ -6,6 +6,7 @@ import pytest
 from numpy.typing import ArrayLike, NDArray
 
 from ppool import _library
+from ppool._jobs import BackwardJob, ForwardJob, Pooling
 from ppool.window import Window
 
 Array = NDArray[np.generic]
@@ -32,9 +33,9 @@ def forward(
     x: Array, alpha: Array, window: Window, *, signed: bool = False, threads: int = 1
 ) -> Array:
     y = np.full_like(alpha, -7)
-    pooling = _library.Pooling(x.shape, window, signed, x.dtype.name)
+    pooling = Pooling(x.shape, window, signed, x.dtype.name)
     addresses = (tensor.ctypes.data for tensor in (x, alpha, y))
-    _library.ppool2d_forward(pooling, *addresses, threads=threads)
+    _library.run(ForwardJob(pooling, *addresses), threads)
     return y
 
 
@@ -42,9 +43,9 @@ def backward(
     grad: Array, x: Array, alpha: Array, window: Window, *, signed: bool = False, threads: int = 1
 ) -> tuple[Array, Array]:
     dx, dalpha = np.full_like(x, -7), np.full_like(alpha, -7)
-    pooling = _library.Pooling(x.shape, window, signed, x.dtype.name)
+    pooling = Pooling(x.shape, window, signed, x.dtype.name)
     addresses = (tensor.ctypes.data for tensor in (grad, x, alpha, dx, dalpha))
-    _library.ppool2d_backward(pooling, *addresses, threads=threads)
+    _library.run(BackwardJob(pooling, *addresses), threads)
     return dx, dalpha
 
 

@@ -2,6 +2,7 @@
 
 import shutil
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -9,24 +10,36 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ppool._cuda import Branch, Kernels, Pooling
-from ppool.native.build import build_emulated
+from ppool._cuda import Kernels
+from ppool._jobs import BackwardJob, Branch, ForwardJob, Pooling, ResizeArgMaxJob, UnitJob
+from ppool.native.build import NATIVE, build_emulated
 from ppool.window import Window
 from tests.native.entries import Array
+
+ROOT = Path(__file__).parents[2]
 
 needs_compiler = pytest.mark.skipif(
     not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="needs a C++ compiler"
 )
 
-_folder = TemporaryDirectory(prefix="ppool-emulated-")
+# -fsanitize-trap needs no library: a bad shift, overflow or bound ends the process.
+FLAGS = ["-O1", "-fsanitize=undefined", "-fsanitize-undefined-trap-on-error"]
 
 
 @cache
 def emulated_library() -> Path:
-    """The kernels built for the host, with the compiler watching for undefined behaviour."""
-    # -fsanitize-trap needs no library: a bad shift, overflow or bound ends the process.
-    flags = ["-O1", "-fsanitize=undefined", "-fsanitize-undefined-trap-on-error"]
-    return build_emulated(Path(_folder.name) / "emulated.so", flags)
+    """The kernels built for the host, with the compiler watching for undefined behaviour.
+
+    Built once for all processes of a run, and again when a source changes.
+    """
+    sources = sorted([*NATIVE.glob("*.h"), *(NATIVE / "cuda").iterdir()])
+    digest = sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
+    library = ROOT / "build" / f"emulated-{digest}.so"
+    if not library.is_file():
+        library.parent.mkdir(exist_ok=True)
+        with TemporaryDirectory(dir=library.parent) as folder:
+            build_emulated(Path(folder) / "emulated.so", FLAGS).replace(library)
+    return library
 
 
 @cache
@@ -41,7 +54,7 @@ def pooling(x: Array, window: Window, signed: bool = False) -> Pooling:
 def forward(x: Array, alpha: Array, window: Window, *, signed: bool = False) -> Array:
     y = np.full_like(alpha, -7)
     addresses = (x.ctypes.data, alpha.ctypes.data, y.ctypes.data)
-    kernels().forward(pooling(x, window, signed), *addresses)
+    kernels().run(ForwardJob(pooling(x, window, signed), *addresses))
     return y
 
 
@@ -50,30 +63,24 @@ def backward(
 ) -> tuple[Array, Array]:
     dx, dalpha = np.full_like(x, -7), np.full_like(alpha, -7)
     addresses = (tensor.ctypes.data for tensor in (grad, x, alpha, dx, dalpha))
-    kernels().backward(pooling(x, window, signed), *addresses)
+    kernels().run(BackwardJob(pooling(x, window, signed), *addresses))
     return dx, dalpha
 
 
 def unit(
     x: Array, parameters: list[Array], window: Window, branch: Branch, *, signed: bool = False
-) -> tuple[Array, Array]:
-    """``parameters`` are w_region, prelu_slope, w_point and b_point; the results y and alpha."""
-    shape = (*x.shape[:2], *window.output_size(*x.shape[2:]))
-    y, alpha = np.full(shape, -7, x.dtype), np.full(shape, -7, x.dtype)
-    addresses = (tensor.ctypes.data for tensor in (x, *parameters, y, alpha))
-    kernels().unit(pooling(x, window, signed), branch, *addresses)
-    return y, alpha
+) -> Array:
+    """``parameters`` are w_region, prelu_slope, w_point and b_point."""
+    y = np.full((*x.shape[:2], *window.output_size(*x.shape[2:])), -7, x.dtype)
+    addresses = (tensor.ctypes.data for tensor in (x, *parameters, y))
+    kernels().run(UnitJob(pooling(x, window, signed), branch, *addresses))
+    return y
 
 
 def resize_argmax(logits: Array, size: tuple[int, int]) -> NDArray[np.uint8]:
     labels = np.full((len(logits), *size), 255, np.uint8)
-    kernels().resize_argmax(
-        logits.ctypes.data,
-        labels.ctypes.data,
-        shape=logits.shape,
-        size=size,
-        dtype=logits.dtype.name,
-    )
+    addresses = (logits.ctypes.data, labels.ctypes.data)
+    kernels().run(ResizeArgMaxJob(*logits.shape, *size, logits.dtype.name, *addresses))
     return labels
 
 

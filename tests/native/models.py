@@ -11,7 +11,6 @@ from ppool.window import Window
 
 ELEMENTS = {
     "float32": TensorProto.FLOAT,
-    "float64": TensorProto.DOUBLE,
     "float16": TensorProto.FLOAT16,
     "bfloat16": TensorProto.BFLOAT16,
 }
@@ -85,15 +84,13 @@ def unit_model(
     window: Window,
     *,
     signed: bool = False,
-    num_outputs: int = 2,
     shape: tuple[str | int, ...] = ("N", "C", "H", "W"),
     **changed: Any,
 ) -> onnx.ModelProto:
     parameters = dict.fromkeys(("prelu_slope", "w_point", "b_point"), ("P",))
     inputs = {"x": shape, "w_region": ("R", 1, *window.kernel), **parameters}
-    attributes = window_attributes(window, signed) | BRANCH | {"num_outputs": num_outputs}
-    outputs = ("y", "alpha")[:num_outputs]
-    return model("PPoolUnit", dtype, inputs, outputs, **(attributes | changed))
+    attributes = window_attributes(window, signed) | BRANCH | {"num_outputs": 1}
+    return model("PPoolUnit", dtype, inputs, ("y",), **(attributes | changed))
 
 
 def resize_model(dtype: str) -> onnx.ModelProto:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from ppool import PPool2d, _cuda, ppool2d
+from ppool._jobs import ResizeArgMaxJob
 from ppool.native import build
 from ppool.reference import ppool2d_backward_reference, ppool2d_reference
 from tests.native.entries import needs_library
@@ -21,11 +22,12 @@ from tests.windows import TOLERANCE
 # A library that says it is for a GPU: registering its operators must not disturb a CPU session.
 STUB = """
 #include "launch.h"
-int ppool_cuda_forward(const ppool::ForwardJob*, int32_t, void*) { return 100; }
-int ppool_cuda_unit(const ppool::UnitJob*, int32_t, void*) { return 100; }
-int ppool_cuda_resize_argmax(const ppool::ResizeArgMaxJob*, int32_t, void*) { return 100; }
-int ppool_cuda_backward(const ppool::BackwardJob*, int32_t, void*) { return 100; }
+int ppool_cuda_forward(const ppool::ForwardJob*, void*) { return 100; }
+int ppool_cuda_unit(const ppool::UnitJob*, void*) { return 100; }
+int ppool_cuda_resize_argmax(const ppool::ResizeArgMaxJob*, void*) { return 100; }
+int ppool_cuda_backward(const ppool::BackwardJob*, void*) { return 100; }
 int ppool_cuda_is_emulated() { return 0; }
+const int64_t* ppool_job_sizes() { return ppool::job_sizes(); }
 const char* ppool_cuda_error(int) { return "no CUDA-capable device is detected"; }
 """
 
@@ -121,9 +123,7 @@ def test_the_unit_of_pytorch_is_one_kernel(fresh: pytest.MonkeyPatch) -> None:
 @needs_compiler
 def test_an_error_of_cuda_is_told_in_words(stub: Path) -> None:
     with pytest.raises(RuntimeError, match=r"no CUDA-capable device is detected \(cudaError 100\)"):
-        _cuda.Kernels(str(stub)).resize_argmax(
-            0, 0, shape=(1, 2, 2, 2), size=(4, 4), dtype="float32"
-        )
+        _cuda.Kernels(str(stub)).run(ResizeArgMaxJob(1, 2, 2, 2, 4, 4, "float32", 0, 0))
 
 
 @needs_library

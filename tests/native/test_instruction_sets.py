@@ -12,7 +12,7 @@ from tests.native.entries import needs_library
 
 pytestmark = needs_library
 
-TESTS = ("tests/native/test_native_pooling.py", "tests/ppool/test_fused.py")
+TESTS = ("tests/native/test_native_pooling.py", "tests/ppool/test_unit.py")
 LESSER = {"avx512": {"avx2", "portable"}, "avx2": {"portable"}, "neon": {"portable"}}
 CHOSEN = "forward_equals or backward_equals or 1e_5 or never_change or float32_gradients"
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from ppool import _library
+from ppool import _jobs, _library, ppool2d
 from ppool.window import Window
 from tests.native.entries import forward, needs_library, stored
 
@@ -73,6 +74,17 @@ def test_without_a_library_it_warns_once_and_calls_are_refused(
     x = stored(np.ones((1, 1, 2, 2)), "float32")
     with pytest.raises(RuntimeError, match="install a C\\+\\+17 compiler"):
         forward(x, x[..., :1, :1].copy(), Window.of(2))
+
+
+def test_a_library_of_another_version_is_named_and_not_called(
+    fresh: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fresh.setattr(_jobs, "_STRUCTS", dict.fromkeys(_jobs.JOBS, _jobs._SideBranch))
+    with caplog.at_level(logging.WARNING, "ppool"):
+        assert not _library.runs_jobs()
+    assert "built from another version of ppool; build it again" in caplog.text
+    pooled = ppool2d(torch.ones(1, 1, 2, 2), 2.0, 2)
+    assert pooled.item() == 1
 
 
 def test_a_refused_call_says_what_was_wrong() -> None:

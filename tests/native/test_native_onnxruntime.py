@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from ppool.reference import alpha_reference, ppool2d_reference, resize_argmax_reference
 from ppool.window import Window
-from tests.native.entries import DTYPES, needs_library, stored, wide
+from tests.native.entries import needs_library, stored, wide
 from tests.native.models import native_session, ppool_model, resize_model, unit_model
 from tests.windows import TOLERANCE, Case, cases, scale_of
 
 pytestmark = needs_library
 
 SQUARE = Window.of(2)
-every_dtype = pytest.mark.parametrize("dtype", DTYPES)
+every_dtype = pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 Feeds = dict[str, NDArray[np.float64]]
 
 
@@ -58,38 +58,28 @@ def test_ppool_equals_the_reference(case: Case, dtype: str) -> None:
 @every_dtype
 @settings(max_examples=25, deadline=None)
 @given(case=cases(extreme=False), seed=st.integers(0, 2**32 - 1))
-def test_the_unit_equals_the_reference_by_named_output(case: Case, seed: int, dtype: str) -> None:
+def test_the_unit_equals_the_reference(case: Case, seed: int, dtype: str) -> None:
     feeds = unit_feeds(case.x, case.window, dtype, np.random.default_rng(seed))
     session = native_session(unit_model(dtype, case.window, signed=case.signed))
-    y, alpha = run(session, feeds)
+    (y,) = run(session, feeds)
     lowest = float(np.float32(1e-4))  # as an ONNX attribute holds it
     expected_alpha = alpha_reference(*feeds.values(), *case.arguments, alpha_min=lowest)
     expected = ppool2d_reference(feeds["x"], expected_alpha, *case.arguments, signed=case.signed)
-    assert np.abs(alpha - expected_alpha).max(initial=0) <= 35 * TOLERANCE[dtype]
     assert np.abs(y - expected).max(initial=0) <= TOLERANCE[dtype] * scale_of(case)
-
-
-@every_dtype
-def test_asking_for_alpha_never_changes_the_result(dtype: str, rng: np.random.Generator) -> None:
-    feeds = unit_feeds(rng.random((2, 3, 9, 11)), SQUARE, dtype, rng)
-    (alone,) = run(native_session(unit_model(dtype, SQUARE, num_outputs=1)), feeds)
-    assert np.array_equal(alone, run(native_session(unit_model(dtype, SQUARE)), feeds)[0])
 
 
 def test_a_large_input_does_not_overflow_through_the_input_scale() -> None:
     feeds = {name: np.ones(1) for name in ("prelu_slope", "w_point", "b_point")}
     feeds |= {"x": np.full((1, 1, 2, 2), 1e37), "w_region": np.zeros((1, 1, 2, 2))}
-    y, alpha = run(native_session(unit_model("float32", SQUARE)), feeds)
-    assert alpha.item() == 1
+    (y,) = run(native_session(unit_model("float32", SQUARE)), feeds)
     assert y.item() == pytest.approx(1e37)
 
 
 def test_nan_in_the_side_branch_stays_nan(rng: np.random.Generator) -> None:
     feeds = unit_feeds(rng.random((1, 2, 4, 4)), SQUARE, "float32", rng)
     feeds["b_point"][1] = np.nan
-    y, alpha = run(native_session(unit_model("float32", SQUARE)), feeds)
+    (y,) = run(native_session(unit_model("float32", SQUARE)), feeds)
     assert np.isnan(y[:, 1]).all()
-    assert np.isnan(alpha[:, 1]).all()
     assert np.isfinite(y[:, 0]).all()
 
 
@@ -172,14 +162,14 @@ def test_resize_argmax_is_the_same_alone_in_a_batch_and_on_more_threads(
 @pytest.mark.parametrize("shape", [(0, 3, 4, 4), (2, 0, 4, 4)])
 def test_an_empty_input_gives_an_empty_output(shape: tuple[int, ...]) -> None:
     feeds = unit_feeds(np.zeros(shape), SQUARE, "float32", np.random.default_rng(0))
-    y, alpha = run(native_session(unit_model("float32", SQUARE)), feeds)
-    assert y.shape == alpha.shape == (*shape[:2], 2, 2)
+    (y,) = run(native_session(unit_model("float32", SQUARE)), feeds)
+    assert y.shape == (*shape[:2], 2, 2)
 
 
 def test_static_sizes_are_inferred_and_unknown_ones_keep_a_name() -> None:
     window = Window.of(3, 2, 1)
     static = native_session(unit_model("float16", window, shape=(2, 3, 9, 11)))
-    assert [output.shape for output in static.get_outputs()] == [[2, 3, 5, 6]] * 2
+    assert [output.shape for output in static.get_outputs()] == [[2, 3, 5, 6]]
     dynamic = native_session(unit_model("float16", window)).get_outputs()[0].shape
     assert dynamic[:2] == ["N", "C"]
     assert dynamic[2] != dynamic[3]

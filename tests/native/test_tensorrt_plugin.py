@@ -51,18 +51,16 @@ class Host:
         return [line.split() for line in done.stdout.splitlines()]
 
     def run(
-        self, op: str, dtype: str, window: Window, shape: tuple[int, ...], outputs: int = 1
-    ) -> list[NDArray[np.float64]]:
+        self, op: str, dtype: str, window: Window, shape: tuple[int, ...]
+    ) -> NDArray[np.float64]:
         numbers = (*window.kernel, *window.stride, *window.padding, *window.dilation)
-        flags = (int(window.ceil_mode), 0, outputs)
+        flags = (int(window.ceil_mode), 0, 1)
         lines = self.call(self.dynamic, "run", op, dtype, *numbers, *flags, *shape)
         # It ends with sizes that do not fit, which the plugin refuses and logs.
         lines = [line for line in lines if line[0] != "log"]
-        assert [line[0] for line in lines] == ["shape", "values"] * outputs
-        return [
-            np.array(values[1:], np.float64).reshape([int(size) for size in sizes[1:]])
-            for sizes, values in zip(lines[::2], lines[1::2], strict=True)
-        ]
+        sizes, values = lines
+        assert (sizes[0], values[0]) == ("shape", "values")
+        return np.array(values[1:], np.float64).reshape([int(size) for size in sizes[1:]])
 
 
 @pytest.fixture(scope="module", params=FOLDERS, ids=lambda folder: folder.parent.name)
@@ -91,31 +89,26 @@ def test_pooling_survives_storing_and_equals_the_reference(
 ) -> None:
     shape = (2, 3, 9, 16)
     pooled = (2, 3, *window.output_size(9, 16))
-    (y,) = host.run("PPool", dtype, window, shape)
+    y = host.run("PPool", dtype, window, shape)
     x, alpha = tensor(0, shape, dtype), tensor(1, pooled, dtype)
     arguments = (window.kernel, window.stride, window.padding, window.dilation, window.ceil_mode)
     assert np.abs(y - ppool2d_reference(x, alpha, *arguments)).max() <= TOLERANCE[dtype]
 
 
 @pytest.mark.parametrize("window", WINDOWS, ids=str)
-def test_the_unit_gives_y_and_alpha(host: Host, window: Window) -> None:
+def test_the_unit_equals_the_reference(host: Host, window: Window) -> None:
     shape = (1, 3, 17, 8)
-    y, alpha = host.run("PPoolUnit", "float32", window, shape, outputs=2)
+    y = host.run("PPoolUnit", "float32", window, shape)
     sizes = [(3, 1, *window.kernel), (3,), (3,), (3,)]
     inputs = [tensor(k, size, "float32") for k, size in enumerate([shape, *sizes])]
     arguments = (window.kernel, window.stride, window.padding, window.dilation, window.ceil_mode)
     expected = alpha_reference(*inputs, *arguments, alpha_min=0.25)
-    assert np.abs(alpha - expected).max() <= 35e-5
     assert np.abs(y - ppool2d_reference(inputs[0], expected, *arguments)).max() <= 1e-5
-    (alone,) = host.run("PPoolUnit", "float32", window, shape)
-    assert np.array_equal(alone, y)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_labels_are_uint8_of_the_size_asked_for(host: Host, dtype: str) -> None:
-    (labels,) = host.run(
-        "ResizeArgMax", dtype, Window((13, 21), (1, 1), (0, 0), (1, 1)), (2, 7, 4, 5)
-    )
+    labels = host.run("ResizeArgMax", dtype, Window((13, 21), (1, 1), (0, 0), (1, 1)), (2, 7, 4, 5))
     logits = tensor(0, (2, 7, 4, 5), dtype)
     # Equal values are frequent among the inputs; a rounding may then decide.
     agreement = (labels == resize_argmax_reference(logits, (13, 21))).mean()

@@ -6,18 +6,18 @@ import torch
 from hypothesis import given, settings
 from torch.nn import functional as F
 
-from ppool import _composite, _library, ppool2d
+from ppool import _formula, _library, ppool2d
 from ppool.reference import _windows, ppool2d_backward_reference, ppool2d_reference
 from tests.windows import TOLERANCE, Case, cases, scale_of
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
-BACKENDS = ["composite", "native"]
+BACKENDS = ["formula", "native"]
 
 
 @pytest.fixture(params=BACKENDS)
 def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Run the test on PyTorch operations and on the native library."""
-    if request.param == "composite":
+    if request.param == "formula":
         monkeypatch.setattr(_library, "custom_ops_library", lambda: None)
     elif _library.custom_ops_library() is None:
         pytest.skip("the native library is not built")
@@ -70,8 +70,8 @@ def test_float32_stays_within_a_relative_error_of_1e_5_at_any_scale(
 def test_backward_equals_the_reference(case: Case, backend: str, dtype: torch.dtype) -> None:
     x, alpha = stored(case, dtype)
     grad = torch.linspace(-1, 1, alpha.numel(), dtype=dtype).reshape(alpha.shape)
-    if backend == "composite":
-        dx, dalpha = _composite.backward(grad, x, alpha, case.window, case.signed)
+    if backend == "formula":
+        dx, dalpha = _formula.backward(grad, x, alpha, case.window, case.signed)
     else:
         _skip_without_library()
         w = case.window
@@ -244,7 +244,7 @@ def _skip_without_library() -> None:
 
 
 def _run(backend: str, x: torch.Tensor, alpha: torch.Tensor, case: Case) -> torch.Tensor:
-    if backend == "composite":
-        return _composite.forward(x, alpha, case.window, case.signed)
+    if backend == "formula":
+        return _formula.forward(x, alpha, case.window, case.signed)
     _skip_without_library()
     return ppool2d(x, alpha, *case.arguments, signed=case.signed)  # type: ignore[arg-type]

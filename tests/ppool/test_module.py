@@ -50,25 +50,6 @@ def test_alpha_map_equals_the_reference(case: Case) -> None:
     assert np.allclose(found, expected, rtol=1e-9, atol=1e-9)
 
 
-def test_module_equals_function_with_its_alpha() -> None:
-    pool = trained(PPool2d(3, 3, 2, 1, ceil_mode=True, signed=True))
-    x = torch.randn(2, 3, 9, 10)
-    expected = ppool2d(x, pool.alpha(x), 3, 2, 1, 1, True, signed=True)
-    # One kernel or two operators: the convolution's sum is not rounded in the same order.
-    assert torch.allclose(pool(x), expected, rtol=1e-5, atol=1e-5)
-
-
-def test_registered_unit_equals_the_module() -> None:
-    pool = trained(PPool2d(3, 3, 2, 1))
-    x, w = torch.rand(2, 3, 9, 10), pool.window
-    y = torch.ops.ppool.unit(
-        x, pool.region.weight, pool.activation.weight, pool.point_weight, pool.point_bias,
-        w.kernel, w.stride, w.padding, w.dilation, w.ceil_mode, pool.signed,
-        pool.input_scale, pool.alpha_min, pool.alpha_max,
-    )  # fmt: skip
-    assert torch.allclose(y, pool(x), rtol=1e-5, atol=1e-5)
-
-
 def test_starts_as_max_pooling_to_within_its_bound() -> None:
     x = torch.rand(2, 3, 16, 16)
     largest = F.max_pool2d(x, 2)

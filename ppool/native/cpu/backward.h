@@ -42,18 +42,17 @@ template <class Real>
 class RowGradients {
  public:
   // x and dx are whole tensors.
-  RowGradients(const Grid& grid, const Elements<Real>& elements, const void* x, void* dx,
-               Pieces& pieces)
+  RowGradients(const Grid& grid, const Elements<Real>& elements, const void* x, void* dx)
       : grid_(grid),
         elements_(elements),
         x_(x),
         dx_(dx),
         columns_(grid.pool.kernel[1]),
-        sums_(pieces.take<Real>(grid.reach * columns_ * grid.pooled_length())),
-        outside_(pieces.take<Real>(columns_ * grid.pooled_length())),
-        split_(pieces.take<Real>(grid.row_length())),
-        joined_(pieces.take<Real>(grid.pool.w)),
-        taps_(pieces.take<Real*>(grid.taps)) {}
+        sums_(take<Real>(grid.reach * columns_ * grid.pooled_length())),
+        outside_(take<Real>(columns_ * grid.pooled_length())),
+        split_(take<Real>(grid.row_length())),
+        joined_(take<Real>(grid.pool.w)),
+        taps_(take<Real*>(grid.taps)) {}
 
   void enter(int64_t plane) {
     start_ = plane * grid_.size();
@@ -119,24 +118,23 @@ class Backward {
   static constexpr bool kIsUnit = std::is_same_v<Job, UnitBackwardJob>;
 
  public:
-  Backward(const Grid& grid, const Job& job, const Elements<Real>& elements, Pieces& pieces)
+  Backward(const Grid& grid, const Job& job, const Elements<Real>& elements)
       : grid_(grid),
         job_(job),
         elements_(elements),
-        rows_(grid, elements, pieces),
-        gradients_(grid, elements, job.x, job.dx, pieces),
-        lone_(grid, pieces),
-        grad_(pieces.take<Real>(grid.pooled_length())),
-        alpha_(pieces.take<Real>(grid.pooled_length())),
-        dalpha_(pieces.take<Real>(grid.pooled_length())),
-        columns_inside_(pieces.take<Real>(grid.pooled_length())),
-        vectors_(grid.taps, pieces) {
+        rows_(grid, elements),
+        gradients_(grid, elements, job.x, job.dx),
+        lone_(grid),
+        grad_(take<Real>(grid.pooled_length())),
+        alpha_(take<Real>(grid.pooled_length())),
+        dalpha_(take<Real>(grid.pooled_length())),
+        columns_inside_(take<Real>(grid.pooled_length())),
+        vectors_(grid.taps) {
     if constexpr (kIsUnit) {
-      region_ = pieces.take<Real>(grid.taps);
-      sums_ = pieces.take<Real>((grid.taps + 3) * V::kLanes);
-      if (job.pool.is_signed) unshifted_.emplace(grid, elements, pieces);
+      region_ = take<Real>(grid.taps);
+      sums_ = take<Real>((grid.taps + 3) * V::kLanes);
+      if (job.pool.is_signed) unshifted_.emplace(grid, elements);
     }
-    if (columns_inside_ == nullptr) return;
     for (int64_t i = 0; i < grid.out_w; ++i) {
       for (int64_t k = 0; k < grid.pool.kernel[1]; ++k) {
         columns_inside_[i] += grid.has_column(grid.image_column(i, k)) ? Real(1) : Real(0);

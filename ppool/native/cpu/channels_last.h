@@ -16,14 +16,14 @@ class Branches {
   using F = typename V::F;
 
  public:
-  Branches(const Grid& grid, Pieces& pieces)
+  Branches(const Grid& grid)
       : taps_(grid.taps),
         length_(round_up(grid.pool.c, 16)),
-        weights_(pieces.take<Real>(taps_ * length_)),
-        slope_(pieces.take<Real>(length_)),
-        scale_(pieces.take<Real>(length_)),
-        bias_(pieces.take<Real>(length_)),
-        one_channel_(pieces.take<Real>(taps_)) {}
+        weights_(take<Real>(taps_ * length_)),
+        slope_(take<Real>(length_)),
+        scale_(take<Real>(length_)),
+        bias_(take<Real>(length_)),
+        one_channel_(take<Real>(taps_)) {}
 
   template <class Job>
   void read(const Job& job, const Elements<Real>& elements) {
@@ -67,12 +67,12 @@ class Branches {
 template <class Real>
 class PixelRows {
  public:
-  PixelRows(const Grid& grid, Pieces& pieces)
+  PixelRows(const Grid& grid)
       : grid_(grid),
         length_(grid.pool.w * grid.pool.c + 16),
-        rows_(pieces.take<Real>(length_ * grid.reach)),
-        outside_(pieces.take<Real>(round_up(grid.pool.c, 16))),
-        taps_(pieces.take<Real*>(grid.taps)) {}
+        rows_(take<Real>(length_ * grid.reach)),
+        outside_(take<Real>(round_up(grid.pool.c, 16))),
+        taps_(take<Real*>(grid.taps)) {}
 
   Real* row(int64_t y) const { return rows_ + y % grid_.reach * length_; }
 
@@ -103,8 +103,8 @@ class PixelRows {
 template <class Real>
 class PixelReader {
  public:
-  PixelReader(const Grid& grid, const Elements<Real>& elements, const void* x, Pieces& pieces)
-      : grid_(grid), elements_(elements), x_(x), rows_(grid, pieces) {}
+  PixelReader(const Grid& grid, const Elements<Real>& elements, const void* x)
+      : grid_(grid), elements_(elements), x_(x), rows_(grid) {}
 
   void enter(int64_t image) {
     image_ = image;
@@ -138,18 +138,17 @@ class ChannelsLastForward {
   using F = typename V::F;
 
  public:
-  ChannelsLastForward(const Grid& grid, const Job& job, const Elements<Real>& elements,
-                      Pieces& pieces)
+  ChannelsLastForward(const Grid& grid, const Job& job, const Elements<Real>& elements)
       : grid_(grid),
         job_(job),
         elements_(elements),
-        x_(grid, elements, job.x, pieces),
-        branches_(grid, pieces),
-        lone_(grid, pieces),
-        y_(pieces.take<Real>(grid.out_w * grid.pool.c + 16)),
-        alpha_(pieces.take<Real>(V::kLanes)),
-        values_(pieces.take<F>(grid.taps)) {
-    if (y_ != nullptr) branches_.read(job, elements);
+        x_(grid, elements, job.x),
+        branches_(grid),
+        lone_(grid),
+        y_(take<Real>(grid.out_w * grid.pool.c + 16)),
+        alpha_(take<Real>(V::kLanes)),
+        values_(take<F>(grid.taps)) {
+    branches_.read(job, elements);
   }
 
   // Pooled rows [begin, end) of all images.
@@ -207,21 +206,20 @@ class ChannelsLastBackward {
   using F = typename V::F;
 
  public:
-  ChannelsLastBackward(const Grid& grid, const Job& job, const Elements<Real>& elements,
-                       Pieces& pieces)
+  ChannelsLastBackward(const Grid& grid, const Job& job, const Elements<Real>& elements)
       : grid_(grid),
         job_(job),
         elements_(elements),
-        x_(grid, elements, job.x, pieces),
-        dx_(grid, pieces),
-        branches_(grid, pieces),
-        lone_(grid, pieces),
-        vectors_(grid.taps, pieces),
-        grad_(pieces.take<Real>(grid.out_w * grid.pool.c + 16)),
-        alpha_(pieces.take<Real>(V::kLanes)),
-        dalpha_(pieces.take<Real>(V::kLanes)),
-        sums_(pieces.take<Real>((grid.taps + 3) * sum_length())) {
-    if (sums_ != nullptr) branches_.read(job, elements);
+        x_(grid, elements, job.x),
+        dx_(grid),
+        branches_(grid),
+        lone_(grid),
+        vectors_(grid.taps),
+        grad_(take<Real>(grid.out_w * grid.pool.c + 16)),
+        alpha_(take<Real>(V::kLanes)),
+        dalpha_(take<Real>(V::kLanes)),
+        sums_(take<Real>((grid.taps + 3) * sum_length())) {
+    branches_.read(job, elements);
   }
 
   // Images [begin, end).

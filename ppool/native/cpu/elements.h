@@ -70,7 +70,7 @@ void store_gradient(const Compute<Storage>* __restrict from, int64_t count, cons
   const Storage* __restrict x = static_cast<const Storage*>(tensor) + start;
   Storage* __restrict to = static_cast<Storage*>(gradient) + start;
   for (int64_t i = 0; i < count; ++i) {
-    narrow(clamped & (widen(x[i]) < 0) ? Real(0) : from[i], &to[i]);
+    narrow((clamped & (widen(x[i]) < 0)) ? Real(0) : from[i], &to[i]);
   }
 }
 

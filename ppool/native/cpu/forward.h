@@ -54,18 +54,18 @@ class Forward {
   static constexpr bool kIsUnit = std::is_same_v<Job, UnitJob>;
 
  public:
-  Forward(const Grid& grid, const Job& job, const Elements<Real>& elements, Pieces& pieces)
+  Forward(const Grid& grid, const Job& job, const Elements<Real>& elements)
       : grid_(grid),
         job_(job),
         elements_(elements),
-        rows_(grid, elements, pieces),
-        lone_(grid, pieces),
-        alpha_(pieces.take<Real>(grid.pooled_length())),
-        y_(pieces.take<Real>(grid.pooled_length())),
-        values_(pieces.take<Real>(grid.taps * V::kLanes)) {
+        rows_(grid, elements),
+        lone_(grid),
+        alpha_(take<Real>(grid.pooled_length())),
+        y_(take<Real>(grid.pooled_length())),
+        values_(take<Real>(grid.taps * V::kLanes)) {
     if constexpr (kIsUnit) {
-      weights_ = pieces.take<Real>(grid.taps);
-      if (job.pool.is_signed) unshifted_.emplace(grid, elements, pieces);
+      weights_ = take<Real>(grid.taps);
+      if (job.pool.is_signed) unshifted_.emplace(grid, elements);
     }
   }
 
@@ -109,9 +109,6 @@ class Forward {
       for (int64_t i = 0; i < grid_.out_w; ++i) y_[i] += offset_;
     }
     elements_.store(y_, grid_.out_w, job_.y, start);
-    if constexpr (kIsUnit) {
-      if (job_.alpha != nullptr) elements_.store(alpha_, grid_.out_w, job_.alpha, start);
-    }
   }
 
   int64_t tap_count() const { return kTaps > 0 ? kTaps : grid_.taps; }

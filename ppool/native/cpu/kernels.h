@@ -12,10 +12,8 @@ namespace ppool::PPOOL_ISA {
 // Lays a kernel out in this thread's memory and runs its units [begin, end).
 template <class Kernel, class... Context>
 void run_kernel(int64_t begin, int64_t end, const Context&... context) {
-  Pieces measured;
-  { const Kernel layout(context..., measured); }
-  Pieces pieces(thread_memory(measured.used()));
-  Kernel(context..., pieces).run(begin, end);
+  begin_scratch();
+  Kernel(context...).run(begin, end);
 }
 
 template <class Real>
@@ -32,9 +30,9 @@ const Elements<Real>& elements_of(DType dtype) {
 }
 
 template <template <class, class, int> class Kernel, class V, class Job>
-void run_pooling(const void* pointer, DType dtype, int64_t begin, int64_t end) {
+void run_pooling(const void* pointer, int64_t begin, int64_t end) {
   const Job& job = *static_cast<const Job*>(pointer);
-  const auto& elements = elements_of<typename V::Real>(dtype);
+  const auto& elements = elements_of<typename V::Real>(job.pool.dtype);
   const Grid grid(job.pool);
   if (grid.taps == 4) {
     run_kernel<Kernel<V, Job, 4>>(begin, end, grid, job, elements);
@@ -46,9 +44,9 @@ void run_pooling(const void* pointer, DType dtype, int64_t begin, int64_t end) {
 }
 
 template <class V>
-void run_resize_argmax(const void* pointer, DType dtype, int64_t begin, int64_t end) {
+void run_resize_argmax(const void* pointer, int64_t begin, int64_t end) {
   const ResizeArgMaxJob& job = *static_cast<const ResizeArgMaxJob*>(pointer);
-  run_kernel<ResizeArgMax<V>>(begin, end, job, elements_of<typename V::Real>(dtype));
+  run_kernel<ResizeArgMax<V>>(begin, end, job, elements_of<typename V::Real>(job.dtype));
 }
 
 template <class V>

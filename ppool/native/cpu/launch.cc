@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <vector>
 
 #include "isa.h"
 #include "scratch.h"
@@ -46,11 +47,11 @@ bool is_known(DType dtype) {
          dtype == DType::kBFloat16;
 }
 
-template <class Job>
-Task task(Run Kernels::*kernel, const Job& job, DType dtype, int64_t units, int64_t cost) {
+Task task(const Run Kernels::*kernel, const void* job, DType dtype, int64_t units, int64_t cost) {
   const bool wide = dtype == DType::kFloat64;
   const Kernels& kernels = wide ? portable::double_kernels : *chosen().kernels;
-  return Task{is_known(dtype) ? kernels.*kernel : nullptr, &job, dtype, units, cost};
+  const bool exists = kernel != nullptr && is_known(dtype);
+  return Task{exists ? kernels.*kernel : nullptr, job, units, cost};
 }
 
 // Element visits of one pooled row.
@@ -60,60 +61,87 @@ int64_t row_cost(const Pool2d& pool) {
 
 int64_t planes(const Pool2d& pool) { return pool.n * pool.c; }
 
+// What a thread keeps: blocks, the last of which has `room` bytes from `start`, `used` handed out.
+struct Scratch {
+  std::vector<std::unique_ptr<char[]>> blocks;
+  char* start = nullptr;
+  size_t room = 0, used = 0, total = 0;
+
+  void grow(size_t bytes) {
+    size_t space = std::max(bytes, size_t{1} << 16) + kAlignment;
+    room = used = 0;
+    blocks.emplace_back(new char[space]);
+    total += space;
+    void* first = blocks.back().get();
+    start = static_cast<char*>(std::align(kAlignment, space - kAlignment, first, space));
+    room = space / kAlignment * kAlignment;
+  }
+};
+
+Scratch& thread_scratch() {
+  thread_local Scratch scratch;
+  return scratch;
+}
+
 }  // namespace
 
-void* thread_memory(size_t bytes) {
-  struct Block {
-    std::unique_ptr<char[]> memory;
-    size_t bytes = 0;
-  };
-  thread_local Block block;
-  const size_t wanted = bytes + kAlignment;
-  if (block.bytes < wanted) {
-    block.bytes = 0;
-    block.memory.reset();
-    block.memory.reset(new char[wanted]);
-    block.bytes = wanted;
+void begin_scratch() {
+  Scratch& scratch = thread_scratch();
+  if (scratch.blocks.size() > 1) {
+    const size_t total = scratch.total;
+    scratch = {};
+    scratch.grow(total);
   }
-  void* start = block.memory.get();
-  size_t room = block.bytes;
-  return std::align(kAlignment, bytes, start, room);
+  scratch.used = 0;
 }
 
-Task plan(const ForwardJob& job, DType dtype) {
-  const int64_t rows = planes(job.pool) * pooled_size(job.pool, 0);
-  return task(&Kernels::forward, job, dtype, rows, row_cost(job.pool));
+void* take_scratch(size_t bytes) {
+  Scratch& scratch = thread_scratch();
+  bytes = (bytes + kAlignment - 1) / kAlignment * kAlignment;
+  if (scratch.room < scratch.used + bytes) scratch.grow(bytes);
+  void* const taken = scratch.start + scratch.used;
+  scratch.used += bytes;
+  return std::memset(taken, 0, bytes);
 }
 
-Task plan(const UnitJob& job, DType dtype) {
-  const int64_t rows = planes(job.pool) * pooled_size(job.pool, 0);
-  return task(&Kernels::unit, job, dtype, rows, row_cost(job.pool));
+// Windows in a plane or, where tensors are stored channels last, in an image are one part of the
+// gradients because they may overlap; each pooled row is one of the result.
+Task plan(const ForwardJob& job) {
+  const Pool2d& pool = job.pool;
+  const Run Kernels::*const kernel = pool.channels_last ? nullptr : &Kernels::forward;
+  return task(kernel, &job, pool.dtype, planes(pool) * pooled_size(pool, 0), row_cost(pool));
 }
 
-Task plan(const BackwardJob& job, DType dtype) {
-  const int64_t cost = pooled_size(job.pool, 0) * row_cost(job.pool);
-  return task(&Kernels::backward, job, dtype, planes(job.pool), cost);
+Task plan(const UnitJob& job) {
+  const Pool2d& pool = job.pool;
+  const int64_t rows = pooled_size(pool, 0);
+  if (!pool.channels_last) {
+    return task(&Kernels::unit, &job, pool.dtype, planes(pool) * rows, row_cost(pool));
+  }
+  const Run Kernels::*const kernel = pool.is_signed ? nullptr : &Kernels::channels_last_unit;
+  return task(kernel, &job, pool.dtype, pool.n * rows, pool.c * row_cost(pool));
 }
 
-Task plan(const UnitBackwardJob& job, DType dtype) {
-  const int64_t cost = pooled_size(job.pool, 0) * row_cost(job.pool);
-  return task(&Kernels::unit_backward, job, dtype, planes(job.pool), cost);
+Task plan(const BackwardJob& job) {
+  const Pool2d& pool = job.pool;
+  const Run Kernels::*const kernel = pool.channels_last ? nullptr : &Kernels::backward;
+  return task(kernel, &job, pool.dtype, planes(pool), pooled_size(pool, 0) * row_cost(pool));
 }
 
-Task plan_channels_last(const UnitJob& job, DType dtype) {
-  const int64_t rows = job.pool.n * pooled_size(job.pool, 0);
-  const int64_t cost = job.pool.c * row_cost(job.pool);
-  return task(&Kernels::channels_last_unit, job, dtype, rows, cost);
+Task plan(const UnitBackwardJob& job) {
+  const Pool2d& pool = job.pool;
+  const int64_t cost = pooled_size(pool, 0) * row_cost(pool);
+  if (!pool.channels_last) {
+    return task(&Kernels::unit_backward, &job, pool.dtype, planes(pool), cost);
+  }
+  const Run Kernels::*const kernel =
+      pool.is_signed ? nullptr : &Kernels::channels_last_unit_backward;
+  return task(kernel, &job, pool.dtype, pool.n, pool.c * cost);
 }
 
-Task plan_channels_last(const UnitBackwardJob& job, DType dtype) {
-  const int64_t cost = job.pool.c * pooled_size(job.pool, 0) * row_cost(job.pool);
-  return task(&Kernels::channels_last_unit_backward, job, dtype, job.pool.n, cost);
-}
-
-Task plan(const ResizeArgMaxJob& job, DType dtype) {
-  const int64_t cost = job.classes * job.out_w;
-  return task(&Kernels::resize_argmax, job, dtype, job.n * job.out_h, cost);
+Task plan(const ResizeArgMaxJob& job) {
+  const int64_t rows = job.n * job.out_h, cost = job.classes * job.out_w;
+  return task(&Kernels::resize_argmax, &job, job.dtype, rows, cost);
 }
 
 const char* instruction_set() { return chosen().name; }

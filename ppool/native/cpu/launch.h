@@ -13,23 +13,19 @@ namespace ppool {
 // Work cut into `units` independent parts; any division of them gives the same bits. `run` does
 // [begin, end) and may throw std::bad_alloc. `cost` is the element visits of one unit.
 struct Task {
-  void (*run)(const void* job, DType dtype, int64_t begin, int64_t end);
+  void (*run)(const void* job, int64_t begin, int64_t end);
   const void* job;
-  DType dtype;
   int64_t units;
   int64_t cost;
 };
 
-// The task refers to the job, which must outlive it. `run` is null for an unsupported type.
-Task plan(const ForwardJob& job, DType dtype);
-Task plan(const UnitJob& job, DType dtype);
-Task plan(const BackwardJob& job, DType dtype);
-Task plan(const UnitBackwardJob& job, DType dtype);
-Task plan(const ResizeArgMaxJob& job, DType dtype);
-
-// The same on x, grad, y and dx stored [n, h, w, c]; neither shifts planes (Eq. 2) nor gives alpha.
-Task plan_channels_last(const UnitJob& job, DType dtype);
-Task plan_channels_last(const UnitBackwardJob& job, DType dtype);
+// The task refers to the job, which must outlive it. `run` is null where there is no kernel: for an
+// unknown type, and for channels-last tensors that are shifted (Eq. 2) or have their exponents given.
+Task plan(const ForwardJob& job);
+Task plan(const UnitJob& job);
+Task plan(const BackwardJob& job);
+Task plan(const UnitBackwardJob& job);
+Task plan(const ResizeArgMaxJob& job);
 
 // The instruction set the kernels use: "avx512", "avx2" or "portable"; the best that the processor
 // has, or the lesser one that the environment variable PPOOL_ISA names.
@@ -48,7 +44,7 @@ class Parts {
 
   void run(int64_t index) noexcept {
     try {
-      task_.run(task_.job, task_.dtype, begin(index), begin(index + 1));
+      task_.run(task_.job, begin(index), begin(index + 1));
     } catch (const std::bad_alloc&) {
       out_of_memory_ = true;
     }

@@ -33,14 +33,14 @@ class ResizeArgMax {
   static constexpr int kVectors = 4;  // enough at a time to hide the latency of comparing
 
  public:
-  ResizeArgMax(const ResizeArgMaxJob& job, const Elements<Real>& elements, Pieces& pieces)
+  ResizeArgMax(const ResizeArgMaxJob& job, const Elements<Real>& elements)
       : job_(job),
         elements_(elements),
-        source_(pieces.take<Real>(job.w + V::kPicked)),
-        rows_{pieces.take<Real>(job.classes * kStrip), pieces.take<Real>(job.classes * kStrip)},
-        low_(pieces.take<int32_t>(kStrip)),
-        high_(pieces.take<int32_t>(kStrip)),
-        share_(pieces.take<Real>(kStrip)) {}
+        source_(take<Real>(job.w + V::kPicked)),
+        rows_{take<Real>(job.classes * kStrip), take<Real>(job.classes * kStrip)},
+        low_(take<int32_t>(kStrip)),
+        high_(take<int32_t>(kStrip)),
+        share_(take<Real>(kStrip)) {}
 
   // Rows [begin, end) of all images.
   void run(int64_t begin, int64_t end) {

@@ -12,15 +12,14 @@ namespace ppool::PPOOL_ISA {
 template <class Real>
 class Rows {
  public:
-  Rows(const Grid& grid, const Elements<Real>& elements, Pieces& pieces)
+  Rows(const Grid& grid, const Elements<Real>& elements)
       : grid_(grid),
         elements_(elements),
-        rows_(pieces.take<Real>(grid.row_length() * grid.reach)),
-        outside_(pieces.take<Real>(grid.row_length())),
-        held_(pieces.take<int64_t>(grid.reach)),
-        offsets_(pieces.take<int64_t>(grid.pool.kernel[1])),
-        taps_(pieces.take<const Real*>(grid.taps)) {
-    if (taps_ == nullptr) return;
+        rows_(take<Real>(grid.row_length() * grid.reach)),
+        outside_(take<Real>(grid.row_length())),
+        held_(take<int64_t>(grid.reach)),
+        offsets_(take<int64_t>(grid.pool.kernel[1])),
+        taps_(take<const Real*>(grid.taps)) {
     for (int64_t k = 0; k < grid.pool.kernel[1]; ++k) offsets_[k] = grid.offset(k);
   }
 

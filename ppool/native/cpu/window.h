@@ -95,16 +95,11 @@ struct TapVectors {
   typename V::F* ratios;
   typename V::F* logs;
 
-  TapVectors(int64_t taps, Pieces& pieces)
-      : values(take(taps, pieces)),
-        weights(take(taps, pieces)),
-        ratios(take(taps, pieces)),
-        logs(take(taps, pieces)) {}
-
- private:
-  static typename V::F* take(int64_t taps, Pieces& pieces) {
-    return pieces.take<typename V::F>(taps);
-  }
+  explicit TapVectors(int64_t taps)
+      : values(take<typename V::F>(taps)),
+        weights(take<typename V::F>(taps)),
+        ratios(take<typename V::F>(taps)),
+        logs(take<typename V::F>(taps)) {}
 };
 
 // Finds the logarithms of kCount taps' ratios to the largest, and their weights.
@@ -187,8 +182,8 @@ PPOOL_HOST_DEVICE typename V::F differentiate_windows(const TapVectors<V>& taps,
 template <class Real>
 class LoneWindow {
  public:
-  LoneWindow(const Grid& grid, Pieces& pieces)
-      : grid_(grid), values_(pieces.take<double>(grid.taps)) {}
+  LoneWindow(const Grid& grid)
+      : grid_(grid), values_(take<double>(grid.taps)) {}
 
   // Reads element `lane` of each tap, which belongs to the window of pooled (row, column).
   void read(const Real* const* taps, int64_t lane, int64_t row, int64_t column) {

@@ -119,6 +119,9 @@ struct BackwardTiled {
   struct Weighed {
     Slopes slopes;
     float grad;
+
+    // A window that is there has a share above 0; a gradient of 0 is no sign, as 0 times NaN counts.
+    PPOOL_HOST_DEVICE bool exists() const { return slopes.share > 0; }
   };
   struct Shared {
     Weighed windows[kWindowRows][kWindowColumns];
@@ -160,7 +163,7 @@ struct BackwardTiled {
   }
 
  private:
-  // One window's slopes, with no gradient where there is no such window.
+  // One window's slopes, all 0 where there is no such window.
   PPOOL_HOST_DEVICE void weigh(const Place& place, int64_t top, int64_t left,
                                Weighed* weighed) const {
     weighed->grad = 0;
@@ -200,7 +203,7 @@ struct BackwardTiled {
     for (int i = first(row); i <= last(row); ++i) {
       for (int j = first(column); j <= last(column); ++j) {
         const Weighed& weighed = shared.windows[i][j];
-        if (weighed.grad != 0) sum += weighed.grad * weighed.slopes.dx(v);
+        if (weighed.exists()) sum += weighed.grad * weighed.slopes.dx(v);
       }
     }
     return sum;

@@ -25,8 +25,6 @@ template <class Storage>
 struct BranchAlpha {
   SideBranch branch;
   const Storage *w_region, *prelu_slope, *w_point, *b_point;
-  Storage* alpha;  // may be null
-  bool whole;
 
   // PReLU, depthwise 1x1 convolution and clip of one depthwise convolution's result.
   PPOOL_HOST_DEVICE float finish(float value, int64_t channel) const {
@@ -38,7 +36,7 @@ struct BranchAlpha {
 
   template <class Group>
   PPOOL_HOST_DEVICE void of(const Problem& problem, const Group& group, const Place& place,
-                            int64_t start, int64_t valid, float (&out)[Group::kOut]) const {
+                            int64_t, int64_t, float (&out)[Group::kOut]) const {
     const int64_t channel = place.plane - divide(place.plane, problem.pool.c) * problem.pool.c;
     const Storage* region = w_region + channel * Group::kTaps;
     float weights[Group::kTaps];
@@ -54,7 +52,6 @@ struct BranchAlpha {
       for (int tap = 0; tap < Group::kTaps; ++tap) sum += weights[tap] * raw[tap];
       out[i] = finish(sum, channel);
     }
-    if (alpha != nullptr) store_run<Group::kOut>(out, valid, whole, alpha + start);
   }
 };
 
@@ -145,7 +142,7 @@ PPOOL_HOST_DEVICE void alpha_of(const GivenAlpha<Storage>& given, const Problem&
 
 template <class Storage>
 PPOOL_HOST_DEVICE void alpha_of(const BranchAlpha<Storage>& branch, const Problem& problem,
-                                const Reader<Storage>& reader, int64_t plane, int64_t start,
+                                const Reader<Storage>& reader, int64_t plane, int64_t,
                                 float* out) {
   const int64_t channel = plane - divide(plane, problem.pool.c) * problem.pool.c;
   const Storage* region = branch.w_region + channel * reader.count();
@@ -154,7 +151,6 @@ PPOOL_HOST_DEVICE void alpha_of(const BranchAlpha<Storage>& branch, const Proble
     sum += to_float(region[tap]) * branch.branch.input_scale * reader.raw(tap, 0.0f);
   }
   *out = branch.finish(sum, channel);
-  if (branch.alpha != nullptr) from_float(*out, &branch.alpha[start]);
 }
 
 // Any window: one pooled element a thread.

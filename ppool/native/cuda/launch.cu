@@ -2,6 +2,8 @@
 // same kernels on the host (grid.h).
 #include "launch.h"
 
+#include <type_traits>
+
 #include "backward.h"
 #include "forward.h"
 #include "resize_argmax.h"
@@ -14,26 +16,24 @@ using Square3By2 = Square<3, 2, 1>;
 using Square3By1 = Square<3, 1, 1>;
 
 template <class Storage>
-GivenAlpha<Storage> alpha_for(const ForwardJob& job, bool whole) {
-  return {static_cast<const Storage*>(job.alpha), whole};
+GivenAlpha<Storage> alpha_for(const ForwardJob& job) {
+  return {static_cast<const Storage*>(job.alpha), false};
 }
 
 template <class Storage>
-BranchAlpha<Storage> alpha_for(const UnitJob& job, bool whole) {
-  return {job.branch,
-          static_cast<const Storage*>(job.w_region),
-          static_cast<const Storage*>(job.prelu_slope),
-          static_cast<const Storage*>(job.w_point),
-          static_cast<const Storage*>(job.b_point),
-          static_cast<Storage*>(job.alpha),
-          whole};
+BranchAlpha<Storage> alpha_for(const UnitJob& job) {
+  return {job.branch, static_cast<const Storage*>(job.w_region),
+          static_cast<const Storage*>(job.prelu_slope), static_cast<const Storage*>(job.w_point),
+          static_cast<const Storage*>(job.b_point)};
 }
 
 template <class Storage, class Window, class Job>
 int start_square(const Problem& problem, const Job& job, void* stream) {
-  const int64_t bytes = Patch<Storage, Window>::kOut * sizeof(Storage);
-  const auto* exponents = static_cast<const Storage*>(job.alpha);
-  auto alpha = alpha_for<Storage>(job, rows_aligned(exponents, problem.out_w, bytes));
+  auto alpha = alpha_for<Storage>(job);
+  if constexpr (std::is_same_v<Job, ForwardJob>) {
+    const int64_t bytes = Patch<Storage, Window>::kOut * sizeof(Storage);
+    alpha.whole = rows_aligned(alpha.alpha, problem.out_w, bytes);
+  }
   using Body = ForwardSquare<Storage, Window, decltype(alpha)>;
   return launch(Body(problem, job.x, job.y, alpha), stream);
 }
@@ -45,7 +45,7 @@ int start(const Job& job, void* stream) {
   if (Square2::is(job.pool)) return start_square<Storage, Square2>(problem, job, stream);
   if (Square3By2::is(job.pool)) return start_square<Storage, Square3By2>(problem, job, stream);
   if (Square3By1::is(job.pool)) return start_square<Storage, Square3By1>(problem, job, stream);
-  auto alpha = alpha_for<Storage>(job, false);
+  auto alpha = alpha_for<Storage>(job);
   return launch(ForwardAny<Storage, decltype(alpha)>(problem, job.x, job.y, alpha), stream);
 }
 
@@ -68,8 +68,8 @@ int start(const ResizeArgMaxJob& job, void* stream) {
 }
 
 template <class Job>
-int start(const Job& job, int32_t dtype, void* stream) {
-  switch (static_cast<DType>(dtype)) {
+int start(const Job& job, DType dtype, void* stream) {
+  switch (dtype) {
     case DType::kFloat32:
       return start<float>(job, stream);
     case DType::kFloat16:
@@ -83,30 +83,33 @@ int start(const Job& job, int32_t dtype, void* stream) {
 }
 
 template <class Job>
-int start_pooling(const Job& job, int32_t dtype, void* stream) {
-  return is_valid(job.pool) ? start(job, dtype, stream) : kInvalidValue;
+int start_pooling(const Job& job, void* stream) {
+  const bool runs = is_valid(job.pool) && !job.pool.channels_last;
+  return runs ? start(job, job.pool.dtype, stream) : kInvalidValue;
 }
 
 }  // namespace
 }  // namespace ppool::cuda
 
-int ppool_cuda_forward(const ppool::ForwardJob* job, int32_t dtype, void* stream) {
-  return ppool::cuda::start_pooling(*job, dtype, stream);
+int ppool_cuda_forward(const ppool::ForwardJob* job, void* stream) {
+  return ppool::cuda::start_pooling(*job, stream);
 }
 
-int ppool_cuda_unit(const ppool::UnitJob* job, int32_t dtype, void* stream) {
-  return ppool::cuda::start_pooling(*job, dtype, stream);
+int ppool_cuda_unit(const ppool::UnitJob* job, void* stream) {
+  return ppool::cuda::start_pooling(*job, stream);
 }
 
-int ppool_cuda_backward(const ppool::BackwardJob* job, int32_t dtype, void* stream) {
-  return ppool::cuda::start_pooling(*job, dtype, stream);
+int ppool_cuda_backward(const ppool::BackwardJob* job, void* stream) {
+  return ppool::cuda::start_pooling(*job, stream);
 }
 
-int ppool_cuda_resize_argmax(const ppool::ResizeArgMaxJob* job, int32_t dtype, void* stream) {
+int ppool_cuda_resize_argmax(const ppool::ResizeArgMaxJob* job, void* stream) {
   const bool sizes = job->n >= 0 && job->out_h >= 0 && job->out_w >= 0 && job->h > 0 && job->w > 0;
   if (!sizes || job->classes < 1 || job->classes > 256) return ppool::cuda::kInvalidValue;
-  return ppool::cuda::start(*job, dtype, stream);
+  return ppool::cuda::start(*job, job->dtype, stream);
 }
+
+const int64_t* ppool_job_sizes() { return ppool::job_sizes(); }
 
 #if defined(__CUDACC__)
 int ppool_cuda_is_emulated() { return 0; }

@@ -11,15 +11,16 @@
 #define PPOOL_CUDA_ENTRY extern "C" __attribute__((visibility("default")))
 #endif
 
-// Each returns a cudaError, 0 for success; cudaErrorInvalidValue for sizes that do not fit or an
-// element type other than float32, float16 and bfloat16. `dtype` is a ppool::DType and `stream` a
-// cudaStream_t, null for the default one. The kernels may still be running on return.
-PPOOL_CUDA_ENTRY int ppool_cuda_forward(const ppool::ForwardJob* job, int32_t dtype, void* stream);
-PPOOL_CUDA_ENTRY int ppool_cuda_unit(const ppool::UnitJob* job, int32_t dtype, void* stream);
-PPOOL_CUDA_ENTRY int ppool_cuda_backward(const ppool::BackwardJob* job, int32_t dtype,
-                                         void* stream);
-PPOOL_CUDA_ENTRY int ppool_cuda_resize_argmax(const ppool::ResizeArgMaxJob* job, int32_t dtype,
-                                              void* stream);
+// Each does one job and returns a cudaError, 0 for success; cudaErrorInvalidValue for sizes that do
+// not fit, channels-last tensors, or an element type other than float32, float16 and bfloat16.
+// `stream` is a cudaStream_t, null for the default one. The kernels may still be running on return.
+PPOOL_CUDA_ENTRY int ppool_cuda_forward(const ppool::ForwardJob* job, void* stream);
+PPOOL_CUDA_ENTRY int ppool_cuda_unit(const ppool::UnitJob* job, void* stream);
+PPOOL_CUDA_ENTRY int ppool_cuda_backward(const ppool::BackwardJob* job, void* stream);
+PPOOL_CUDA_ENTRY int ppool_cuda_resize_argmax(const ppool::ResizeArgMaxJob* job, void* stream);
+
+// sizeof of each job, in the order of ppool_jobs.h.
+PPOOL_CUDA_ENTRY const int64_t* ppool_job_sizes();
 
 // Whether the kernels run on the host, on host memory, because no CUDA compiler built them.
 PPOOL_CUDA_ENTRY int ppool_cuda_is_emulated();

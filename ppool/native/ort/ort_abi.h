@@ -25,11 +25,10 @@ enum ElementType : int {
   kUInt8 = 2,
   kInt64 = 7,
   kFloat16 = 10,
-  kDouble = 11,
   kBFloat16 = 16,
 };
 
-enum Characteristic : int { kRequired = 0, kOptional = 1 };
+enum Characteristic : int { kRequired = 0 };
 
 enum MemoryType : int { kCpuInput = -2, kDefaultMemory = 0 };
 
@@ -79,8 +78,7 @@ struct Api {
                                                         float*);
   Status*(PPOOL_ORT_CALL* KernelInfoGetAttribute_int64)(const KernelInfo*, const char* name,
                                                         int64_t*);
-  Unused<2> unused_87;
-  Status*(PPOOL_ORT_CALL* KernelContext_GetOutputCount)(const KernelContext*, size_t*);
+  Unused<3> unused_87;
   Status*(PPOOL_ORT_CALL* KernelContext_GetInput)(const KernelContext*, size_t, const Value**);
   Status*(PPOOL_ORT_CALL* KernelContext_GetOutput)(KernelContext*, size_t, const int64_t* dims,
                                                    size_t rank, Value**);

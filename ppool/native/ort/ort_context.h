@@ -84,15 +84,10 @@ inline Input read_input(const Api* api, const KernelContext* context, size_t ind
   return {data, shape_of(api, raw)};
 }
 
-// The elements of an output to write; null for an optional one that the node leaves out.
-inline void* make_output(const Api* api, KernelContext* context, size_t index,
-                         const Shape& shape) {
-  size_t count = 0;
-  check(api->KernelContext_GetOutputCount(context, &count));
-  if (index >= count) return nullptr;
+// The elements of the output, to write.
+inline void* make_output(const Api* api, KernelContext* context, const Shape& shape) {
   Value* value = nullptr;
-  check(api->KernelContext_GetOutput(context, index, shape.data(), shape.size(), &value));
-  if (value == nullptr) return nullptr;
+  check(api->KernelContext_GetOutput(context, 0, shape.data(), shape.size(), &value));
   void* data = nullptr;
   check(api->GetTensorMutableData(value, &data));
   return data;
@@ -194,8 +189,8 @@ inline ElementType element_of(const Api* api, const TensorInfo* info) {
   return element;
 }
 
-inline void declare_output(const Api* api, ShapeContext* context, size_t index,
-                           ElementType element, const SymbolicShape& shape) {
+inline void declare_output(const Api* api, ShapeContext* context, ElementType element,
+                           const SymbolicShape& shape) {
   TensorInfo* raw = nullptr;
   check(api->CreateTensorTypeAndShapeInfo(&raw));
   const OwnedInfo info(raw, api->ReleaseTensorTypeAndShapeInfo);
@@ -204,7 +199,7 @@ inline void declare_output(const Api* api, ShapeContext* context, size_t index,
   check(api->SetTensorElementType(raw, element));
   check(api->SetDimensions(raw, shape.sizes.data(), shape.sizes.size()));
   check(api->SetSymbolicDimensions(raw, names.data(), names.size()));
-  check(api->ShapeInferContext_SetOutputTypeShape(context, index, raw));
+  check(api->ShapeInferContext_SetOutputTypeShape(context, 0, raw));
 }
 
 }  // namespace ppool::ort

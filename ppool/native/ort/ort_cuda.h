@@ -3,6 +3,7 @@
 #ifndef PPOOL_ORT_CUDA_H_
 #define PPOOL_ORT_CUDA_H_
 
+#include <algorithm>
 #include <cstdlib>
 #include <stdexcept>
 #include <string>
@@ -24,14 +25,10 @@ class CudaKernels {
     return kernels.complete_ ? &kernels : nullptr;
   }
 
-  void start(const ForwardJob& job, DType dtype, void* stream) const {
-    check(forward_(&job, static_cast<int32_t>(dtype), stream));
-  }
-  void start(const UnitJob& job, DType dtype, void* stream) const {
-    check(unit_(&job, static_cast<int32_t>(dtype), stream));
-  }
-  void start(const ResizeArgMaxJob& job, DType dtype, void* stream) const {
-    check(resize_argmax_(&job, static_cast<int32_t>(dtype), stream));
+  void start(const ForwardJob& job, void* stream) const { check(forward_(&job, stream)); }
+  void start(const UnitJob& job, void* stream) const { check(unit_(&job, stream)); }
+  void start(const ResizeArgMaxJob& job, void* stream) const {
+    check(resize_argmax_(&job, stream));
   }
 
  private:
@@ -61,13 +58,20 @@ class CudaKernels {
     return *entry != nullptr;
   }
 
+  // Whether the library was built from these sources, or at least means the same jobs.
+  static bool same_jobs(const int64_t* sizes) {
+    return std::equal(job_sizes(), job_sizes() + kJobs, sizes);
+  }
+
   void load() {
     const std::string file = path();
     void* library = file.empty() ? nullptr : dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL);
     if (library == nullptr) return;
     decltype(ppool_cuda_is_emulated)* is_emulated = nullptr;
+    decltype(ppool_job_sizes)* sizes = nullptr;
     // Kernels that run on the host must never be handed addresses of a GPU.
     complete_ = find(library, "ppool_cuda_is_emulated", &is_emulated) && is_emulated() == 0 &&
+                find(library, "ppool_job_sizes", &sizes) && same_jobs(sizes()) &&
                 find(library, "ppool_cuda_forward", &forward_) &&
                 find(library, "ppool_cuda_unit", &unit_) &&
                 find(library, "ppool_cuda_resize_argmax", &resize_argmax_) &&

@@ -43,12 +43,12 @@ struct Kernel {
   template <class Job>
   void run(const KernelContext* context, const Job& job) const {
     if (cuda == nullptr) {
-      run_task(context, plan(job, dtype));
+      run_task(context, plan(job));
       return;
     }
     void* stream = nullptr;
     check(api->KernelContext_GetGPUComputeStream(context, &stream));
-    cuda->start(job, dtype, stream);
+    cuda->start(job, stream);
   }
 
  private:
@@ -93,13 +93,14 @@ Pool2d read_window(const Attributes& node) {
   return pool;
 }
 
-// The window over an input of this shape.
-Pool2d fit(Pool2d pool, const Shape& shape) {
+// The window over an input of this shape and type.
+Pool2d fit(Pool2d pool, const Shape& shape, DType dtype) {
   if (shape.size() != 4) refuse("X", "4 dimensions [N, C, H, W]", to_text(shape));
   pool.n = shape[0];
   pool.c = shape[1];
   pool.h = shape[2];
   pool.w = shape[3];
+  pool.dtype = dtype;
   if (!is_valid(pool)) refuse("X", "a size that the window fits in", to_text(shape));
   return pool;
 }
@@ -111,7 +112,7 @@ Shape pooled_shape(const Pool2d& pool) {
 // Pooling with given exponents (Eq. 1 and 2): X [N, C, H, W], alpha -> Y, shaped as alpha.
 struct PPool final : Kernel {
   static constexpr const char* kName = "PPool";
-  static constexpr size_t kInputs = 2, kOutputs = 1;
+  static constexpr size_t kInputs = 2;
   static constexpr bool kLabels = false;
 
   PPool(const Api* api, const Op& op, const NodeAttributes& node)
@@ -119,16 +120,16 @@ struct PPool final : Kernel {
 
   void compute(KernelContext* context) const override {
     const Input x = read_input(api, context, 0), alpha = read_input(api, context, 1);
-    const Pool2d pool = fit(window, x.shape);
+    const Pool2d pool = fit(window, x.shape, dtype);
     const Shape pooled = pooled_shape(pool);
     expect_shape("alpha", pooled, alpha.shape);
-    const ForwardJob job{pool, x.data, alpha.data, make_output(api, context, 0, pooled)};
+    const ForwardJob job{pool, x.data, alpha.data, make_output(api, context, pooled)};
     run(context, job);
   }
 
   static void infer(const Api* api, ShapeContext* context) {
     const TensorInfo* alpha = input_info(api, context, 1);
-    declare_output(api, context, 0, element_of(api, alpha), symbolic_shape(api, alpha));
+    declare_output(api, context, element_of(api, alpha), symbolic_shape(api, alpha));
   }
 
   Pool2d window;
@@ -142,10 +143,10 @@ std::string pooled_name(const Pool2d& pool, int axis, const std::string& name) {
 }
 
 // The unit of Figure 1 (Eq. 5): X, w_region [C, 1, kh, kw], and prelu_slope, w_point and b_point
-// [C] -> Y, and alpha where the node names it.
+// [C] -> Y.
 struct PPoolUnit final : Kernel {
   static constexpr const char* kName = "PPoolUnit";
-  static constexpr size_t kInputs = 5, kOutputs = 2;
+  static constexpr size_t kInputs = 5;
   static constexpr bool kLabels = false;
 
   PPoolUnit(const Api* api, const Op& op, const NodeAttributes& node)
@@ -163,16 +164,14 @@ struct PPoolUnit final : Kernel {
     const Input x = read_input(api, context, 0), w_region = read_input(api, context, 1);
     const Input prelu_slope = read_input(api, context, 2);
     const Input w_point = read_input(api, context, 3), b_point = read_input(api, context, 4);
-    const Pool2d pool = fit(window, x.shape);
+    const Pool2d pool = fit(window, x.shape, dtype);
     expect_shape("w_region", {pool.c, 1, pool.kernel[0], pool.kernel[1]}, w_region.shape);
     expect_shape("prelu_slope", {pool.c}, prelu_slope.shape);
     expect_shape("w_point", {pool.c}, w_point.shape);
     expect_shape("b_point", {pool.c}, b_point.shape);
     const Shape pooled = pooled_shape(pool);
-    UnitJob job{pool, branch, x.data, w_region.data, prelu_slope.data, w_point.data,
-                b_point.data, nullptr, nullptr};
-    job.y = make_output(api, context, 0, pooled);
-    job.alpha = make_output(api, context, 1, pooled);
+    const UnitJob job{pool, branch, x.data, w_region.data, prelu_slope.data, w_point.data,
+                      b_point.data, make_output(api, context, pooled)};
     run(context, job);
   }
 
@@ -191,10 +190,7 @@ struct PPoolUnit final : Kernel {
       if (!known && name.empty()) return;
       name = known ? "" : pooled_name(pool, axis, name);
     }
-    const int64_t outputs = node.read_int("num_outputs");
-    for (size_t index = 0; index < kOutputs && static_cast<int64_t>(index) < outputs; ++index) {
-      declare_output(api, context, index, element_of(api, x), shape);
-    }
+    declare_output(api, context, element_of(api, x), shape);
   }
 
   Pool2d window;
@@ -204,7 +200,7 @@ struct PPoolUnit final : Kernel {
 // logits [N, K, h, w] and size [H, W] -> labels uint8 [N, H, W].
 struct ResizeArgMax final : Kernel {
   static constexpr const char* kName = "ResizeArgMax";
-  static constexpr size_t kInputs = 2, kOutputs = 1;
+  static constexpr size_t kInputs = 2;
   static constexpr bool kLabels = true;
 
   ResizeArgMax(const Api* api, const Op& op, const NodeAttributes&) : Kernel(api, op) {}
@@ -220,10 +216,9 @@ struct ResizeArgMax final : Kernel {
     if (target[0] < 0 || target[1] < 0) {
       refuse("size", "0 or more", to_text({target[0], target[1]}));
     }
-    ResizeArgMaxJob job{shape[0], shape[1], shape[2], shape[3], target[0], target[1],
-                        logits.data, nullptr};
-    void* labels = make_output(api, context, 0, {shape[0], target[0], target[1]});
-    job.labels = static_cast<uint8_t*>(labels);
+    void* labels = make_output(api, context, {shape[0], target[0], target[1]});
+    const ResizeArgMaxJob job{shape[0],  shape[1], shape[2], shape[3], target[0],
+                              target[1], dtype,    logits.data, static_cast<uint8_t*>(labels)};
     run(context, job);
   }
 };
@@ -247,14 +242,12 @@ Op make_op(const Device& device, DType dtype, ElementType element) {
   op.GetInputType = [](const CustomOp* self, size_t index) {
     return K::kLabels && index == 1 ? kInt64 : op_of(self).element;
   };
-  op.GetOutputTypeCount = [](const CustomOp*) { return K::kOutputs; };
+  op.GetOutputTypeCount = [](const CustomOp*) { return size_t{1}; };
   op.GetOutputType = [](const CustomOp* self, size_t) {
     return K::kLabels ? kUInt8 : op_of(self).element;
   };
   op.GetInputCharacteristic = [](const CustomOp*, size_t) { return kRequired; };
-  op.GetOutputCharacteristic = [](const CustomOp*, size_t index) {
-    return index == 0 ? kRequired : kOptional;
-  };
+  op.GetOutputCharacteristic = [](const CustomOp*, size_t) { return kRequired; };
   op.GetInputMemoryType = [](const CustomOp* self, size_t index) {
     // The size of labels is read on the host; on the CPU all memory is.
     const bool on_host = K::kLabels && index == 1 && op_of(self).device.cuda != nullptr;
@@ -290,7 +283,6 @@ std::vector<Op> make_ops() {
       make_op<K>(cpu, DType::kFloat32, kFloat),
       make_op<K>(cpu, DType::kFloat16, kFloat16),
       make_op<K>(cpu, DType::kBFloat16, kBFloat16),
-      make_op<K>(cpu, DType::kFloat64, kDouble),
   };
   const CudaKernels* kernels = CudaKernels::get();
   if (kernels == nullptr) return ops;

@@ -90,7 +90,7 @@ inline void check_window(const Settings& settings) {
 
 inline void check_branch(const Settings& settings) {
   require(settings.alpha_min <= settings.alpha_max, "alpha_min: expected at most alpha_max");
-  require(settings.num_outputs == 1 || settings.num_outputs == 2, "num_outputs: expected 1 or 2");
+  require(settings.num_outputs == 1, "num_outputs: expected 1");
 }
 
 // Reads every attribute that the slots name, and accepts no other.

@@ -22,15 +22,22 @@ struct Call {
   void* const* outputs;
   void* stream;
 
-  int32_t dtype() const {
+  DType dtype() const {
     switch (input[0].type) {
       case DataType::kHALF:
-        return static_cast<int32_t>(DType::kFloat16);
+        return DType::kFloat16;
       case DataType::kBF16:
-        return static_cast<int32_t>(DType::kBFloat16);
+        return DType::kBFloat16;
       default:
-        return static_cast<int32_t>(DType::kFloat32);
+        return DType::kFloat32;
     }
+  }
+
+  // The pooling of the first input.
+  Pool2d pool(const Settings& settings) const {
+    Pool2d pool = pool_of(settings, input[0].dims);
+    pool.dtype = dtype();
+    return pool;
   }
 };
 
@@ -89,7 +96,6 @@ struct PPool {
 
   static std::vector<Slot> slots() { return window_slots(); }
   static void check(const Settings& settings) { check_window(settings); }
-  static int32_t outputs(const Settings&) { return 1; }
   static DataType output_type(DataType input) { return input; }
 
   static DimsExprs shape(const Settings& settings, const DimsExprs* inputs, const DimsExprs*,
@@ -102,13 +108,12 @@ struct PPool {
            is_pooled(settings, in[0].dims, out[0].dims);
   }
   static int start(const Settings& settings, const Call& call) {
-    const ForwardJob job{pool_of(settings, call.input[0].dims), call.inputs[0], call.inputs[1],
-                         call.outputs[0]};
-    return ppool_cuda_forward(&job, call.dtype(), call.stream);
+    const ForwardJob job{call.pool(settings), call.inputs[0], call.inputs[1], call.outputs[0]};
+    return ppool_cuda_forward(&job, call.stream);
   }
 };
 
-// X, w_region, prelu_slope, w_point, b_point -> Y, or Y and alpha.
+// X, w_region, prelu_slope, w_point, b_point -> Y.
 struct PPoolUnit {
   static constexpr const char* kName = "PPoolUnit";
   static constexpr int32_t kInputs = 5, kShapeInputs = 0;
@@ -118,7 +123,6 @@ struct PPoolUnit {
     check_window(settings);
     check_branch(settings);
   }
-  static int32_t outputs(const Settings& settings) { return settings.num_outputs; }
   static DataType output_type(DataType input) { return input; }
 
   static DimsExprs shape(const Settings& settings, const DimsExprs* inputs, const DimsExprs*,
@@ -136,16 +140,10 @@ struct PPoolUnit {
   }
   static int start(const Settings& settings, const Call& call) {
     const void* const* in = call.inputs;
-    const UnitJob job{pool_of(settings, call.input[0].dims),
-                      {settings.input_scale, settings.alpha_min, settings.alpha_max},
-                      in[0],
-                      in[1],
-                      in[2],
-                      in[3],
-                      in[4],
-                      call.outputs[0],
-                      settings.num_outputs == 2 ? call.outputs[1] : nullptr};
-    return ppool_cuda_unit(&job, call.dtype(), call.stream);
+    const SideBranch branch{settings.input_scale, settings.alpha_min, settings.alpha_max};
+    const UnitJob job{call.pool(settings), branch, in[0], in[1], in[2], in[3], in[4],
+                      call.outputs[0]};
+    return ppool_cuda_unit(&job, call.stream);
   }
 };
 
@@ -156,7 +154,6 @@ struct ResizeArgMax {
 
   static std::vector<Slot> slots() { return {}; }
   static void check(const Settings&) {}
-  static int32_t outputs(const Settings&) { return 1; }
   static DataType output_type(DataType) { return DataType::kUINT8; }
 
   static DimsExprs shape(const Settings&, const DimsExprs* inputs, const DimsExprs* values,
@@ -177,9 +174,10 @@ struct ResizeArgMax {
   static int start(const Settings&, const Call& call) {
     const int64_t* from = call.input[0].dims.d;
     const int64_t* to = call.output[0].dims.d;
-    const ResizeArgMaxJob job{from[0], from[1], from[2], from[3], to[1], to[2], call.inputs[0],
+    const ResizeArgMaxJob job{from[0], from[1], from[2],      from[3],       to[1],
+                              to[2],   call.dtype(), call.inputs[0],
                               static_cast<uint8_t*>(call.outputs[0])};
-    return ppool_cuda_resize_argmax(&job, call.dtype(), call.stream);
+    return ppool_cuda_resize_argmax(&job, call.stream);
   }
 };
 

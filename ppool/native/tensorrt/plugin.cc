@@ -73,11 +73,12 @@ class Plugin final : public nvinfer1::IPluginV3,
   const char* getPluginName() const noexcept override { return Op::kName; }
   const char* getPluginVersion() const noexcept override { return kVersion; }
   const char* getPluginNamespace() const noexcept override { return kNamespace; }
-  int32_t getNbOutputs() const noexcept override { return Op::outputs(settings_); }
+  int32_t getNbOutputs() const noexcept override { return 1; }
 
   int32_t getOutputDataTypes(DataType* outputs, int32_t count, const DataType* inputs,
                              int32_t) const noexcept override {
-    for (int32_t i = 0; i < count; ++i) outputs[i] = Op::output_type(inputs[0]);
+    if (count != 1) return fail("expected one output");
+    outputs[0] = Op::output_type(inputs[0]);
     return 0;
   }
 
@@ -89,9 +90,8 @@ class Plugin final : public nvinfer1::IPluginV3,
       return fail("size: expected a shape input; its node must carry "
                   "tensorrt_plugin_shape_input_indices, so export the model again");
     }
-    for (int32_t i = 0; i < output_count; ++i) {
-      outputs[i] = Op::shape(settings_, inputs, shape_inputs, build);
-    }
+    if (output_count != 1) return fail("expected one output");
+    outputs[0] = Op::shape(settings_, inputs, shape_inputs, build);
     return 0;
   }
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ppool import PPool2d
+from ppool.module import evaluating
 
 __all__ = ["alpha_maps", "resting_alpha"]
 
@@ -33,24 +34,24 @@ def alpha_maps(model: nn.Module, images: Iterable[Tensor]) -> dict[str, dict[str
     """
     seen: dict[str, list[Tensor]] = {}
 
-    def watch(name: str, pool: PPool2d, given: tuple[Tensor, ...]) -> None:
-        seen.setdefault(name, []).append(pool.alpha(given[0]).float().mean((0, 2, 3)))
+    def watch(name: str, pool: PPool2d, x: Tensor) -> None:
+        seen.setdefault(name, []).append(pool.alpha(x).float().mean((0, 2, 3)))
 
     pools = {name: m for name, m in model.named_modules() if isinstance(m, PPool2d)}
     handles = [
-        pool.register_forward_pre_hook(lambda pool, given, name=name: watch(name, pool, given))
+        pool.register_forward_pre_hook(
+            lambda pool, given, named, name=name: watch(name, pool, *given, **named),
+            with_kwargs=True,
+        )
         for name, pool in pools.items()
     ]
-    was_training = model.training
-    model.eval()
     try:
-        with torch.inference_mode():
+        with evaluating(model), torch.inference_mode():
             for image in images:
                 model(image)
     finally:
         for handle in handles:
             handle.remove()
-        model.train(was_training)
     channels = {name: torch.stack(means).mean(0) for name, means in seen.items()}
     return {
         name: {

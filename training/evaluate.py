@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from ppool.feeding import Feed, Normalisation, feed
 from ppool.metadata import InputPolicy, LabelClass
+from ppool.module import evaluating
 from ppool.scoring import ConfusionMatrix
 from ppool.service.codecs.images import decode_file
 from ppool.service.codecs.resizing import reduced
@@ -136,13 +137,11 @@ def evaluate(
 ) -> Evaluation:
     """Run ``model`` over every sample, in evaluation mode, and count at the images' own size."""
     evaluation = Evaluation(num_classes, band)
-    was_training = model.training
-    model.eval()
-    for sample in samples:
-        photo = fed(sample, policy)
-        began = time.perf_counter()
-        prediction = predict(model, photo, normalise)
-        evaluation.seconds.append(time.perf_counter() - began)
-        evaluation.update(sample.mask, prediction)
-    model.train(was_training)
+    with evaluating(model):
+        for sample in samples:
+            photo = fed(sample, policy)
+            began = time.perf_counter()
+            prediction = predict(model, photo, normalise)
+            evaluation.seconds.append(time.perf_counter() - began)
+            evaluation.update(sample.mask, prediction)
     return evaluation

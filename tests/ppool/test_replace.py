@@ -98,3 +98,77 @@ def test_average_pooling_that_counts_padding_is_noted() -> None:
 def test_unknown_option_is_a_type_error() -> None:
     with pytest.raises(TypeError, match="alpha_start"):
         replace_pooling(nn.Sequential(nn.MaxPool2d(2)), torch.rand(1, 1, 4, 4), alpha_start=1)
+
+
+class Joined(nn.Module):
+    """Several inputs, a pool called by keyword, and one by function."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 3), nn.Conv2d(1, 4, 3)
+        self.pool = nn.MaxPool2d(2)
+        self.head = Functional()
+
+    def forward(self, image: Tensor, *, depth: Tensor, scale: float = 1.0) -> Tensor:
+        joined = self.first(image).relu() + scale * self.second(depth).relu()
+        return self.head(self.pool(input=joined))
+
+
+class SamePadding(nn.MaxPool2d):
+    """A pool that does something else, as TensorFlow's padding does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(F.pad(x, (0, 1, 0, 1)))
+
+
+def test_several_inputs_keywords_and_functions_are_followed() -> None:
+    example = {"image": torch.rand(1, 3, 14, 14), "depth": torch.rand(1, 1, 14, 14)}
+    model = Joined()
+    report = replace_pooling(model, example)
+    assert list(report.replaced) == ["pool"]
+    assert list(report.kept) == ["torch.nn.functional.max_pool2d in head"]
+    assert model(**example).shape == (1, 4, 3, 3)
+
+    class Pair(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pool = nn.AvgPool2d(2)
+
+        def forward(self, a: Tensor, b: Tensor) -> Tensor:
+            return self.pool(a + b)
+
+    pair = Pair()
+    assert list(replace_pooling(pair, (torch.rand(1, 2, 4, 4), torch.rand(1, 2, 4, 4))).replaced)
+
+
+def test_every_module_stays_in_the_mode_it_was_in() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(), nn.MaxPool2d(2), nn.AvgPool2d(2)
+    ).train()
+    model[1].eval()
+    model[4].eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    replace_pooling(model, torch.rand(1, 3, 16, 16))
+    assert [layer.training for layer in model] == [True, False, True, True, False]
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
+
+
+def test_modes_come_back_after_an_example_that_fails() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(2)).train()
+    model[0].eval()
+    with pytest.raises(RuntimeError):
+        replace_pooling(model, torch.rand(1, 5, 16, 16))
+    assert [layer.training for layer in (model, *model)] == [True, False, True]
+    assert not model[1]._forward_hooks
+
+
+def test_a_pool_of_its_own_kind_and_a_model_that_is_a_pool_are_named() -> None:
+    report = replace_pooling(nn.Sequential(SamePadding(2)), torch.rand(1, 2, 7, 7))
+    assert report.kept == {"0": "SamePadding pools in a way of its own"}
+    alone = replace_pooling(nn.MaxPool2d(2), torch.rand(1, 2, 4, 4))
+    assert "put it into a torch.nn.Sequential" in alone.kept["MaxPool2d"]
+
+
+def test_unpadded_averages_carry_no_note() -> None:
+    model = nn.Sequential(nn.AvgPool2d(2, padding=(0, 0)))
+    assert not replace_pooling(model, torch.rand(1, 1, 4, 4)).notes

@@ -19,10 +19,13 @@ if TYPE_CHECKING:
     from ppool.functional import ppool2d
     from ppool.module import PPool2d
     from ppool.parameters import parameter_groups
-    from ppool.replace import replace_pooling
+    from ppool.replace import Replacements, replace_pooling
+    from ppool.window import Window
 
 __all__ = [
     "PPool2d",
+    "Replacements",
+    "Window",
     "custom_ops_library",
     "parameter_groups",
     "ppool2d",
@@ -32,6 +35,8 @@ __all__ = [
 
 _HOMES = {
     "PPool2d": "ppool.module",
+    "Replacements": "ppool.replace",
+    "Window": "ppool.window",
     "__version__": "ppool._version",
     "custom_ops_library": "ppool._library",
     "parameter_groups": "ppool.parameters",
@@ -53,3 +58,7 @@ def __getattr__(name: str) -> Any:
         raise ModuleNotFoundError(
             f"ppool.{name} needs PyTorch: pip install 'ppool[torch]'", name="torch"
         ) from error
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
+import tomllib
 from itertools import product
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +19,14 @@ def test_public_names_are_sorted_and_importable() -> None:
         assert getattr(ppool, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'ppool3d'"):
         _ = ppool.ppool3d  # type: ignore[attr-defined]
+
+
+def test_names_complete_before_they_are_used_and_types_are_shipped() -> None:
+    code = "import ppool; assert set(ppool.__all__) <= set(dir(ppool)), dir(ppool)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert (Path(ppool.__file__).parent / "py.typed").is_file()
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))
+    assert "py.typed" in project["tool"]["setuptools"]["package-data"]["ppool"]
 
 
 def test_importing_the_package_leaves_torch_alone() -> None:

@@ -5,7 +5,7 @@
 #include "../ppool_params.h"
 
 // One file must be able to hold code for a processor that the rest of the library does not need.
-#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__)
+#if defined(__GNUC__) && defined(__x86_64__)
 #define PPOOL_X86_TARGETS 1
 #elif defined(__GNUC__) && defined(__aarch64__)
 #define PPOOL_NEON 1
@@ -13,8 +13,8 @@
 
 namespace ppool {
 
-// Does units [begin, end) of a job on tensors of one element type; may throw std::bad_alloc.
-using Run = void (*)(const void* job, DType dtype, int64_t begin, int64_t end);
+// Does units [begin, end) of a job; may throw std::bad_alloc.
+using Run = void (*)(const void* job, int64_t begin, int64_t end);
 
 struct Kernels {
   Run forward, unit, backward, unit_backward;

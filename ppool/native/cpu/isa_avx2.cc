@@ -16,12 +16,20 @@
 
 // Whatever is shared with the rest of the library stays above this line: the linker keeps one copy
 // of an inline function, and it must run on any processor.
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
+#else
 #pragma GCC push_options
 #pragma GCC target("avx2,fma,f16c")
+#endif
 #define PPOOL_ISA avx2
 #include "kernels.h"
 #include "vec_avx2.h"
 
 const ppool::Kernels ppool::avx2::kernels = kernels_with<Floats>();
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
 #pragma GCC pop_options
+#endif
 #endif

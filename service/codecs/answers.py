@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import pickle
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -18,8 +19,7 @@ from PIL import Image
 from ppool.feeding import resized_labels
 from ppool.service.codecs.images import strips
 from ppool.service.codecs.png import png
-from ppool.service.codecs.rle import coco_rle
-from ppool.service.http.schemas import (
+from ppool.service.codecs.results import (
     AlphaMap,
     ClassArea,
     ImageResult,
@@ -28,6 +28,7 @@ from ppool.service.http.schemas import (
     RleMask,
     SegmentReply,
 )
+from ppool.service.codecs.rle import coco_rle
 from ppool.service.models import Model
 from ppool.service.timing import StageSeconds
 
@@ -104,6 +105,11 @@ class Encoded:
     pages: int = 1
     result: ImageResult | None = None
     seconds: StageSeconds = _UNTIMED_STAGES
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Files are sent from where they lie; see :mod:`ppool.service.workers.messages`."""
+        files = {kind: pickle.PickleBuffer(content) for kind, content in self.files.items()}
+        return Encoded, (self.name, files, self.pages, self.result, self.seconds)
 
 
 def offers(count: int, alpha: Alpha, *, overlay: bool, rle: bool) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import TypeAdapter
 
+from ppool.service.codecs.results import SegmentReply
 from ppool.service.http.access import SCHEMES, is_open
 from ppool.service.http.errors import (
     PROBLEM_JSON,
@@ -27,7 +28,7 @@ from ppool.service.http.errors import (
     UnsupportedImage,
 )
 from ppool.service.http.exchange import TIMEOUT_HEADER
-from ppool.service.http.schemas import Health, Problem, SegmentReply
+from ppool.service.http.schemas import Health, Problem
 
 __all__ = [
     "HEALTH_RESPONSES",

@@ -18,7 +18,6 @@ from ppool.service.codecs.header import ImageLimits
 from ppool.service.logs import Form, Level, configure_logging
 from ppool.service.workers.inference import Segmenter, Stop, load_model
 from ppool.service.workers.messages import (
-    HEADER,
     Cancel,
     Drop,
     Failure,
@@ -28,7 +27,7 @@ from ppool.service.workers.messages import (
     Run,
     Verify,
     frame,
-    parse,
+    read,
 )
 
 __all__ = ["Loader", "serve"]
@@ -66,31 +65,30 @@ class _Link:
         self._connection = connection
         self._reading, self._writing = threading.Lock(), threading.Lock()
 
-    def receive(self) -> bytearray | None:
-        """The content of the next message; ``None`` when the other end has closed."""
+    def receive(self) -> tuple[int, Any] | None:
+        """The next message and its number; ``None`` when the other end has closed."""
         with self._reading:
-            header = self._exactly(HEADER.size)
-            return None if header is None else self._exactly(HEADER.unpack(header)[0])
+            try:
+                return read(self._exactly)
+            except (EOFError, OSError):
+                return None
 
-    def send(self, content: bytes) -> None:
+    def send(self, pieces: list[bytes]) -> None:
         with self._writing, suppress(OSError):  # the server is gone, and the next read says so
-            self._connection.sendall(content)
+            for piece in pieces:
+                self._connection.sendall(piece)
 
     def close(self) -> None:
         with suppress(OSError):
             self._connection.shutdown(socket.SHUT_RDWR)
 
-    def _exactly(self, count: int) -> bytearray | None:
-        content = bytearray(count)
-        view = memoryview(content)
-        while view:
-            try:
-                received = self._connection.recv_into(view)
-            except OSError:
-                received = 0
-            if not received:
-                return None
-            view = view[received:]
+    def _exactly(self, count: int) -> bytes:
+        content = self._connection.recv(count, socket.MSG_WAITALL)
+        while len(content) < count:  # a signal came between
+            more = self._connection.recv(count - len(content), socket.MSG_WAITALL)
+            if not more:
+                raise EOFError
+            content += more
         return content
 
 
@@ -110,16 +108,16 @@ class _Worker:
     def lane(self) -> None:
         """Run batches, one after the other."""
         try:
-            while (content := self._work.receive()) is not None:
-                self._answer(self._work, *parse(content))
+            while (received := self._work.receive()) is not None:
+                self._answer(self._work, *received)
         finally:
             self._end()
 
     def listen(self) -> None:
         """Answer everything that is not a batch."""
         try:
-            while (content := self._control.receive()) is not None:
-                number, message = parse(content)
+            while (received := self._control.receive()) is not None:
+                number, message = received
                 if isinstance(message, (Load, Verify, Probe)):
                     self._apart(number, message)
                 else:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pickle
 import struct
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from ppool.service.codecs.answers import Answer
 from ppool.service.codecs.header import ImageLimits
@@ -23,11 +24,12 @@ __all__ = [
     "Task",
     "Verify",
     "frame",
-    "parse",
+    "read",
+    "reading",
 ]
 
-# Bytes that follow, as an unsigned 64-bit number. Both ends are this program on this machine.
-HEADER = struct.Struct("=Q")
+# Bytes of the message, and how many files follow it. Both ends are this program on this machine.
+HEADER = struct.Struct("=QQ")
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,9 @@ class Task:
     name: str
     data: bytes
     answer: Answer
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Task, (self.name, pickle.PickleBuffer(self.data), self.answer)
 
 
 @dataclass(frozen=True)
@@ -112,13 +117,41 @@ class Failure:
     expected: bool
 
 
-def frame(number: int, message: object) -> bytes:
-    """The bytes of a message: its length, then its number and content."""
-    content = pickle.dumps((number, message), protocol=pickle.HIGHEST_PROTOCOL)
-    return HEADER.pack(len(content)) + content
+def frame(number: int, message: object) -> list[bytes]:
+    """The bytes of a message in pieces, so that photos and masks go out from where they lie.
+
+    First the header, the sizes of files and the message itself, then each file.
+    """
+    files: list[bytes] = []
+
+    def apart(buffer: pickle.PickleBuffer) -> None:
+        with buffer.raw() as raw:
+            files.append(cast(bytes, raw.obj))
+
+    content = pickle.dumps((number, message), pickle.HIGHEST_PROTOCOL, buffer_callback=apart)
+    sizes = struct.pack(f"={len(files)}Q", *map(len, files))
+    return [HEADER.pack(len(content), len(files)) + sizes + content, *files]
 
 
-def parse(content: bytes | bytearray | memoryview) -> tuple[int, Any]:
-    """The number and the content of a message, from what follows its header."""
-    number, message = pickle.loads(content)  # noqa: S301 - from our own child, over a socket pair
+def reading() -> Generator[int, bytes, tuple[int, Any]]:
+    """Reads a message: yields how many bytes to send it next; returns its number and content."""
+    size, count = HEADER.unpack((yield HEADER.size))
+    sizes = struct.unpack(f"={count}Q", (yield 8 * count)) if count else ()
+    content = yield size
+    files = []
+    for length in sizes:
+        files.append((yield length))
+    number, message = pickle.loads(content, buffers=files)  # noqa: S301 - from our own child
     return number, message
+
+
+def read(exactly: Callable[[int], bytes]) -> tuple[int, Any]:
+    """The number and the content of the next message; ``exactly`` gives that many bytes."""
+    steps = reading()
+    wanted = next(steps)
+    while True:
+        try:
+            wanted = steps.send(exactly(wanted) if wanted else b"")
+        except StopIteration as done:
+            message: tuple[int, Any] = done.value
+            return message

@@ -16,7 +16,7 @@ from typing import Any
 
 from ppool.service.workers.errors import WorkerFailed, WorkerLost
 from ppool.service.workers.launch import Launch, Process
-from ppool.service.workers.messages import HEADER, Cancel, Failure, Ping, Run, frame, parse
+from ppool.service.workers.messages import Cancel, Failure, Ping, Run, frame, reading
 
 __all__ = ["Worker"]
 
@@ -101,7 +101,7 @@ class Worker:
         self._waiting[number] = _Waiting(
             reply, self._ticks + 1 + within_seconds / self.tick_seconds
         )
-        writer.write(frame(number, message))
+        writer.writelines(frame(number, message))
         return reply
 
     def give_up(self, reply: asyncio.Future[Any], within_seconds: float) -> None:
@@ -260,8 +260,7 @@ class Worker:
     async def _receive(self, reader: asyncio.StreamReader) -> None:
         try:
             while True:
-                (length,) = HEADER.unpack(await reader.readexactly(HEADER.size))
-                number, value = parse(await reader.readexactly(length))
+                number, value = await _next_message(reader)
                 reply = self._waiting.pop(number).reply
                 if reply.done():
                     continue
@@ -283,6 +282,18 @@ class Worker:
         for waiting in lost.values():
             if not waiting.reply.done():
                 waiting.reply.set_exception(WorkerLost(self.name))
+
+
+async def _next_message(reader: asyncio.StreamReader) -> tuple[int, Any]:
+    steps = reading()
+    wanted = next(steps)
+    while True:
+        received = await reader.readexactly(wanted)
+        try:
+            wanted = steps.send(received)
+        except StopIteration as done:
+            message: tuple[int, Any] = done.value
+            return message
 
 
 async def _ended(process: Process, seconds: float) -> int | None:

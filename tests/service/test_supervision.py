@@ -13,7 +13,7 @@ import pytest
 
 from ppool.service.workers.errors import WorkerLost
 from ppool.service.workers.launch import Launched
-from ppool.service.workers.messages import HEADER, Drop, Ping, Run, frame, parse
+from ppool.service.workers.messages import Drop, Ping, Run, frame, read
 from ppool.service.workers.supervision import Worker
 from tests.service.traffic import PATIENCE_SECONDS
 
@@ -31,11 +31,17 @@ class Puppet:
             thread.start()
 
     def _live(self, end: socket.socket, answers: Callable[[object], bool]) -> None:
-        with suppress(OSError), end, end.makefile("rb") as messages:
-            while header := messages.read(HEADER.size):
-                number, message = parse(messages.read(HEADER.unpack(header)[0]))
+        def exactly(count: int) -> bytes:
+            content: bytes = messages.read(count)
+            if len(content) < count:
+                raise EOFError
+            return content
+
+        with suppress(OSError, EOFError), end, end.makefile("rb") as messages:
+            while True:
+                number, message = read(exactly)
                 if answers(message):
-                    end.sendall(frame(number, None))
+                    end.sendall(b"".join(frame(number, None)))
 
     def kill(self) -> None:
         self.killed = True

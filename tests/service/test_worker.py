@@ -1,5 +1,6 @@
 """The worker process: what it answers to messages."""
 
+import io
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -11,18 +12,19 @@ from typing import Any
 
 import pytest
 
+from ppool.service.codecs.answers import PNG, Answer, Encoded
 from ppool.service.codecs.header import ImageLimits
 from ppool.service.workers.inference import Stop, Stopped
 from ppool.service.workers.messages import (
-    HEADER,
     Cancel,
     Drop,
     Failure,
     Load,
     Ping,
     Run,
+    Task,
     frame,
-    parse,
+    read,
 )
 from ppool.service.workers.snapshot import ModelFile
 from tests.service.harness import ThreadWorker
@@ -45,13 +47,12 @@ class Line:
 
     def send(self, message: object) -> int:
         number = next(self._numbers)
-        self._sockets[isinstance(message, Run)].sendall(frame(number, message))
+        self._sockets[isinstance(message, Run)].sendall(b"".join(frame(number, message)))
         return number
 
     def receive(self, *, batch: bool = False) -> tuple[int, Any]:
         end = self._sockets[batch]
-        (length,) = HEADER.unpack(end.recv(HEADER.size, socket.MSG_WAITALL))
-        return parse(end.recv(length, socket.MSG_WAITALL))
+        return read(lambda count: end.recv(count, socket.MSG_WAITALL))
 
     def ask(self, message: object) -> Any:
         number = self.send(message)
@@ -139,3 +140,18 @@ def test_a_worker_ends_with_its_server() -> None:
     assert isinstance(process, ThreadWorker)
     process.join(PATIENCE_SECONDS)
     assert process.poll() == 0
+
+
+def test_photos_and_masks_travel_without_being_copied_into_the_message() -> None:
+    photo, mask = bytes(range(256)) * 99, b"mask"
+    answer = Answer(PNG, "none", overlay=False, rle=False)
+    tasks = (Task("a", photo, answer), Task("b", b"", answer))
+    for message, files in (
+        (Run(0, tasks), [photo, b""]),
+        ([Encoded("a", {"png": mask})], [mask]),
+    ):
+        first, *apart = frame(7, message)
+        assert [id(piece) for piece in apart] == [id(file) for file in files]
+        assert all(file not in first for file in files if file)
+        stream = io.BytesIO(b"".join((first, *apart)))
+        assert read(stream.read) == (7, message)

@@ -71,7 +71,8 @@ USER 10001:10001
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s \
     CMD ["python3", "-c", "import os, urllib.request as r; r.urlopen(f'http://127.0.0.1:{os.environ[\"PPOOL_PORT\"]}/livez', timeout=2)"]
-ENTRYPOINT ["ppool", "serve"]
+# Signals that come while Python starts wait for ppool to take them; process 1 would lose them.
+ENTRYPOINT ["env", "--block-signal=TERM,INT,HUP", "ppool", "serve"]
 
 FROM base AS gpu
 COPY --from=gpu-packages /opt/ppool /opt/ppool

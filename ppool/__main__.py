@@ -123,6 +123,8 @@ def _start(words: Sequence[str]) -> NoReturn:
     if name == "serve":
         # It asks to look for changed model files, and none has been read.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # Whoever starts it may have blocked them, so that none is lost before this.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
     try:
         run(words)
     except OSError as error:

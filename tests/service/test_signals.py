@@ -1,5 +1,6 @@
 """Signals to a real server, at every stage of its life."""
 
+import json
 import os
 import re
 import signal
@@ -15,7 +16,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.service.traffic import PATIENCE_SECONDS, served, until
+from tests.service.traffic import PATIENCE_SECONDS, ROOT, served, until
 
 # Measuring takes longer than any test waits.
 LONG_START = {"PPOOL_TUNE_SECONDS": "60", "PPOOL_PORT": "0"}
@@ -49,6 +50,13 @@ def read_until(process: subprocess.Popen[str], text: str) -> str:
     return next(line for line in process.stderr if text in line)
 
 
+def image_entry_point() -> list[str]:
+    text = (ROOT / "Dockerfile").read_text()
+    (entry,) = re.findall("^ENTRYPOINT (.*)$", text, re.M)
+    words: list[str] = json.loads(entry)
+    return words
+
+
 @both_signals
 @pytest.mark.parametrize(("command", "status"), [("serve", 0), ("tune", 128)])
 def test_during_imports_it_ends_at_once(number: signal.Signals, command: str, status: int) -> None:
@@ -80,6 +88,20 @@ def test_as_process_1_of_a_container_it_heeds_the_first_signal() -> None:
     with started(*unshare, *PPOOL, "serve", **LONG_START) as process:
         outer = psutil.Process(process.pid)
         until(lambda: outer.children() and heeds(outer.children()[0].pid, signal.SIGTERM))
+        outer.children()[0].terminate()
+        assert process.wait(SOON_SECONDS) == 0
+
+
+def test_as_the_image_starts_it_not_even_the_first_instant_is_lost() -> None:
+    *entry, command, subcommand = image_entry_point()
+    assert (command, subcommand) == ("ppool", "serve")
+    unshare = ("unshare", "--pid", "--fork")
+    if subprocess.run([*unshare, *entry, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("needs the right to make a process namespace, and env of coreutils 8.31")
+    with started(*unshare, *entry, *PPOOL, "serve", **LONG_START) as process:
+        outer = psutil.Process(process.pid)
+        # Long before Python has started.
+        until(lambda: outer.children() and "python" in outer.children()[0].exe())
         outer.children()[0].terminate()
         assert process.wait(SOON_SECONDS) == 0
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Generator
 from typing import TypeVar
 
 __all__ = ["Turns"]
 
 R = TypeVar("R")
+
+# Small work is then done at once, as another turn of the loop costs more than most of its steps.
+_TURN_SECONDS = 0.002
 
 
 class Turns:
@@ -24,10 +28,13 @@ class Turns:
     async def take(self, steps: Generator[None, None, R]) -> R:
         """What ``steps`` returns; each of its steps should take a few milliseconds at most."""
         async with self._lock:
+            start = time.perf_counter()
             while True:
                 try:
                     next(steps)
                 except StopIteration as end:
                     result: R = end.value
                     return result
-                await asyncio.sleep(0)
+                if time.perf_counter() - start > _TURN_SECONDS:
+                    await asyncio.sleep(0)
+                    start = time.perf_counter()

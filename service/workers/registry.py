@@ -49,6 +49,7 @@ class ModelRegistry:
         self._uses: Counter[int] = Counter()
         self._order: list[Path] = []
         self._problems: set[str] = set()
+        self._known_problems: set[str] = set()
         self._refused: dict[Path, Stamp] = {}
         self._reloading = asyncio.Lock()
 
@@ -104,6 +105,7 @@ class ModelRegistry:
                 _logger.exception("reload failed")
 
     async def _reload(self) -> None:
+        self._known_problems, self._problems = self._problems, set()
         files, unread = self._look()
         served = {self._sources[entry.handle].path: entry for entry in self.models.values()}
         gone = [
@@ -121,7 +123,7 @@ class ModelRegistry:
                 old is None or found != self._sources[old.handle].snapshot.stamp
             ):
                 changed = True
-                await self._take(path, old)
+                await self._take(path, found, old)
         for path in gone:
             self._leave(served[path])
         self._sort()
@@ -132,18 +134,20 @@ class ModelRegistry:
         """The files there are, in order, and what of the settings cannot be read now."""
         files: dict[Path, Stamp] = {}
         unread: list[Path] = []
-        problems: set[str] = set()
         for place in self._places:
             try:
                 files |= {path: stamp(path) for path in model_files((place,))}
             except (OSError, ValueError) as error:
                 unread.append(place)
-                problems.add(str(error))
-        for problem in problems - self._problems:
-            _logger.error("reload: %s", problem)
-        self._problems = problems
+                self._complain(f"reload: {error}")
         self._order = list(files)
         return files, unread
+
+    def _complain(self, problem: str) -> None:
+        """Once, however often somebody looks."""
+        if problem not in self._known_problems:
+            _logger.error("%s", problem)
+        self._problems.add(problem)
 
     async def load_anew(self) -> None:
         """Load what is in service with the threads and batch size of the pool's plan."""
@@ -196,15 +200,11 @@ class ModelRegistry:
         self._retire(old)
         return model
 
-    async def _take(self, path: Path, old: Served | None) -> None:
+    async def _take(self, path: Path, found: Stamp, old: Served | None) -> None:
         name = old.model.name if old else self._name
         try:
             snapshot = await asyncio.to_thread(Snapshot, path)
-        except (OSError, RuntimeError) as error:  # the latter where there is no thread to be had
-            _logger.error("model file %s waits for the next reload: %s", path.name, error)
-            return
-        source = Source(path, snapshot, name)
-        try:
+            source, found = Source(path, snapshot, name), snapshot.stamp
             if old is None:
                 handle = next(self._loader.handles)
                 model = await self._loader.load_everywhere(handle, source)
@@ -212,11 +212,12 @@ class ModelRegistry:
                 self._enter(Served(model, handle))
             else:
                 model = await self._replace(old, source)
-        except WorkerLost as error:
-            _logger.error("model file %s waits for the next reload: %s", path.name, error)
+        except (OSError, RuntimeError, WorkerLost) as error:
+            # No room for a thread, say, or no worker; the file may be sound.
+            self._complain(f"model file {path.name} waits for the next reload: {error}")
             return
         except ValueError as error:
-            self._refused[path] = snapshot.stamp
+            self._refused[path] = found
             self._metrics.reloads.labels(name or path.stem, "failed").inc()
             _logger.error("model file %s is not taken into service: %s", path.name, error)
             return

@@ -17,6 +17,8 @@ __all__ = ["ModelFile", "Snapshot", "Stamp", "stamp"]
 Stamp = tuple[int, int, int]
 
 _CHUNK_BYTES = 2**20
+# Protocol buffers end there, and so does what anybody can put into the server's memory.
+_MOST_BYTES = 2**31
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Snapshot:
 
     Raises:
         OSError: if it cannot be read, or is not a regular file.
+        ValueError: if it is larger than any ONNX file.
 
     Attributes:
         stamp: Of the file just before it was read.
@@ -52,10 +55,14 @@ class Snapshot:
             if hasattr(os, "memfd_create"):
                 self._copy = os.fdopen(os.memfd_create("ppool-model"), "wb")
                 location = Path(f"/proc/{os.getpid()}/fd/{self._copy.fileno()}")
-            while chunk := original.read(_CHUNK_BYTES):
+            size = self.stamp[1]
+            while size < _MOST_BYTES and (chunk := original.read(_CHUNK_BYTES)):
+                size = max(size, original.tell())
                 digest.update(chunk)
                 if self._copy is not None:
                     self._copy.write(chunk)
+            if size >= _MOST_BYTES:
+                raise ValueError(f"model: {str(path)!r} has 2 GiB or more, which no ONNX file can")
             if self._copy is not None:
                 self._copy.flush()
         self.file = ModelFile(path, location, digest.hexdigest())

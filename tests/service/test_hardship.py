@@ -164,3 +164,19 @@ def test_a_new_worker_has_the_old_model_whatever_became_of_its_file(folder: Path
         assert post(server).status_code == 200
         assert server.workers() != [worker]
         assert server.get("/models").json() == before
+
+
+def test_a_worker_that_is_killed_while_it_loads_is_not_held_against_the_file(folder: Path) -> None:
+    def digest() -> str:
+        return str(server.get("/models").json()[0]["sha256"])
+
+    with served(str(folder), "--workers", "1") as server:
+        before, (worker,) = digest(), server.workers()
+        os.kill(worker, signal.SIGSTOP)
+        put(tiny_model(seed=1), folder / "m.onnx")
+        server.process.send_signal(signal.SIGHUP)
+        # It takes the message, but never answers.
+        time.sleep(0.2)
+        os.kill(worker, signal.SIGKILL)
+        until(lambda: digest() != before)
+        assert post(server).status_code == 200

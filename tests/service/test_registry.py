@@ -130,3 +130,11 @@ def test_a_fifo_is_no_model_file_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "model.onnx")
     with pytest.raises(OSError, match="not a regular file"):
         Snapshot(tmp_path / "model.onnx")
+
+
+def test_more_than_any_model_has_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    with path.open("wb") as file:
+        file.truncate(3 * 2**30)
+    with pytest.raises(ValueError, match="2 GiB"):
+        Snapshot(path)

@@ -35,6 +35,7 @@ def export_model(
     multiple: int = 32,
     name: str | None = None,
     training: Mapping[str, Any] | None = None,
+    threshold: float = 0.0,
     check: bool = True,
 ) -> ModelMetadata:
     """Export a segmentation network to an ONNX file that ``ppool serve`` serves.
@@ -43,19 +44,23 @@ def export_model(
     output. The model itself is left as it is.
 
     Shape:
-        ``model`` maps normalised RGB, float32 [N, 3, H, W], to logits [N, K, h, w] at any stride.
+        ``model`` maps normalised RGB, float32 [N, 3, H, W], to logits [N, K, h, w] at any stride,
+        bare or in a dictionary, a tuple or an object, as torchvision and Hugging Face give them.
         The file maps ``image``, uint8 [N, H, W, 3], to ``mask``, uint8 [N, H, W].
 
     Args:
         model: The network.
         path: Where the file goes; it appears there whole or not at all.
-        classes: The K classes in the order of the logits; plain names get colours.
+        classes: The K classes in the order of the logits; plain names get colours. Of one channel,
+            the foreground's, or the background's and the foreground's.
         mean: Of RGB in [0, 1], as in training.
         std: Likewise.
         max_side: Longer images are to be resized to this many pixels.
         multiple: Heights and widths are to be padded to multiples of this many pixels.
         name: What the model is served as; ``None`` is the file's name without suffix.
         training: A record to travel in the file: data, seed, scores.
+        threshold: Above which a pixel of a network of one channel is foreground: 0 of logits; 0.5
+            if it ends in a sigmoid, though probabilities can only be had of logits.
         check: Compare with PyTorch, with native kernels and without, before the file appears.
 
     Returns:
@@ -75,7 +80,8 @@ def export_model(
         training=dict(training or {}),
         versions=_versions(),
     )
-    return _export(model, path, description, Normalisation(mean, std), check)
+    pipeline = Pipeline(model, Normalisation(mean, std), threshold)
+    return _export(pipeline, path, description, check)
 
 
 def export_checkpoint(
@@ -118,20 +124,16 @@ def export_checkpoint(
         versions=_versions(),
     )
     normalisation = Normalisation(trained.mean, trained.std)
-    return _export(trained.build(), path, description, normalisation, check)
+    return _export(Pipeline(trained.build(), normalisation), path, description, check)
 
 
 def _export(
-    model: nn.Module,
-    path: Path,
-    description: ModelMetadata,
-    normalisation: Normalisation,
-    check: bool,
+    pipeline: Pipeline, path: Path, description: ModelMetadata, check: bool
 ) -> ModelMetadata:
-    pipeline = Pipeline(model, normalisation)
     multiple = description.input.multiple
     side = description.input.padded(128)
     example = torch.zeros(2, side, side + multiple, 3, dtype=torch.uint8)
+    description = _with_background(description, pipeline.scores(example).shape[1])
     logits = pipeline.logits(example)
     _check_logits(logits, len(description.classes))
     description = replace(description, stages=pipeline.stages(example))
@@ -146,10 +148,18 @@ def _export(
     return description
 
 
-def _check_logits(logits: Any, classes: int) -> None:
-    if not isinstance(logits, torch.Tensor) or logits.dim() != 4:
-        found = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        raise ValueError(f"network: expected logits [N, K, h, w], got {found!r}")
+def _with_background(description: ModelMetadata, channels: int) -> ModelMetadata:
+    """Of a network of one channel the foreground's name is enough."""
+    if channels > 1:
+        return description
+    classes = description.classes
+    if len(classes) == 1:
+        foreground = replace(classes[0], id=1)
+        classes = (LabelClass(0, "background", "#000000"), foreground)
+    return replace(description, classes=classes, head="threshold")
+
+
+def _check_logits(logits: torch.Tensor, classes: int) -> None:
     if logits.shape[1] != classes:
         raise ValueError(
             f"classes: expected {logits.shape[1]}, as many as the network has logits, got {classes}"

@@ -22,9 +22,9 @@ from ppool.service.codecs.images import decode_file
 
 __all__ = ["Example", "Judge", "find_judge", "pictures"]
 
-# Share of the pixels where classes may tie, so that rounding decides.
-TOLERANCE, QUANTISED_TOLERANCE, HALF_TOLERANCE = 1e-4, 1e-3, 1e-2
-QUANTISED = {"QuantizeLinear", "DynamicQuantizeLinear"}
+# Share of the pixels where rounding decides between classes; of 8 or 16 bits, scores often tie.
+TOLERANCE, COARSE_TOLERANCE = 1e-4, 1e-2
+QUANTISED = {"QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv"}
 # A page of handwriting with a drawing, which the playground shows first.
 PHOTO = Path(ppool.__file__).parent / "service" / "playground" / "notes.jpg"
 
@@ -64,10 +64,9 @@ class Judge:
     @property
     def tolerance(self) -> float:
         """Share of the pixels that rounding may decide."""
-        if np.float16 in (self.dtype, self.intake.dtype):
-            return HALF_TOLERANCE
         kinds = {node.op_type for node in self.network.model.graph.node}
-        return QUANTISED_TOLERANCE if kinds & QUANTISED else TOLERANCE
+        coarse = kinds & QUANTISED or np.float16 in (self.dtype, self.intake.dtype)
+        return COARSE_TOLERANCE if coarse else TOLERANCE
 
     def mask(
         self, image: NDArray[np.uint8], size: tuple[int, int], classes: int
@@ -150,9 +149,16 @@ def _intakes(network: Network, normalisation: Normalisation) -> list[Intake]:
         if declared.get("N") in (1, None) and declared["C"] in (normalisation.count, None):
             fixed = declared["H"], declared["W"]
             intakes.append(Intake(given.name, kind, layout, normalisation, *fixed))
+    # A declared number of channels tells where they are.
+    told = [entry for entry in intakes if _tells_channels(entry, sizes)]
     if intakes:
-        return intakes
+        return told or intakes
     raise ValueError(_no_photos(given.name, sizes or [], normalisation))
+
+
+def _tells_channels(intake: Intake, sizes: Sequence[int | None] | None) -> bool:
+    """Whether the declared shape says that there are as many channels as the network is fed."""
+    return sizes is not None and sizes[intake.layout.index("C")] == intake.normalisation.count
 
 
 def _no_photos(name: str, sizes: Sequence[int | None], normalisation: Normalisation) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import onnx
@@ -28,7 +28,7 @@ from ppool.onnx_ops import (
     register_schemas,
 )
 
-__all__ = ["Pipeline", "trace"]
+__all__ = ["Pipeline", "scores_of", "trace"]
 
 
 class _AlphaMaps:
@@ -89,14 +89,17 @@ class Pipeline(nn.Module):
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, network: nn.Module, normalisation: Normalisation) -> None:
+    def __init__(
+        self, network: nn.Module, normalisation: Normalisation, threshold: float = 0.0
+    ) -> None:
         super().__init__()
+        self._threshold = threshold
         self._maps = _AlphaMaps()
         self.network = deepcopy(network).cpu().float()
         self._replace_pools()
-        for name, values in (("mean", normalisation.mean), ("deviation", normalisation.std)):
-            # In units of the byte image, so that it is subtracted from and divided once.
-            constant = 255 * torch.tensor(values, dtype=torch.float32)[:, None, None]
+        # In units of the byte image, so that it is subtracted from and divided once.
+        for name, row in zip(("mean", "deviation"), normalisation.of_bytes, strict=True):
+            constant = torch.tensor(row, dtype=torch.float32)[:, None, None]
             self.register_buffer(name, constant, persistent=False)
         self.eval().requires_grad_(False)
 
@@ -113,11 +116,18 @@ class Pipeline(nn.Module):
             parent, _, attribute = path.rpartition(".")
             setattr(self.get_submodule(parent), attribute, _Unit(layer, stage, self._maps))
 
-    def logits(self, image: Tensor) -> Tensor:
+    def scores(self, image: Tensor) -> Tensor:
         """What the network answers, float32 [N, K, h, w]."""
         x = image.permute(0, 3, 1, 2).float()  # [N, 3, H, W]
-        y: Tensor = self.network((x - self.mean) / self.deviation)
-        return y
+        return scores_of(self.network((x - self.mean) / self.deviation))
+
+    def logits(self, image: Tensor) -> Tensor:
+        """The same with a channel of zeros for the background, where it has one channel only."""
+        y = self.scores(image)
+        if y.shape[1] > 1:
+            return y
+        above = y - self._threshold
+        return torch.cat((torch.zeros_like(above), above), 1)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """The mask, then the alpha maps."""
@@ -150,6 +160,33 @@ class Pipeline(nn.Module):
             )
             for name, pool, alpha in self._maps.named
         )
+
+
+def scores_of(answer: Any) -> Tensor:
+    """The scores, [N, K, h, w], among what a network answers.
+
+    torchvision gives a dictionary with ``out``, Hugging Face an object with ``logits``, deep
+    supervision several, the first of which is the last layer's.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    found = answer
+    if isinstance(found, Mapping):
+        named = (found[key] for key in ("out", "logits") if key in found)
+        found = next(named, next(iter(found.values()), None))
+    elif not isinstance(found, Tensor) and hasattr(found, "logits"):
+        found = found.logits
+    elif isinstance(found, (tuple, list)):
+        found = found[0] if found else None
+    elif is_dataclass(found) and fields(found):
+        found = getattr(found, fields(found)[0].name)
+    if isinstance(found, Tensor) and found.dim() == 3:
+        found = found.unsqueeze(1)
+    if not isinstance(found, Tensor) or found.dim() != 4:
+        got = list(found.shape) if isinstance(found, Tensor) else type(answer).__name__
+        raise ValueError(f"network: expected logits [N, K, h, w], got {got!r}")
+    return found
 
 
 @torch.library.custom_op("ppool::crop_like", mutates_args=())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from ppool import PPool2d, export
 from ppool._library import custom_ops_library
-from ppool.export import _export, export_model
+from ppool.export import _export, _trace, export_model
 from ppool.export._assemble import lint
 from ppool.metadata import LabelClass, ModelMetadata
 from ppool.onnx_ops import DOMAIN
@@ -283,10 +284,64 @@ class _Twice(nn.Module):
         return y
 
 
+class _Answering(nn.Module):
+    """One channel, in whatever it is that others put it into."""
+
+    def __init__(self, wrap: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        torch.manual_seed(5)
+        self.layer = nn.Conv2d(3, 1, 3, 2, 1)
+        self.wrap = wrap
+
+    def forward(self, x: Tensor) -> Any:
+        return self.wrap(self.layer(x))
+
+
+@dataclass
+class _Answer:
+    logits: Tensor
+    loss: None = None
+
+
+ANSWERS: list[Callable[[Tensor], Any]] = [
+    lambda y: {"out": y, "aux": -y},
+    lambda y: (y, -y),
+    _Answer,
+    lambda y: y[:, 0],
+]
+
+
+@pytest.mark.parametrize("wrap", ANSWERS)
+def test_scores_are_found_in_what_others_answer(wrap: Callable[[Tensor], Any]) -> None:
+    x = torch.zeros(2, 3, 8, 8)
+    network = _Answering(wrap)
+    torch.testing.assert_close(_trace.scores_of(network(x)), network.layer(x))
+
+
+def test_one_channel_is_foreground_above_its_threshold(tmp_path: Path) -> None:
+    network = _Answering(ANSWERS[0]).eval()
+    path = tmp_path / "model.onnx"
+    about = export_model(network, path, classes=["ink"], mean=MEAN, std=STD, threshold=0.2)
+    assert (about.head, [entry.name for entry in about.classes]) == (
+        "threshold",
+        ["background", "ink"],
+    )
+    image = torch.randint(0, 256, (1, 64, 64, 3), dtype=torch.uint8)
+    x = (image.permute(0, 3, 1, 2) / 255 - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[
+        :, None, None
+    ]
+    fine = torch.nn.functional.interpolate(network.layer(x), (64, 64), mode="bilinear")
+    truth = (fine[:, 0] > 0.2).numpy()
+    (mask,) = make_session(path).run(["mask"], {"image": image.numpy()})
+    assert 0.1 < truth.mean() < 0.9
+    assert np.count_nonzero(mask != truth) <= 1
+
+
 @pytest.mark.parametrize(
     ("network", "changes", "message"),
     [
         (nn.Conv2d(3, 3, 1), {"classes": ["a"]}, "classes: expected 3"),
+        (nn.Conv2d(3, 1, 1), {"classes": ["a", "b", "c"]}, "classes: expected 2"),
         (nn.Flatten(), {}, r"logits \[N, K, h, w\]"),
         (nn.Conv2d(3, 2, 1), {"std": (1, 0, 1)}, "std: expected positive"),
         (nn.Conv2d(3, 2, 1), {"mean": (1, 1)}, "mean: expected 3 values"),

@@ -112,7 +112,7 @@ class Opened:
         """The EXIF orientation, from 1 to 8; that of a PNG may stand behind its pixels."""
         found = 1
         if self.image is None:
-            found = self.tags.get(_ORIENTATION, (1,))[0]
+            found = self.tags.get(tiff.ORIENTATION, (1,))[0]
         elif self.kind is not kinds.TIFF:  # which Pillow turns itself
             # A damaged EXIF block is no reason to refuse sound pixels.
             with suppress(Exception):

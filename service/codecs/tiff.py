@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from itertools import islice
 from typing import NamedTuple
 
@@ -57,6 +58,12 @@ Tags = Mapping[int, tuple[int, ...]]
     254, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 317, 320, 322, 323, 324, 325, 330,
     332, 338, 339, 50706,
 )  # fmt: skip
+ORIENTATION = 274
+_READ = frozenset(
+    {_SUBFILE, WIDTH, HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER, _STRIPS, ORIENTATION,
+     _SAMPLES, _STRIP_ROWS, _STRIP_BYTES, _PLANAR, _PREDICTOR, _COLOURS, _TILE_WIDTH, _TILE_HEIGHT,
+     _TILES, _TILE_BYTES, _SUB_IFDS, _INK_SET, _EXTRA, _FORMAT, _DNG_VERSION}
+)  # fmt: skip
 
 _MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _PALETTE, _MASK, _CMYK = range(6)
 _YCBCR = 6
@@ -68,7 +75,9 @@ _LOSSLESS = {1, 5, 8, 32946, 32773, 34925, 50000}
 _PILLOWS = {2, 3, 4, 32771, 6, 7, 50001}
 _ASSOCIATED, _UNASSOCIATED = 1, 2
 _MOST_EXTRA = 4
-_MOST_PAGES = 65_536
+_MOST_PAGES = 4096
+# Strips of one row of the longest photo in four planes, or its smallest tiles.
+_MOST_VALUES = 2**20
 # By struct code: unsigned and signed numbers, and BigTIFF's.
 _NUMBERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 
@@ -133,20 +142,19 @@ def page_tags(data: bytes, page: int = 1) -> Tags:
         return tags
     first = place + struct.calcsize(layout.entries)
     pointer_bytes = struct.calcsize(layout.pointer)
-    for entry in range(first, first + layout.read(layout.entries, data, place) * layout.entry,
-                       layout.entry):  # fmt: skip
-        try:
-            tag, kind = struct.unpack_from(f"{layout.order}HH", data, entry)
-            count = layout.read(layout.pointer, data, entry + 4)
-            if kind not in _NUMBERS or count > len(data):
-                continue
-            code = f"{layout.order}{count}{_NUMBERS[kind]}"
-            value = entry + 4 + pointer_bytes
-            if struct.calcsize(code) > pointer_bytes:
-                value = layout.read(layout.pointer, data, value)
-            tags[tag] = struct.unpack_from(code, data, value)
-        except struct.error:
+    count = min(layout.read(layout.entries, data, place), (len(data) - first) // layout.entry)
+    for entry in range(first, first + count * layout.entry, layout.entry):
+        tag, kind = struct.unpack_from(f"{layout.order}HH", data, entry)
+        length = layout.read(layout.pointer, data, entry + 4)
+        # The first of a kind counts, as in libtiff; others may be there to keep us busy.
+        if tag not in _READ or tag in tags or kind not in _NUMBERS or length > _MOST_VALUES:
             continue
+        code = f"{layout.order}{length}{_NUMBERS[kind]}"
+        value = entry + 4 + pointer_bytes
+        if struct.calcsize(code) > pointer_bytes:
+            value = layout.read(layout.pointer, data, value)
+        with suppress(struct.error):  # beyond the end of the file
+            tags[tag] = struct.unpack_from(code, data, value)
     return tags
 
 

@@ -44,7 +44,7 @@ class SegmentOptions(BaseModel, extra="forbid"):
     page: int = Field(
         1,
         ge=1,
-        le=65_536,
+        le=4096,
         description="page of a TIFF, or frame of an animation; X-Pages and `pages` say how many",
     )
     mask: Literal["png", "rle"] = Field("png", description="how the JSON answer carries the mask")

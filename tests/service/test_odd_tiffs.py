@@ -6,6 +6,7 @@ decoder cannot both be wrong.
 
 import io
 import itertools
+import struct
 from dataclasses import replace
 from typing import Any
 
@@ -304,3 +305,21 @@ def test_a_palette_that_ends_too_early_is_refused() -> None:
 
 def test_what_pillow_writes_is_read_as_before() -> None:
     np.testing.assert_array_equal(decoded(encoded(photo(), "TIFF")), photo())
+
+
+def test_a_directory_of_more_entries_than_bytes_is_read_no_further_than_the_file() -> None:
+    data = bytearray(tiff_page(ramp(8, 1), Layout(big=True)))
+    (place,) = struct.unpack_from("<Q", data, 8)
+    data[place : place + 8] = bytes([255] * 8)
+    np.testing.assert_allclose(decoded(bytes(data)), shown(ramp(8, 1), Layout()), atol=1.01)
+    with pytest.raises(NoSuchPage):
+        decode(bytes(data), LIMITS, page=2)
+
+
+def test_tags_that_name_the_whole_file_over_and_over_cost_nothing() -> None:
+    huge = tuple(range(65_536))
+    tags = {40_000 + index: huge for index in range(30)}
+    layout = Layout(16, MIN_IS_WHITE, tags=tags)
+    np.testing.assert_allclose(
+        decoded(tiff_page(ramp(16, 1), layout)), shown(ramp(16, 1), layout), atol=1.01
+    )

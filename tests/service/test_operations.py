@@ -119,7 +119,7 @@ def test_openapi_lists_every_status_and_media_type(client: Client) -> None:
         *("image/png", "application/json", "application/x-npz", "application/zip")
     }
     assert {parameter["name"] for parameter in segment["parameters"]} == {
-        *("model", "alpha", "overlay", "mode", "mask", "Accept", "X-Request-Timeout-Ms")
+        *("model", "alpha", "overlay", "mode", "mask", "page", "Accept", "X-Request-Timeout-Ms")
     }
     assert "multipart/form-data" in segment["requestBody"]["content"]
     for status, response in segment["responses"].items():

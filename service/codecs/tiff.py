@@ -115,7 +115,7 @@ def _directories(data: bytes) -> Iterator[int]:
             count = layout.read(layout.entries, data, place)
             link = place + struct.calcsize(layout.entries) + count * layout.entry
             yield place
-    except struct.error:
+    except (struct.error, OverflowError):  # beyond the end, or beyond any file
         return
 
 
@@ -153,7 +153,7 @@ def page_tags(data: bytes, page: int = 1) -> Tags:
         value = entry + 4 + pointer_bytes
         if struct.calcsize(code) > pointer_bytes:
             value = layout.read(layout.pointer, data, value)
-        with suppress(struct.error):  # beyond the end of the file
+        with suppress(struct.error, OverflowError):
             tags[tag] = struct.unpack_from(code, data, value)
     return tags
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.library import custom_op
 
-from ppool import _cuda, _formula, _library
+from ppool import _formula, _gpu, _library
 from ppool._formula import Parameters, Settings
 from ppool._jobs import (
     DTYPES,
@@ -62,9 +63,23 @@ def settings_of(
     alpha_gradient_scale: float = 1.0,
 ) -> Settings:
     """The operators' arguments after their tensors, checked."""
+    pairs = (tuple(kernel_size), tuple(stride), tuple(padding), tuple(dilation))
+    branch = (input_scale, alpha_min, alpha_max)
+    return _settings(pairs, ceil_mode, signed, branch, detach_branch, alpha_gradient_scale)
+
+
+@lru_cache(maxsize=1024)
+def _settings(
+    pairs: tuple[tuple[int, ...], ...],
+    ceil_mode: bool,
+    signed: bool,
+    branch: tuple[float, float, float],
+    detach_branch: bool,
+    alpha_gradient_scale: float,
+) -> Settings:
+    kernel_size, stride, padding, dilation = pairs
     window = Window.of(kernel_size, stride, padding, dilation, ceil_mode)
-    branch = Branch(input_scale, alpha_min, alpha_max)
-    return Settings(window, signed, branch, detach_branch, alpha_gradient_scale)
+    return Settings(window, signed, Branch(*branch), detach_branch, alpha_gradient_scale)
 
 
 # What is asked of tensors, before the address of any is taken.
@@ -128,10 +143,10 @@ def check_alpha(x: Tensor, alpha: Tensor, window: Window) -> None:
 # Who computes.
 
 
-def _gpu_kernels(x: Tensor) -> _cuda.Kernels | None:
+def _gpu_kernels(x: Tensor) -> _gpu.Kernels | None:
     """The CUDA kernels, if they are built and have a form for this tensor."""
-    kernels = _cuda.cuda_kernels()
-    if kernels is None or _dtype(x) not in _cuda.DTYPES:
+    kernels = _gpu.cuda_kernels()
+    if kernels is None or _dtype(x) not in _gpu.DTYPES:
         return None
     return kernels if x.device.type == ("cpu" if kernels.emulated else "cuda") else None
 

@@ -23,7 +23,7 @@ import torch
 from benchmarks.gpu import checks, speed
 from benchmarks.gpu.problems import Gpu
 from benchmarks.measure import RESULTS, write
-from ppool._cuda import Kernels, cuda_kernels
+from ppool._gpu import Kernels, cuda_kernels
 from ppool.native.build import build_cuda, build_emulated, find_nvcc
 
 # What the kernels are meant to reach.

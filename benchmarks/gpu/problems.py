@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ppool._cuda import Kernels
+from ppool._gpu import Kernels
 from ppool._jobs import BackwardJob, Branch, ForwardJob, Pooling, ResizeArgMaxJob, UnitJob
 from ppool.window import Window
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ppool._cuda import Kernels
+from ppool._gpu import Kernels
 from ppool._jobs import BackwardJob, Branch, ForwardJob, Pooling, ResizeArgMaxJob, UnitJob
 from ppool.native.build import NATIVE, build_emulated
 from ppool.window import Window

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from ppool import PPool2d, _cuda, ppool2d
+from ppool import PPool2d, _gpu, ppool2d
 from ppool._jobs import ResizeArgMaxJob
 from ppool.native import build
 from ppool.reference import ppool2d_backward_reference, ppool2d_reference
@@ -44,9 +44,9 @@ assert (session.run(None, {"x": x, "alpha": alpha})[0] == 1).all()
 @pytest.fixture
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     """Forget what was found, before and after."""
-    _cuda.cuda_kernels.cache_clear()
+    _gpu.cuda_kernels.cache_clear()
     yield monkeypatch
-    _cuda.cuda_kernels.cache_clear()
+    _gpu.cuda_kernels.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -63,20 +63,20 @@ def stub(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @needs_compiler
 def test_the_environment_variable_names_a_library(fresh: pytest.MonkeyPatch) -> None:
     fresh.setenv("PPOOL_CUDA_LIBRARY", str(emulated_library()))
-    kernels = _cuda.cuda_kernels()
+    kernels = _gpu.cuda_kernels()
     assert kernels is not None
     assert kernels.emulated
 
 
 def test_an_empty_variable_turns_the_kernels_off(fresh: pytest.MonkeyPatch) -> None:
     fresh.setenv("PPOOL_CUDA_LIBRARY", "")
-    assert _cuda.cuda_kernels() is None
+    assert _gpu.cuda_kernels() is None
 
 
 def test_a_named_library_that_is_not_there_is_an_error(fresh: pytest.MonkeyPatch) -> None:
     fresh.setenv("PPOOL_CUDA_LIBRARY", "no/such.so")
     with pytest.raises(ValueError, match=r"PPOOL_CUDA_LIBRARY: expected .* got 'no/such.so'"):
-        _cuda.cuda_kernels()
+        _gpu.cuda_kernels()
 
 
 @needs_compiler
@@ -115,7 +115,7 @@ def test_the_unit_of_pytorch_is_one_kernel(fresh: pytest.MonkeyPatch) -> None:
     )  # fmt: skip
     expected = call()
     fresh.setenv("PPOOL_CUDA_LIBRARY", str(emulated_library()))
-    _cuda.cuda_kernels.cache_clear()
+    _gpu.cuda_kernels.cache_clear()
     assert torch.allclose(call(), expected, atol=2e-5)
     assert not torch.equal(call(), torch.zeros_like(expected))
 
@@ -123,7 +123,7 @@ def test_the_unit_of_pytorch_is_one_kernel(fresh: pytest.MonkeyPatch) -> None:
 @needs_compiler
 def test_an_error_of_cuda_is_told_in_words(stub: Path) -> None:
     with pytest.raises(RuntimeError, match=r"no CUDA-capable device is detected \(cudaError 100\)"):
-        _cuda.Kernels(str(stub)).run(ResizeArgMaxJob(1, 2, 2, 2, 4, 4, "float32", 0, 0))
+        _gpu.Kernels(str(stub)).run(ResizeArgMaxJob(1, 2, 2, 2, 4, 4, "float32", 0, 0))
 
 
 @needs_library
@@ -159,3 +159,10 @@ def test_the_check_of_a_gpu_runs_without_one() -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "against the reference: passed" in done.stdout
+
+
+def test_no_module_has_the_name_of_a_built_library() -> None:
+    # Python would import ppool/_cuda.so in place of a ppool/_cuda.py beside it.
+    package = build.PACKAGE
+    modules = {path.stem for path in package.glob("*.py")}
+    assert not modules & {"_cuda", "_native", "_tensorrt", "_tensorrt_static"}

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ppool import PPool2d, _cuda, _library
+from ppool import PPool2d, _gpu, _library
 from ppool.reference import (
     alpha_backward_reference,
     alpha_reference,
@@ -43,7 +43,7 @@ def using(backend: str) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         if backend == "formula":
             patch.setattr(_library, "custom_ops_library", lambda: None)
-        patch.setattr(_cuda, "cuda_kernels", kernels if backend == "cuda" else lambda: None)
+        patch.setattr(_gpu, "cuda_kernels", kernels if backend == "cuda" else lambda: None)
         yield
 
 

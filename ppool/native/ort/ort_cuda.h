@@ -43,7 +43,7 @@ class CudaKernels {
   }
 
 #if !defined(_WIN32)
-  // The file that ppool/_cuda.py would take.
+  // The file that ppool/_gpu.py would take.
   static std::string path() {
     if (const char* chosen = std::getenv("PPOOL_CUDA_LIBRARY")) return chosen;
     Dl_info self = {};

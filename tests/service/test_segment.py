@@ -318,3 +318,22 @@ def test_a_model_without_logits_says_that_it_cannot_tile(client: Client) -> None
     assert answer.status_code == 400
     assert "offers no logits" in answer.json()["detail"]
     assert client.get("/models/tiny").json()["modes"] == ["resize"]
+
+
+def test_a_page_is_chosen_and_the_answer_says_how_many_there_are(client: Client) -> None:
+    pages = [photo(40, 30), photo(50, 20, seed=1)]
+    first, second = map(Image.fromarray, pages)
+    data = encoded(first, "TIFF", save_all=True, append_images=[second])
+    for number, pixels in enumerate(pages, 1):
+        answer = client.segment(data, f"?page={number}")
+        assert answer.headers["X-Pages"] == "2"
+        assert answer.content == client.segment(encoded(pixels)).content
+        overlay = client.segment(data, f"?page={number}&overlay=true")
+        assert overlay.content == client.segment(encoded(pixels), "?overlay=true").content
+    found = client.segment(data, "?page=2", accept="application/json").json()["images"][0]
+    assert (found["pages"], found["width"], found["height"]) == (2, 50, 20)
+    refused = client.segment(data, "?page=3")
+    assert refused.status_code == 400
+    assert "Ask for a page from 1 to 2" in refused.json()["detail"]
+    assert "X-Pages" not in client.segment(encoded(pages[0])).headers
+    assert client.segment(data, "?page=0").status_code == 400

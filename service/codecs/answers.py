@@ -7,7 +7,7 @@ import io
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -34,6 +34,7 @@ from ppool.service.timing import StageSeconds
 
 __all__ = [
     "JSON",
+    "MEDIA_TYPES",
     "NPZ",
     "PNG",
     "TENSORS",
@@ -51,6 +52,43 @@ PNG, JSON, NPZ, ZIP = "image/png", "application/json", "application/x-npz", "app
 TENSORS = "tensors"
 
 Alpha = Literal["none", "maps", "full"]
+
+
+@dataclass(frozen=True)
+class MediaType:
+    """One form of answer.
+
+    Attributes:
+        description: What it holds, for the API's document.
+        carries: Whether it can hold what was asked for: alpha, an overlay, run lengths.
+        of_one_image: Whether it can hold no more than that.
+    """
+
+    description: str
+    carries: Callable[[Alpha, bool, bool], bool]
+    of_one_image: bool = False
+
+
+MEDIA_TYPES = {
+    PNG: MediaType(
+        "the mask as a palette PNG, whose pixels are class ids, or the photo with `overlay=true`",
+        lambda alpha, overlay, rle: alpha == "none" and not rle,
+        of_one_image=True,
+    ),
+    JSON: MediaType(
+        "the classes present, the mask, and a summary of alpha for each image",
+        lambda alpha, overlay, rle: alpha != "full" and not overlay,
+    ),
+    NPZ: MediaType(
+        "NumPy arrays: `mask`, and `alpha/<stage>` with `alpha=full`",
+        lambda alpha, overlay, rle: alpha != "maps" and not overlay and not rle,
+        of_one_image=True,
+    ),
+    ZIP: MediaType(
+        "a file or two for each image, and `result.json`", lambda alpha, overlay, rle: not rle
+    ),
+}
+"""Every form of answer, best first for one image."""
 
 
 @dataclass(frozen=True)
@@ -114,14 +152,11 @@ class Encoded:
 
 def offers(count: int, alpha: Alpha, *, overlay: bool, rle: bool) -> tuple[str, ...]:
     """The media types that can carry such an answer for ``count`` images, best first."""
-    able = {
-        PNG: count == 1 and alpha == "none" and not rle,
-        JSON: alpha != "full" and not overlay,
-        NPZ: count == 1 and alpha != "maps" and not overlay and not rle,
-        ZIP: not rle,
-    }
-    order = (ZIP, JSON, PNG, NPZ) if count > 1 else (PNG, JSON, NPZ, ZIP)
-    return tuple(media for media in order if able[media])
+    order = (ZIP, JSON, PNG, NPZ) if count > 1 else tuple(MEDIA_TYPES)
+    able = {kind for kind, media in MEDIA_TYPES.items() if media.carries(alpha, overlay, rle)}
+    if count > 1:
+        able -= {kind for kind, media in MEDIA_TYPES.items() if media.of_one_image}
+    return tuple(kind for kind in order if kind in able)
 
 
 # Until the whole journey is over.

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import TypeAdapter
 
+from ppool.service.codecs.answers import JSON, MEDIA_TYPES
 from ppool.service.codecs.results import SegmentReply
 from ppool.service.http.access import SCHEMES, is_open
 from ppool.service.http.errors import (
@@ -53,7 +54,8 @@ Errors are `application/problem+json` (RFC 9457): `type` never changes, `detail`
 
 _BINARY = {"type": "string", "format": "binary"}
 _TYPES = ("jpeg", "png", "webp", "avif", "heic", "gif", "bmp", "tiff")
-_MEDIA = ("application/json", "image/png", "application/x-npz", "application/zip")
+# The first is what a generated client asks for, having types for it.
+_MEDIA = sorted(MEDIA_TYPES, key=lambda kind: kind != JSON)
 
 
 def _plain(schema: dict[str, Any]) -> dict[str, Any]:
@@ -159,7 +161,9 @@ _RETRY = {"Retry-After": {"description": "seconds", "schema": {"type": "integer"
 
 SEGMENT_RESPONSES: Responses = {
     200: {
-        "description": "The mask, in the form that `Accept` asks for.",
+        "description": "The mask, in the form that `Accept` asks for: "
+        + "; ".join(f"`{kind}`, {media.description}" for kind, media in MEDIA_TYPES.items())
+        + ".",
         "model": SegmentReply,
         "headers": {
             "X-Request-Id": _text_header("the one sent, or a new one"),
@@ -168,10 +172,8 @@ SEGMENT_RESPONSES: Responses = {
             "Server-Timing": _text_header("decode, queue, infer and encode, in milliseconds"),
         },
         "content": {
-            "image/png": {"schema": _BINARY},
-            "application/json": {"example": _REPLY},
-            "application/x-npz": {"schema": _BINARY},
-            "application/zip": {"schema": _BINARY},
+            kind: {"example": _REPLY} if kind == JSON else {"schema": _BINARY}
+            for kind in MEDIA_TYPES
         },
     },
     400: _problem(BadRequest("Send each image as a multipart file part called 'image'.")),

@@ -363,3 +363,17 @@ def test_a_kernel_of_another_size_is_refused() -> None:
     pool.region.weight = nn.Parameter(torch.zeros(4, 1, 3, 3))
     with pytest.raises(ValueError, match=r"w_region: expected \[4, 1, 2, 2\], got \[4, 1, 3, 3\]"):
         pool(torch.rand(1, 4, 8, 8))
+
+
+def test_a_new_units_hessian_and_pruned_bias() -> None:
+    torch.manual_seed(0)
+    unit = PPool2d(1, 2, alpha_init=2.0).double()
+    x = torch.rand(1, 1, 2, 2).double()
+    expected = differences(gradient_of(lambda x: unit(x).square().sum()), x)
+    found = hessian(lambda x: unit(x).square().sum(), x)
+    assert torch.allclose(found.reshape(4, 4), expected, atol=1e-6)
+    assert found.abs().max() > 0.1
+    unit = PPool2d(64, 2)
+    unit.point_bias = nn.Parameter(torch.zeros(1))
+    with pytest.raises(ValueError, match=r"b_point: expected \[64\], got \[1\]"):
+        unit(torch.rand(1, 64, 8, 8))

@@ -69,14 +69,17 @@ function show(photo, { bitmap, mask, maps }, { result, milliseconds }, about) {
 
 /** Shows what is loaded, where there is a choice; the first one answers until another is chosen. */
 async function welcome() {
+  const used = key.get();
   try {
     const models = await loadedModels();
     byId("models").replaceChildren(...models.map((about) => element("option", about.name)));
     byId("model-choice").hidden = models.length < 2;
     introduce(models[0]);
+    return true;
   } catch (error) {
-    if (error.locked) askForKey();
-    else say(error.message);
+    if (!error.locked) say(error.message);
+    else if (key.get() === used) askForKey();
+    return false;
   }
 }
 
@@ -315,8 +318,10 @@ byId("key-entry").addEventListener("submit", async (event) => {
   key.set(byId("key").value.trim());
   byId("key-entry").hidden = true;
   byId("problem").hidden = true;
-  await welcome();
-  if (current && byId("key-entry").hidden) run(current);
+  running.abort();
+  if (!(await welcome())) return;
+  byId("key-entry").hidden = true;
+  if (current) run(current);
 });
 addEventListener("paste", (event) => runFile(event.clipboardData.files[0]));
 addEventListener("dragover", (event) => {

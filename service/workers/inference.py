@@ -168,6 +168,8 @@ class Segmenter:
         logits = (LOGITS,) if "tile" in self.model.modes else ()
         noise = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), np.uint8)
         self._try(("mask", *stages, *logits), noise)
+        # Most will never be asked for the memory that alpha maps take.
+        self.session.run(("mask",), {"image": noise}, release=True)
 
     def probe(self, height: int, width: int, batch: int, seconds: float) -> tuple[float, float]:
         """Run batches of grey images for ``seconds``, and at least once.

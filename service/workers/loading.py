@@ -106,8 +106,13 @@ class ModelLoader:
         """
         message = self._message(handle, source, self._pool.plan.threads)
         model: Model = await self._ask(worker, message)
-        height, width = self._shapes(model)[0]
-        await self._ask(worker, Verify(handle, height, width))
+        if not source.snapshot.verified:
+            source.snapshot.verified = True
+            try:
+                await self._ask(worker, Verify(handle, *self._shapes(model)[0]))
+            except WorkerLost:
+                source.snapshot.verified = False
+                raise
         await self.warm(worker, Served(model, handle))
         worker.loaded.add(handle)
         return model

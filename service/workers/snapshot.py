@@ -45,10 +45,12 @@ class Snapshot:
     Attributes:
         stamp: Of the file just before it was read.
         file: For workers, as long as this object lives.
+        verified: Whether some worker has found, or is finding, that it does what it says.
     """
 
     def __init__(self, path: Path) -> None:
         self._copy: BinaryIO | None = None
+        self.verified = False
         digest, location = hashlib.sha256(), path
         with _opened(path) as original:
             self.stamp = _of(os.fstat(original.fileno()))

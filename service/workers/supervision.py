@@ -27,8 +27,9 @@ _FIRST_TRIES = 3
 # A worker is asked so often whether it is there; without an answer for so many ticks it is stuck.
 # Work on the largest photos holds Python's lock for half a second, on a busy machine for two.
 _TICK_SECONDS, _SILENT_TICKS = 0.5, 8
-# Until the first answer: imports take 0.3 s, on a tenth of a core ten times as long and more.
-_BOOT_TICKS = 120
+# Until the first answer: imports take 0.3 s, on a tenth of a core ten times as long and more. One
+# that is halted meanwhile has no more time than any other.
+_BOOT_TICKS = 60
 # For one whose sockets are closed to end by itself; its status then says more.
 _LEAVE_SECONDS = 0.2
 # One that cannot be killed hangs in the kernel, and is left there.
@@ -244,13 +245,23 @@ class Worker:
             self._ticks += 1
             if ping.done():
                 ping, pinged, patience = self._ping(), self._ticks, _SILENT_TICKS
-            elif self._ticks - pinged > patience:
-                self._stuck = f"no sign of life in {patience * self.tick_seconds:g} s"
+            elif (silent := self._ticks - pinged) > patience or (
+                silent > _SILENT_TICKS and self._is_halted()
+            ):
+                self._stuck = f"no sign of life in {silent * self.tick_seconds:g} s"
             if any(waiting.due < self._ticks for waiting in self._waiting.values()):
                 self._stuck = "did not come to the end of what it was given"
         self.up = False
         self._close_links()
         self._lose()
+
+    def _is_halted(self) -> bool:
+        """Whether a signal has stopped the process, as far as the system tells."""
+        try:
+            about = Path(f"/proc/{self._process.pid if self._process else 0}/stat").read_text()
+        except OSError:
+            return False
+        return about.rpartition(")")[2].split()[0] == "T"
 
     def _ping(self) -> asyncio.Future[Any]:
         reply = self.send(Ping(), math.inf)

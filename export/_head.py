@@ -91,7 +91,7 @@ def spatial_layout(shape: Sequence[int], image: tuple[int, int]) -> str | None:
     """Which axes of one photo's output are those of the photo; ``None`` if there are none."""
     for layout in LAYOUTS.get(len(shape), ()):
         sizes = dict(zip(layout, shape, strict=True))
-        if sizes.get("N", 1) != 1 or not min(shape):
+        if sizes.get("N", 1) != 1 or not min(shape) or sizes["H"] == sizes["W"] == 1:
             continue
         down, across = image[0] / sizes["H"], image[1] / sizes["W"]
         if max(down, across) <= COARSEST and 0.8 <= down / across <= 1.25:

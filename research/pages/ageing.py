@@ -8,7 +8,7 @@ import numpy as np
 from research.dice import Color, Dice
 from research.fields import Field, Image, as_image, clouds, noise, resized
 
-__all__ = ["aged_paper", "seen", "worn"]
+__all__ = ["aged_paper", "flat_paper", "seen", "worn"]
 
 _PAPERS: dict[Color, float] = {
     (252, 252, 251): 4, (240, 239, 235): 3, (236, 228, 208): 4, (222, 206, 172): 4,
@@ -45,6 +45,12 @@ def aged_paper(dice: Dice, side: int) -> Field:
     yellowing = np.asarray((0.75, 1.0, 1.3), np.float32)
     spread = np.clip(1 + surface[..., None] * yellowing, 0.08, 1.15)
     return np.asarray(color * spread, np.float32)
+
+
+def flat_paper(dice: Dice, side: int) -> Field:
+    """A new sheet or a screen, float32 [side, side, 3]: one colour, most often white."""
+    color = (255, 255, 255) if dice.chance(0.5) else dice.tint(dice.weighted(_PAPERS), 8)
+    return np.full((side, side, 3), np.asarray(color, np.float32) / 255, np.float32)
 
 
 def _stain(dice: Dice, side: int) -> Field:

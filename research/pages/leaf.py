@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from ppool.training.dataset import Sample
 from research.dice import Color, Dice
-from research.fields import Field, Image, clouds, noise
-from research.pages.ageing import aged_paper, seen, worn
+from research.fields import Field, Image, as_image, clouds, noise
+from research.pages.ageing import aged_paper, flat_paper, seen, worn
 from research.pages.classes import DESK, HANDWRITING, LINE, PAPER, PICTURE, TEXT
 from research.pages.fonts import FontLibrary
 from research.pages.lettering import LETTERINGS, rules
@@ -24,6 +24,10 @@ from research.pages.pictures import picture
 __all__ = ["draw_leaf"]
 
 _SIDE = 512
+# Share of the leaves that are as flat as a screen or a sheet of copy paper.
+_CLEAN = 0.2
+# Share of the others that the ink of the other side shines through.
+_THROUGH = 0.7
 # Dots along a pixel's side.
 _UNIT = 2
 # How dark a pixel is against its stroke where the label ends: where people who mark ink by hand
@@ -77,16 +81,17 @@ class _Leaf:
 
 def draw_leaf(dice: Dice, fonts: FontLibrary) -> Sample:
     """Draw a square view of a leaf, 512 pixels wide; now and then of a photograph."""
-    if dice.chance(0.08):
+    if dice.chance(0.06):
         scene = np.asarray(picture(dice, _SIDE, _SIDE) / 255, np.float32)
         return Sample(seen(dice, scene, 0.0), np.full((_SIDE, _SIDE), PICTURE, np.uint8))
-    kind = dice.weighted({"print": 45, "hand": 40, "both": 9, "blank": 6})
+    clean = dice.chance(_CLEAN)
+    kind = dice.weighted({"print": 45, "hand": 40, "both": 9, "blank": 35 if clean else 12})
     em = dice.log_between(10, 100) if kind == "print" else dice.log_between(15, 140)
     leaf = _Leaf(dice, fonts, em * _UNIT, _warp(dice, em * _UNIT))
     blur = dice.between(0, float(np.clip(em / 22, 0.5, 1.8))) if dice.chance(0.75) else 0.0
-    image = aged_paper(dice, _SIDE)
+    image = flat_paper(dice, _SIDE) if clean else aged_paper(dice, _SIDE)
     faint = dice.chance(0.3)
-    if dice.chance(0.55):
+    if dice.chance(0.0 if clean else _THROUGH):
         back = kind if kind in LETTERINGS else dice.pick(("print", "hand"))
         cover = leaf.written(back, leaf.em * dice.between(0.8, 1.25))
         image = _show_through(dice, image, cover, 0.15 if faint and kind != "blank" else 0.6)
@@ -98,6 +103,8 @@ def draw_leaf(dice: Dice, fonts: FontLibrary) -> Sample:
         _illustrate(dice, image, mask)
     if dice.chance(0.1):
         image, mask = _bordered(dice, image, mask)
+    if clean and dice.chance(0.5):
+        return Sample(as_image(255 * image), mask)
     return Sample(seen(dice, image, blur, grainy=not faint), mask)
 
 

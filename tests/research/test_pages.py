@@ -16,14 +16,16 @@ from research.pages import (
     FontLibrary,
     PageDataset,
     draw_page,
+    leaf,
     pictures,
     textures,
     write_dataset,
 )
 from research.pages.camera import without_unseen
-from research.pages.classes import DESK, LINE, PAPER, PICTURE, TEXT
+from research.pages.classes import DESK, HANDWRITING, LINE, PAPER, PICTURE, TEXT
 from research.pages.draw import installed_fonts
 from research.pages.frame import Frame, Placing
+from research.pages.leaf import draw_leaf
 from research.pages.photos import PHOTO_NAMES, TEXTURE_NAMES, Photos
 from research.pages.sheet import Ink, Sheet, text_alpha
 
@@ -241,3 +243,25 @@ def test_a_file_that_is_no_picture_is_named(tmp_path: Path) -> None:
     (folder / "images" / "00000.png").write_text("not a picture")
     with pytest.raises(ValueError, match=r"images.00000\.png: not a readable image"):
         PageDataset(folder)[0]
+
+
+def test_leaves_of_every_kind_are_drawn_with_labels_of_what_is_on_them(fonts: FontLibrary) -> None:
+    leaves = [draw_leaf(Dice(seed), fonts) for seed in range(24)]
+    assert all(leaf.image.shape == (*leaf.mask.shape, 3) for leaf in leaves)
+    found = np.unique(np.concatenate([np.unique(leaf.mask) for leaf in leaves]))
+    assert {PAPER, TEXT, HANDWRITING, LINE, PICTURE} <= set(found.tolist())
+
+
+@pytest.mark.parametrize("corner", [(-100, -100), (450, 450), (-100, 450)])
+def test_an_illustration_may_hang_over_any_edge(
+    monkeypatch: pytest.MonkeyPatch, corner: tuple[int, int]
+) -> None:
+    dice = Dice(0)
+    sizes = iter((60, 60, *corner))
+    monkeypatch.setattr(dice, "whole", lambda low, high: next(sizes, low))
+    monkeypatch.setattr(leaf, "picture", lambda _, h, w: np.zeros((h, w, 3), np.uint8))
+    image, mask = np.ones((512, 512, 3), np.float32), np.full((512, 512), PAPER, np.uint8)
+    leaf._illustrate(dice, image, mask)
+    assert (mask == PICTURE).any()
+    assert (image[mask == PICTURE] == 0).all()
+    assert (image[mask == PAPER] == 1).all()

@@ -1,6 +1,7 @@
 """The model that ships, on real photos it was never trained on, through the service."""
 
 import io
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from PIL import Image
 from skimage import data
 from skimage.filters import threshold_sauvola
 
+from benchmarks.pages import judge, pages_of, segmenter
 from ppool.feeding import feed
 from ppool.runtime import make_session
 from ppool.service.models import shipped_model
@@ -60,15 +62,39 @@ def test_ink_on_a_real_page_agrees_with_sauvola(shipped: Client, names: list[str
     assert (found & expected).sum() / (found | expected).sum() >= 0.6
 
 
-def test_a_plain_photo_is_mostly_picture(shipped: Client, names: list[str]) -> None:
-    mask = mask_of(shipped, photo("astronaut"))
-    assert (mask == names.index("picture")).mean() > 0.5
+@pytest.mark.parametrize("name", ["astronaut", "coffee"])
+def test_a_plain_photo_is_picture(shipped: Client, names: list[str], name: str) -> None:
+    mask = mask_of(shipped, photo(name))
+    assert (mask == names.index("picture")).mean() > 0.8
+
+
+@pytest.mark.parametrize("size", [(333, 250), (500, 701)])
+@pytest.mark.parametrize("color", [(255, 255, 255), (228, 208, 160)])
+def test_a_blank_sheet_is_paper_to_its_edges(
+    shipped: Client, names: list[str], size: tuple[int, int], color: tuple[int, int, int]
+) -> None:
+    sheet = np.full((*size, 3), color, np.uint8)
+    assert (mask_of(shipped, sheet) == names.index("paper")).all()
+
+
+@pytest.mark.skipif("PPOOL_DIBCO" not in os.environ, reason="PPOOL_DIBCO names no folder of pages")
+def test_ink_on_real_pages_beats_a_threshold(shipped: Client) -> None:
+    def segment(file: bytes) -> NDArray[np.uint8]:
+        answer = shipped.segment(file, accept="image/png")
+        return np.asarray(Image.open(io.BytesIO(answer.content)))
+
+    pages = pages_of(Path(os.environ["PPOOL_DIBCO"]))[::6]
+    in_process, classes = segmenter(shipped_model())
+    file = pages[0].source.read_bytes()
+    assert np.array_equal(segment(file), in_process(file))
+    scores = judge(segment, classes, pages)["mean"]
+    assert scores["model"] > max(scores["otsu"], scores["sauvola"])
 
 
 def test_one_alpha_map_comes_back_for_every_pooling_stage(shipped: Client) -> None:
     answer = shipped.segment(encoded(photo("page")), "?alpha=maps", accept="application/json")
     stages = answer.json()["images"][0]["alpha"]
-    assert [stage["stage"] for stage in stages] == [f"pool{i}" for i in range(1, 5)]
+    assert [stage["stage"] for stage in stages] == [f"pool{i}" for i in range(1, 6)]
     for stage in stages:
         assert 0 <= stage["min"] <= stage["mean"] <= stage["max"] <= 35
         assert len(stage["channel_mean"]) == stage["shape"][0]

@@ -126,7 +126,7 @@ def _precision(results: Mapping[str, Any]) -> list[str]:
     return [
         "## int8",
         "",
-        "The shipped model as it is, and from `ppool precision --precision int8`: by",
+        "The model that shipped until 2026-11-28 and `ppool precision --precision int8` of it: by",
         "`python -m benchmarks.precision` on drawn pages that neither training nor calibration",
         f"saw, mean IoU {100 * full['mean_iou']:.1f} and {100 * small['mean_iou']:.1f} %, size "
         f"{full['bytes'] / 1e3:.0f} and {small['bytes'] / 1e3:.0f} kB. Of several pages, one",

@@ -55,7 +55,7 @@ def test_without_tensorrt_both_lines_are_printed_and_the_cure_is_told(
     assert code == 1
     assert "TensorRT is not installed here" in output
     shapes = [
-        "--minShapes=image:1x16x16x3",
+        "--minShapes=image:1x32x32x3",
         "--optShapes=image:8x512x512x3",
         "--maxShapes=image:8x512x512x3",
     ]
@@ -115,7 +115,7 @@ def test_the_engine_is_built_with_the_plugins_loaded_and_stored(
     assert engine.read_bytes() == b"engine"
     assert stand_in.seen["library"] == "/opt/_tensorrt.so"
     assert stand_in.seen["config"].plugins_to_serialize == ["/opt/_tensorrt.so"]
-    assert stand_in.seen["shapes"] == ("image", (1, 16, 16, 3), (1, 256, 256, 3), (1, 256, 256, 3))
+    assert stand_in.seen["shapes"] == ("image", (1, 32, 32, 3), (1, 256, 256, 3), (1, 256, 256, 3))
     assert stand_in.seen["flag"] == 2
 
 
@@ -155,7 +155,7 @@ def test_a_file_from_before_the_plugins_is_refused_with_the_cure(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--max-side", "100"], "max_side: expected a multiple of 16 pixels, got 100"),
+        (["--max-side", "100"], "max_side: expected a multiple of 32 pixels, got 100"),
         (["--max-batch", "0"], "max_batch: expected at least 1, got 0"),
     ],
 )

@@ -7,7 +7,7 @@ import os
 from functools import cache
 from pathlib import Path
 
-from ppool._jobs import Job, ResizeArgMaxJob, as_struct, check_sizes
+from ppool._jobs import Job, ResizeArgMaxJob, UnitBackwardJob, as_struct, check_sizes
 
 __all__ = ["DTYPES", "Kernels", "cuda_kernels"]
 
@@ -35,12 +35,13 @@ class Kernels:
         self._entries.ppool_cuda_error.restype = ctypes.c_char_p
         self.emulated = bool(self._entries.ppool_cuda_is_emulated())
 
-    def run(self, job: Job, stream: int = 0) -> None:
+    def run(self, job: Job, stream: int = 0, *, room: int = 0) -> None:
         """Start a job and return; it may still be running.
 
         Args:
-            job: Any but a ``UnitBackwardJob``, on device addresses.
+            job: Any, on device addresses.
             stream: Address of the ``cudaStream_t`` to run on; 0 is the default stream.
+            room: For a ``UnitBackwardJob``, the address of one float32 a pooled element.
 
         Raises:
             ValueError: if the kernels have no form for the element type.
@@ -50,8 +51,9 @@ class Kernels:
         if dtype not in DTYPES:
             raise ValueError(f"dtype: expected one of {DTYPES} on a GPU, got {dtype!r}")
         entry = getattr(self._entries, f"ppool_cuda_{job.name}")
+        needed = [ctypes.c_void_p(room)] if isinstance(job, UnitBackwardJob) else []
         struct = as_struct(job)
-        error: int = entry(ctypes.byref(struct), ctypes.c_void_p(stream))
+        error: int = entry(ctypes.byref(struct), *needed, ctypes.c_void_p(stream))
         if error:
             reason: bytes = self._entries.ppool_cuda_error(error)
             raise RuntimeError(f"CUDA pooling failed: {reason.decode()} (cudaError {error})")

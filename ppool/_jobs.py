@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Any, ClassVar
 
 from ppool.window import Window
@@ -101,7 +102,7 @@ class UnitJob:
 
 @dataclass(frozen=True)
 class UnitBackwardJob:
-    """Gradients of the unit, its branch detached from x (Eq. 3 to 5); on the CPU only.
+    """Gradients of the unit, its branch detached from x (Eq. 3 to 5).
 
     ``d_parameters`` [N, C, kh * kw + 3] receives for each plane the gradients of w_region,
     prelu_slope, w_point and b_point, in float64 for float64, else float32.
@@ -172,17 +173,27 @@ def _struct(job: type[Any]) -> type[ctypes.Structure]:
 
 
 _STRUCTS = {job: _struct(job) for job in JOBS}
+_FIELDS = {job: tuple(field.name for field in fields(job)) for job in JOBS}
+_PAIR = ctypes.c_int64 * 2
+
+
+# Of a network the same poolings come again and again, and a GPU waits for what is done here.
+@lru_cache(maxsize=4096)
+def _native_struct(value: Pooling | Branch) -> ctypes.Structure:
+    if isinstance(value, Branch):
+        return _SideBranch(value.input_scale, value.alpha_min, value.alpha_max)
+    w = value.window
+    pairs = (_PAIR(*numbers) for numbers in (w.kernel, w.stride, w.padding, w.dilation))
+    flags = (w.ceil_mode, value.signed, _native(value.dtype), value.channels_last)
+    return _Pool2d(*value.shape, *pairs, *flags)
 
 
 def _native(value: Any) -> Any:
     """A field's value as its C type takes it."""
-    if isinstance(value, Pooling):
-        w, pair = value.window, ctypes.c_int64 * 2
-        pairs = (pair(*numbers) for numbers in (w.kernel, w.stride, w.padding, w.dilation))
-        flags = (w.ceil_mode, value.signed, _native(value.dtype), value.channels_last)
-        return _Pool2d(*value.shape, *pairs, *flags)
-    if isinstance(value, Branch):
-        return _SideBranch(value.input_scale, value.alpha_min, value.alpha_max)
+    if isinstance(value, int | float):
+        return value
+    if isinstance(value, Pooling | Branch):
+        return _native_struct(value)
     if isinstance(value, str):
         if value not in DTYPES:
             raise ValueError(f"dtype: expected one of {sorted(DTYPES)}, got {value!r}")
@@ -196,7 +207,8 @@ def as_struct(job: Job) -> ctypes.Structure:
     Raises:
         ValueError: if the element type is unknown.
     """
-    return _STRUCTS[type(job)](*(_native(getattr(job, field.name)) for field in fields(job)))
+    kind = type(job)
+    return _STRUCTS[kind](*[_native(getattr(job, name)) for name in _FIELDS[kind]])
 
 
 def check_sizes(library: ctypes.CDLL, path: str) -> None:

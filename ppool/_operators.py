@@ -6,8 +6,8 @@ Each has kernels for the CPU and for CUDA where they are built, a formula for al
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import lru_cache
+from contextlib import nullcontext
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -85,8 +85,11 @@ def _settings(
 # What is asked of tensors, before the address of any is taken.
 
 
+_NAMES = {getattr(torch, name): name for name in DTYPES}
+
+
 def _dtype(x: Tensor) -> str:
-    return str(x.dtype).removeprefix("torch.")
+    return _NAMES.get(x.dtype) or str(x.dtype).removeprefix("torch.")
 
 
 def check_input(x: Tensor, channels: int | None = None) -> None:
@@ -155,25 +158,26 @@ def _runner(x: Tensor) -> Callable[[Job], None] | None:
     """What does jobs on the tensor's device; None where the formula has to."""
     kernels = _gpu_kernels(x)
     if kernels is not None:
-
-        def run(job: Job) -> None:
-            with _stream(x) as stream:
-                kernels.run(job, stream)
-
-        return run
+        return partial(_run_on_gpu, kernels, x)
     if x.device.type == "cpu" and _library.runs_jobs():
         return lambda job: _library.run(job, torch.get_num_threads())
     return None
 
 
-@contextmanager
-def _stream(x: Tensor) -> Iterator[int]:
-    """Make the tensor's GPU current; the value is the address of the stream PyTorch uses there."""
+def _run_on_gpu(kernels: _gpu.Kernels, x: Tensor, job: Job) -> None:
+    """On the stream that PyTorch uses on the tensor's GPU."""
+    room = 0
+    if isinstance(job, UnitBackwardJob):
+        # Given back while the kernels run: later work on the stream comes after them.
+        pooled = job.pool.window.output_size(x.shape[2], x.shape[3])
+        scratch = x.new_empty((*x.shape[:2], *pooled), dtype=torch.float32)
+        room = scratch.data_ptr()
     if x.device.type != "cuda":
-        yield 0
+        kernels.run(job, room=room)
         return
-    with torch.cuda.device(x.device):
-        yield int(torch.cuda.current_stream(x.device).cuda_stream)
+    elsewhere = x.device.index != torch.cuda.current_device()
+    with torch.cuda.device(x.device) if elsewhere else nullcontext():
+        kernels.run(job, int(torch.cuda.current_stream(x.device).cuda_stream), room=room)
 
 
 def _layout(x: Tensor, settings: Settings) -> torch.memory_format:
@@ -269,20 +273,22 @@ def unit_backward(grad: Tensor, x: Tensor, *arguments: Any) -> tuple[Tensor, ...
     parameters, settings = arguments[:4], settings_of(*arguments[4:])
     check_unit(x, parameters, settings)
     layout, run = _layout(x, settings), _runner(x)
-    if run is None or not settings.detach_branch or _gpu_kernels(x) is not None:
+    if run is None or not settings.detach_branch:
         dx, *gradients = _formula.unit_backward(grad, x, parameters, settings, _run_backward)
         return dx.contiguous(memory_format=layout), *(g.contiguous() for g in gradients)
-    grad, x = (t.to(x.dtype).contiguous(memory_format=layout) for t in (grad, x))
+    last = layout == torch.channels_last and _gpu_kernels(x) is None
+    inner = torch.channels_last if last else torch.contiguous_format
+    grad, x = (t.to(x.dtype).contiguous(memory_format=inner) for t in (grad, x))
     inputs = [grad, x, *(parameter.to(x.dtype).contiguous() for parameter in parameters)]
     dx = torch.empty_like(x)
     taps = settings.window.kernel[0] * settings.window.kernel[1]
     wide = torch.float64 if x.dtype == torch.float64 else torch.float32
-    parts = torch.empty((*x.shape[:2], taps + 3), dtype=wide)
-    pooling = _pooling(x, settings, last=layout == torch.channels_last)
+    parts = torch.empty((*x.shape[:2], taps + 3), dtype=wide, device=x.device)
+    pooling = _pooling(x, settings, last=last)
     addresses = _addresses(*inputs, dx, parts)
     run(UnitBackwardJob(pooling, settings.branch, settings.alpha_gradient_scale, *addresses))
     sums = torch.split(parts.sum(0), [taps, 1, 1, 1], dim=1)
-    return dx, *(
+    return dx.contiguous(memory_format=layout), *(
         gradient.reshape(parameter.shape).to(parameter.dtype, copy=True)
         for gradient, parameter in zip(sums, parameters, strict=True)
     )

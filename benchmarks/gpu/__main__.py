@@ -122,7 +122,10 @@ def _report(results: dict[str, Any]) -> None:
         )
     rows = results.get("VGG-16")
     for row in rows if isinstance(rows, list) else []:
-        print(f"{row['network']} {row['dtype']}: {row['ratio']} (goal {GOALS['VGG-16 / twin']})")
+        print(
+            f"{row['network']} {row['dtype']}: {row['ratio']}, as CUDA graphs "
+            f"{row['ratio of graphs']} (goal {GOALS['VGG-16 / twin']})"
+        )
     if isinstance(results.get("ResizeArgMax"), dict):
         print(f"ResizeArgMax: {results['ResizeArgMax'].get('times faster')} times faster")
 

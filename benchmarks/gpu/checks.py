@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from benchmarks.gpu.problems import BRANCH, DTYPES, TOLERANCE, Gpu, Problem, arguments, problems
 from ppool.reference import (
+    alpha_backward_reference,
     alpha_reference,
     ppool2d_backward_reference,
     ppool2d_reference,
@@ -50,20 +52,21 @@ def _shares(gpu: Gpu, case: Problem) -> dict[str, float]:
     shares["PPool dalpha"] = _share(dalpha, true_dalpha, close)
 
     y = gpu.unit(x, case.parameters, case.window, case.signed)
-    w_region, prelu_slope, w_point, b_point = map(_wide, case.parameters)
-    true_alpha = alpha_reference(
-        _wide(x),
-        w_region,
-        prelu_slope,
-        w_point,
-        b_point,
-        *window,
-        input_scale=BRANCH.input_scale,
-        alpha_min=BRANCH.alpha_min,
-        alpha_max=BRANCH.alpha_max,
-    )
+    unit, branch = (_wide(x), *map(_wide, case.parameters)), asdict(BRANCH)
+    true_alpha = alpha_reference(*unit, *window, **branch)
     truth = ppool2d_reference(_wide(x), true_alpha, *window, signed=case.signed)
     shares["PPoolUnit y"] = _share(y, truth, close)
+
+    dx, parts = gpu.unit_backward(grad, x, case.parameters, case.window, case.signed)
+    true_dx, true_dalpha = ppool2d_backward_reference(
+        _wide(grad), _wide(x), true_alpha, *window, signed=case.signed
+    )
+    shares["PPoolUnit dx"] = _share(dx, true_dx, TOLERANCE[x.dtype] * 1000.0)
+    _, *gradients = alpha_backward_reference(true_dalpha, *unit, *window, **branch)
+    expected = np.concatenate([g.reshape(x.shape[1], -1) for g in gradients], 1)
+    # Sums of float32 terms of both signs, whatever x is stored as.
+    allowed = 1e-3 * max(float(np.abs(expected).max()), 1e-6)
+    shares["PPoolUnit d_parameters"] = _share(parts.sum(0), expected, allowed)
     return shares
 
 
@@ -109,6 +112,7 @@ def _everything(gpu: Gpu, case: Problem) -> list[Tensor]:
         gpu.forward(case.x, case.alpha, case.window, case.signed),
         *gpu.backward(case.grad, case.x, case.alpha, case.window, case.signed),
         gpu.unit(case.x, case.parameters, case.window, case.signed),
+        *gpu.unit_backward(case.grad, case.x, case.parameters, case.window, case.signed),
         gpu.resize_argmax(case.x, (31, 45)),
     ]
 

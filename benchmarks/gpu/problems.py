@@ -12,7 +12,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ppool._gpu import Kernels
-from ppool._jobs import BackwardJob, Branch, ForwardJob, Pooling, ResizeArgMaxJob, UnitJob
+from ppool._jobs import (
+    BackwardJob,
+    Branch,
+    ForwardJob,
+    Pooling,
+    ResizeArgMaxJob,
+    UnitBackwardJob,
+    UnitJob,
+)
 from ppool.window import Window
 
 __all__ = ["BRANCH", "DTYPES", "TOLERANCE", "WINDOWS", "Gpu", "Problem", "arguments", "problems"]
@@ -78,6 +86,23 @@ class Gpu:
         addresses = (t.data_ptr() for t in (x, *parameters, y))
         self.kernels.run(UnitJob(self.pooling(x, window, signed), BRANCH, *addresses), self.stream)
         return y
+
+    def unit_backward(
+        self,
+        grad: Tensor,
+        x: Tensor,
+        parameters: list[Tensor],
+        window: Window,
+        signed: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """Gradients for ``x``, and of each plane those for its channel's parameters, in a row."""
+        dx, d_alpha = torch.empty_like(x), torch.empty_like(grad, dtype=torch.float32)
+        taps = window.kernel[0] * window.kernel[1]
+        parts = x.new_empty((*x.shape[:2], taps + 3), dtype=torch.float32)
+        addresses = (t.data_ptr() for t in (grad, x, *parameters, dx, parts))
+        job = UnitBackwardJob(self.pooling(x, window, signed), BRANCH, 1.0, *addresses)
+        self.kernels.run(job, self.stream, room=d_alpha.data_ptr())
+        return dx, parts
 
     def resize_argmax(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
         """Labels [N, H, W] of logits [N, K, h, w]."""

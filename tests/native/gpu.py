@@ -11,7 +11,15 @@ import pytest
 from numpy.typing import NDArray
 
 from ppool._gpu import Kernels
-from ppool._jobs import BackwardJob, Branch, ForwardJob, Pooling, ResizeArgMaxJob, UnitJob
+from ppool._jobs import (
+    BackwardJob,
+    Branch,
+    ForwardJob,
+    Pooling,
+    ResizeArgMaxJob,
+    UnitBackwardJob,
+    UnitJob,
+)
 from ppool.native.build import NATIVE, build_emulated
 from ppool.window import Window
 from tests.native.entries import Array
@@ -75,6 +83,26 @@ def unit(
     addresses = (tensor.ctypes.data for tensor in (x, *parameters, y))
     kernels().run(UnitJob(pooling(x, window, signed), branch, *addresses))
     return y
+
+
+def unit_backward(
+    grad: Array,
+    x: Array,
+    parameters: list[Array],
+    window: Window,
+    branch: Branch,
+    *,
+    signed: bool = False,
+    alpha_gradient_scale: float = 1.0,
+) -> tuple[Array, NDArray[np.float32]]:
+    """dx, and of each plane the gradients of its channel's parameters, in a row."""
+    dx, d_alpha = np.full_like(x, -7), np.full(grad.shape, -7, np.float32)
+    taps = window.kernel[0] * window.kernel[1]
+    parts = np.full((*x.shape[:2], taps + 3), -7, np.float32)
+    addresses = (tensor.ctypes.data for tensor in (grad, x, *parameters, dx, parts))
+    job = UnitBackwardJob(pooling(x, window, signed), branch, alpha_gradient_scale, *addresses)
+    kernels().run(job, room=d_alpha.ctypes.data)
+    return dx, parts
 
 
 def resize_argmax(logits: Array, size: tuple[int, int]) -> NDArray[np.uint8]:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from ppool._jobs import Branch, ForwardJob, Pooling, ResizeArgMaxJob
 from ppool.reference import (
+    alpha_backward_reference,
     alpha_reference,
     ppool2d_backward_reference,
     ppool2d_reference,
@@ -23,6 +24,7 @@ from tests.native.gpu import (
     needs_compiler,
     resize_argmax,
     unit,
+    unit_backward,
 )
 from tests.windows import TOLERANCE, Case, cases, equal_but_one, scale_of
 
@@ -186,6 +188,52 @@ def test_the_unit_equals_the_reference(
         )
         expected = ppool2d_reference(wide(x), expected_alpha, *arguments(window), signed=signed)
         assert np.abs(wide(y) - expected).max() <= TOLERANCE[dtype]
+
+
+@every_dtype
+@pytest.mark.parametrize("window", [*WINDOWS, Window.of(5, 3, 2)], ids=str)
+@pytest.mark.parametrize("signed", [False, True])
+def test_the_units_gradients_equal_the_reference(
+    window: Window, signed: bool, dtype: str, rng: np.random.Generator
+) -> None:
+    branch = Branch(input_scale=100.0, alpha_min=0.25, alpha_max=35.0)
+    rest = arguments(window)
+    for height, width in ((9, 11), (17, 32)):
+        x = stored(rng.random((2, 2, height, width)) - 0.3 * signed, dtype)
+        x[rng.random(x.shape) < 0.2] = 0
+        parameters = branch_parameters(2, window, dtype, rng)
+        of = (wide(x), *map(wide, parameters))
+        alpha = alpha_reference(*of, *rest, alpha_min=0.25)
+        grad = stored(rng.uniform(-1, 1, alpha.shape), dtype)
+        expected_dx, d_alpha = ppool2d_backward_reference(
+            wide(grad), wide(x), alpha, *rest, signed=signed
+        )
+        _, *expected = alpha_backward_reference(2 * d_alpha, *of, *rest, alpha_min=0.25)
+
+        dx, parts = unit_backward(
+            grad, x, parameters, window, branch, signed=signed, alpha_gradient_scale=2.0
+        )
+        assert np.abs(wide(dx) - expected_dx).max() <= TOLERANCE[dtype] * 36
+        found = np.split(parts.sum(0), np.cumsum([parts.shape[-1] - 3, 1, 1]), axis=1)
+        for gradient, truth in zip(found, expected, strict=True):
+            # A sum of float32 terms of both signs, whatever x is stored as.
+            error = np.abs(gradient.reshape(truth.shape) - truth).max()
+            assert error <= 1e-3 * np.abs(truth).max()
+
+
+@every_window
+def test_the_units_gradients_of_misaligned_tensors_have_the_same_bits(
+    window: Window, rng: np.random.Generator
+) -> None:
+    branch = Branch(input_scale=100.0, alpha_min=0.25, alpha_max=35.0)
+    x = stored(rng.random((1, 2, 24, 64)), "float16")
+    parameters = branch_parameters(2, window, "float16", rng)
+    grad = stored(rng.uniform(-1, 1, (1, 2, *window.output_size(24, 64))), "float16")
+    expected = unit_backward(grad, x, parameters, window, branch)
+    moved = [misaligned(parameter) for parameter in parameters]
+    found = unit_backward(misaligned(grad), misaligned(x), moved, window, branch)
+    for one, other in zip(found, expected, strict=True):
+        assert same_bits(one, other)
 
 
 @every_dtype

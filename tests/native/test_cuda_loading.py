@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 
@@ -118,6 +119,26 @@ def test_the_unit_of_pytorch_is_one_kernel(fresh: pytest.MonkeyPatch) -> None:
     _gpu.cuda_kernels.cache_clear()
     assert torch.allclose(call(), expected, atol=2e-5)
     assert not torch.equal(call(), torch.zeros_like(expected))
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_pytorch_trains_the_unit_by_kernels(fresh: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
+    pool = PPool2d(3, 3, 2, 1, input_scale=1.0, alpha_init=5.0)
+    torch.nn.init.normal_(pool.point_weight, generator=torch.Generator().manual_seed(1))
+    pool = pool.to(dtype)
+    x = torch.rand(2, 3, 9, 8, generator=torch.Generator().manual_seed(2)).to(dtype)
+    x = x.contiguous(memory_format=torch.channels_last)
+    exact = deepcopy(pool).double()
+    expected = torch.autograd.grad(exact(x.double()).sum(), list(exact.parameters()))
+    fresh.setenv("PPOOL_CUDA_LIBRARY", str(emulated_library()))
+    _gpu.cuda_kernels.cache_clear()
+    fresh.setattr("ppool._formula.unit_backward", None)
+    found = torch.autograd.grad(pool(x).sum(), list(pool.parameters()))
+    close = 10 * TOLERANCE[str(dtype).removeprefix("torch.")]
+    for gradient, truth in zip(found, expected, strict=True):
+        assert gradient.dtype == dtype
+        assert (gradient.double() - truth).abs().max() <= close * truth.abs().max()
 
 
 @needs_compiler

@@ -3,23 +3,20 @@
 #ifndef PPOOL_CUDA_BACKWARD_H_
 #define PPOOL_CUDA_BACKWARD_H_
 
-#include "../ppool_jobs.h"
-#include "patch.h"
+#include "forward.h"
 
 namespace ppool::cuda {
 
-// The tensors of a BackwardJob.
-template <class Storage>
+// What is differentiated, the exponents given or predicted, and where its gradients go.
+template <class Stored, class Exponents, class Slope>
 struct Gradients {
-  const Storage *grad, *x, *alpha;
-  Storage *dx, *dalpha;
+  using Storage = Stored;
+  using Alpha = Exponents;
 
-  explicit Gradients(const BackwardJob& job)
-      : grad(static_cast<const Storage*>(job.grad)),
-        x(static_cast<const Storage*>(job.x)),
-        alpha(static_cast<const Storage*>(job.alpha)),
-        dx(static_cast<Storage*>(job.dx)),
-        dalpha(static_cast<Storage*>(job.dalpha)) {}
+  const Storage *grad, *x;
+  Alpha alpha;
+  Storage* dx;
+  Slope* dalpha;
 };
 
 // A negative element that counted as 0 has no gradient.
@@ -28,26 +25,26 @@ PPOOL_HOST_DEVICE float unless_dropped(float slope, float x, bool is_signed) {
 }
 
 // 2x2 windows at stride 2 share no element: each thread does the whole of a group of windows.
-template <class Storage>
+template <class At>
 struct BackwardApart {
+  using Storage = typename At::Storage;
   using Window = Square<2, 2, 0>;
   using Group = Patch<Storage, Window>;
   using Shared = PlaneMinimum;
   static constexpr int kPhases = 2, kOut = Group::kOut;
 
   Problem problem;
-  Gradients<Storage> at;
+  At at;
   bool whole_x, whole_y;
   int64_t rows, groups;  // enough for the elements that belong to no window, too
   Division division;
 
-  BackwardApart(const Problem& p, const BackwardJob& job)
+  BackwardApart(const Problem& p, const At& tensors)
       : problem(p),
-        at(job),
+        at(tensors),
         whole_x(rows_aligned(at.x, p.pool.w, 16) && rows_aligned(at.dx, p.pool.w, 16)),
         whole_y(rows_aligned(at.grad, p.out_w, kOut * sizeof(Storage)) &&
-                rows_aligned(at.alpha, p.out_w, kOut * sizeof(Storage)) &&
-                rows_aligned(at.dalpha, p.out_w, kOut * sizeof(Storage))),
+                rows_aligned(at.dalpha, p.out_w, kOut * sizeof(*at.dalpha))),
         rows((p.pool.h + 1) / 2),
         groups((p.pool.w + Group::kMiddle - 1) / Group::kMiddle),
         division{rows * groups, p.planes, 1, p.pool.is_signed != 0} {}
@@ -77,7 +74,7 @@ struct BackwardApart {
     const int64_t valid = place.row < problem.out_h ? problem.out_w - place.column : 0;
     float grad[kOut], alpha[kOut], dalpha[kOut], dx[2][Group::kMiddle];
     load_run<kOut>(at.grad + start, valid, whole_y, grad);
-    load_run<kOut>(at.alpha + start, valid, whole_y, alpha);
+    at.alpha.of(problem, x, place, start, valid, alpha);
     const int64_t row = place.row * 2, column = place.column * 2;
     const Pooled pooled{row, column, problem.pool.h, problem.pool.w, offset};
     PPOOL_UNROLL
@@ -105,8 +102,9 @@ struct BackwardApart {
 
 // 3x3 windows with padding 1 overlap: a block first works out the windows that touch its tile of
 // dx, then every element gathers from those that cover it. For planes that are not shifted.
-template <class Storage, int stride>
+template <class At, int stride>
 struct BackwardTiled {
+  using Storage = typename At::Storage;
   using Window = Square<3, stride, 1>;
   static constexpr int kPhases = 2, kRows = 16, kColumns = 32;
   // Window o covers elements o * stride - 1 to o * stride + 1; kBefore start left of the tile.
@@ -128,12 +126,12 @@ struct BackwardTiled {
   };
 
   Problem problem;
-  Gradients<Storage> at;
+  At at;
   int64_t tiles_down, tiles_across;
 
-  BackwardTiled(const Problem& p, const BackwardJob& job)
+  BackwardTiled(const Problem& p, const At& tensors)
       : problem(p),
-        at(job),
+        at(tensors),
         tiles_down((p.pool.h + kRows - 1) / kRows),
         tiles_across((p.pool.w + kColumns - 1) / kColumns) {}
 
@@ -175,14 +173,15 @@ struct BackwardTiled {
     const int64_t first_column = problem.start(1, place.column);
     const Storage* plane = at.x + place.plane * problem.plane_size();
     const Reader<Storage> reader{problem.pool, plane, first_row, first_column, 0.0f};
-    Values<9> values;
+    Values<9> raw, values;
     PPOOL_UNROLL
     for (int tap = 0; tap < 9; ++tap) {
-      values.at[tap] = shifted(reader.raw_at(tap / 3, tap % 3, 0.0f), 0.0f);
+      raw.at[tap] = reader.raw_at(tap / 3, tap % 3, 0.0f);
+      values.at[tap] = shifted(raw.at[tap], 0.0f);
     }
+    const float exponent = alpha_of(at.alpha, problem, raw, place.plane, index);
     const int64_t inside = problem.inside(0, first_row) * problem.inside(1, first_column);
-    weighed->slopes =
-        Slopes::of(values, to_float(at.alpha[index]), static_cast<float>(inside));
+    weighed->slopes = Slopes::of(values, exponent, static_cast<float>(inside));
     weighed->grad = to_float(at.grad[index]);
     // dalpha is left to the tile that holds the window's first element.
     const int64_t row = first_row < 0 ? 0 : first_row, column = first_column < 0 ? 0 : first_column;
@@ -212,18 +211,19 @@ struct BackwardTiled {
 
 // Any window: a thread for each element of dx works out again all windows that cover it, and one
 // for each pooled element its dalpha.
-template <class Storage>
+template <class At>
 struct BackwardAny {
+  using Storage = typename At::Storage;
   using Shared = PlaneMinimum;
   static constexpr int kPhases = 2;
 
   Problem problem;
-  Gradients<Storage> at;
+  At at;
   Division division;
 
-  BackwardAny(const Problem& p, const BackwardJob& job)
+  BackwardAny(const Problem& p, const At& tensors)
       : problem(p),
-        at(job),
+        at(tensors),
         division{p.plane_size() + p.pooled_plane_size(), p.planes, 1, p.pool.is_signed != 0} {}
 
   PPOOL_HOST_DEVICE int64_t units() const { return division.units(); }
@@ -254,7 +254,9 @@ struct BackwardAny {
             problem.start(1, column), offset};
   }
 
-  PPOOL_HOST_DEVICE Slopes slopes(const Reader<Storage>& window, float alpha) const {
+  PPOOL_HOST_DEVICE Slopes slopes(const Reader<Storage>& window, int64_t plane,
+                                  int64_t index) const {
+    const float alpha = alpha_of(at.alpha, problem, RawTaps<Storage>{window}, plane, index);
     const int64_t inside = problem.inside(0, window.row) * problem.inside(1, window.column);
     return Slopes::of(window, alpha, static_cast<float>(inside));
   }
@@ -263,7 +265,7 @@ struct BackwardAny {
     const int64_t index = plane * problem.pooled_plane_size() + rest;
     const int64_t row = divide(rest, problem.out_w);
     const Reader<Storage> window = reader(plane, row, rest - row * problem.out_w, offset);
-    const float slope = slopes(window, to_float(at.alpha[index])).dalpha(window);
+    const float slope = slopes(window, plane, index).dalpha(window);
     from_float(to_float(at.grad[index]) * slope, &at.dalpha[index]);
   }
 
@@ -288,7 +290,7 @@ struct BackwardAny {
         int64_t column;
         if (!covered(1, x, j, &column)) continue;
         const int64_t index = plane * problem.pooled_plane_size() + row * problem.out_w + column;
-        const Slopes found = slopes(reader(plane, row, column, offset), to_float(at.alpha[index]));
+        const Slopes found = slopes(reader(plane, row, column, offset), plane, index);
         sum += to_float(at.grad[index]) * found.dx(shifted(raw, offset));
       }
     }

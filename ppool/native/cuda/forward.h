@@ -26,7 +26,19 @@ struct BranchAlpha {
   SideBranch branch;
   const Storage *w_region, *prelu_slope, *w_point, *b_point;
 
-  // PReLU, depthwise 1x1 convolution and clip of one depthwise convolution's result.
+  // The depthwise convolution at one window.
+  template <class Taps>
+  PPOOL_HOST_DEVICE float convolve(const Taps& raw, int64_t channel) const {
+    const Storage* region = w_region + channel * raw.count();
+    float sum = 0;
+    PPOOL_UNROLL
+    for (int tap = 0; tap < raw.count(); ++tap) {
+      sum += to_float(region[tap]) * branch.input_scale * raw[tap];
+    }
+    return sum;
+  }
+
+  // PReLU, depthwise 1x1 convolution and clip of the depthwise convolution's result.
   PPOOL_HOST_DEVICE float finish(float value, int64_t channel) const {
     value = value < 0 ? value * to_float(prelu_slope[channel]) : value;
     value = value * to_float(w_point[channel]) + to_float(b_point[channel]);
@@ -134,23 +146,19 @@ struct ForwardSquare {
   }
 };
 
-template <class Storage>
-PPOOL_HOST_DEVICE void alpha_of(const GivenAlpha<Storage>& given, const Problem&,
-                                const Reader<Storage>&, int64_t, int64_t start, float* out) {
-  *out = to_float(given.alpha[start]);
+// The exponent of one pooled element; `raw` answers count() and operator[] with the elements of its
+// window as they are in memory.
+template <class Storage, class Taps>
+PPOOL_HOST_DEVICE float alpha_of(const GivenAlpha<Storage>& given, const Problem&, const Taps&,
+                                 int64_t, int64_t start) {
+  return to_float(given.alpha[start]);
 }
 
-template <class Storage>
-PPOOL_HOST_DEVICE void alpha_of(const BranchAlpha<Storage>& branch, const Problem& problem,
-                                const Reader<Storage>& reader, int64_t plane, int64_t,
-                                float* out) {
+template <class Storage, class Taps>
+PPOOL_HOST_DEVICE float alpha_of(const BranchAlpha<Storage>& branch, const Problem& problem,
+                                 const Taps& raw, int64_t plane, int64_t) {
   const int64_t channel = plane - divide(plane, problem.pool.c) * problem.pool.c;
-  const Storage* region = branch.w_region + channel * reader.count();
-  float sum = 0;
-  for (int tap = 0; tap < reader.count(); ++tap) {
-    sum += to_float(region[tap]) * branch.branch.input_scale * reader.raw(tap, 0.0f);
-  }
-  *out = branch.finish(sum, channel);
+  return branch.finish(branch.convolve(raw, channel), channel);
 }
 
 // Any window: one pooled element a thread.
@@ -190,8 +198,8 @@ struct ForwardAny {
       const int64_t left = problem.start(1, rest - row * problem.out_w);
       const Storage* source = x + plane * problem.plane_size();
       const Reader<Storage> reader{problem.pool, source, top, left, offset};
-      float exponent;
-      alpha_of(alpha, problem, reader, plane, item, &exponent);
+      const RawTaps<Storage> raw{reader};
+      const float exponent = alpha_of(alpha, problem, raw, plane, item);
       const auto inside = [&] { return problem.inside(0, top) * problem.inside(1, left); };
       from_float(pool(reader, exponent, inside) + offset, &y[item]);
     }

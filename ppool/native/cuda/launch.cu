@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include "backward.h"
+#include "branch_backward.h"
 #include "forward.h"
 #include "resize_argmax.h"
 
@@ -20,8 +21,9 @@ GivenAlpha<Storage> alpha_for(const ForwardJob& job) {
   return {static_cast<const Storage*>(job.alpha), false};
 }
 
-template <class Storage>
-BranchAlpha<Storage> alpha_for(const UnitJob& job) {
+// UnitJob and UnitBackwardJob.
+template <class Storage, class Job>
+BranchAlpha<Storage> alpha_for(const Job& job) {
   return {job.branch, static_cast<const Storage*>(job.w_region),
           static_cast<const Storage*>(job.prelu_slope), static_cast<const Storage*>(job.w_point),
           static_cast<const Storage*>(job.b_point)};
@@ -49,17 +51,58 @@ int start(const Job& job, void* stream) {
   return launch(ForwardAny<Storage, decltype(alpha)>(problem, job.x, job.y, alpha), stream);
 }
 
+template <class At>
+int start_backward(const Problem& problem, const At& at, void* stream) {
+  const Pool2d& pool = problem.pool;
+  if (Square2::is(pool)) return launch(BackwardApart<At>(problem, at), stream);
+  if (pool.is_signed == 0 && Square3By2::is(pool)) {
+    return launch(BackwardTiled<At, 2>(problem, at), stream);
+  }
+  if (pool.is_signed == 0 && Square3By1::is(pool)) {
+    return launch(BackwardTiled<At, 1>(problem, at), stream);
+  }
+  return launch(BackwardAny<At>(problem, at), stream);
+}
+
 template <class Storage>
 int start(const BackwardJob& job, void* stream) {
   const Problem problem(job.pool);
-  if (Square2::is(job.pool)) return launch(BackwardApart<Storage>(problem, job), stream);
-  if (job.pool.is_signed == 0 && Square3By2::is(job.pool)) {
-    return launch(BackwardTiled<Storage, 2>(problem, job), stream);
+  GivenAlpha<Storage> alpha{static_cast<const Storage*>(job.alpha), false};
+  alpha.whole = rows_aligned(alpha.alpha, problem.out_w, Patch<Storage, Square2>::kOut * sizeof(Storage));
+  const Gradients<Storage, GivenAlpha<Storage>, Storage> at{
+      static_cast<const Storage*>(job.grad), static_cast<const Storage*>(job.x), alpha,
+      static_cast<Storage*>(job.dx), static_cast<Storage*>(job.dalpha)};
+  return start_backward(problem, at, stream);
+}
+
+template <class Storage>
+int start_branch(const Problem& problem, const BranchGradients<Storage>& at, void* stream) {
+  const Pool2d& pool = problem.pool;
+  if (Square2::is(pool)) return launch(BranchBackwardSquare<Storage, Square2>(problem, at), stream);
+  if (Square3By2::is(pool)) {
+    return launch(BranchBackwardSquare<Storage, Square3By2>(problem, at), stream);
   }
-  if (job.pool.is_signed == 0 && Square3By1::is(job.pool)) {
-    return launch(BackwardTiled<Storage, 1>(problem, job), stream);
+  if (Square3By1::is(pool)) {
+    return launch(BranchBackwardSquare<Storage, Square3By1>(problem, at), stream);
   }
-  return launch(BackwardAny<Storage>(problem, job), stream);
+  return launch(BranchBackwardAny<Storage>(problem, at), stream);
+}
+
+struct UnitBackward : UnitBackwardJob {
+  float* d_alpha;
+};
+
+template <class Storage>
+int start(const UnitBackward& job, void* stream) {
+  const Problem problem(job.pool);
+  const auto alpha = alpha_for<Storage>(job);
+  const auto* x = static_cast<const Storage*>(job.x);
+  const Gradients<Storage, BranchAlpha<Storage>, float> at{
+      static_cast<const Storage*>(job.grad), x, alpha, static_cast<Storage*>(job.dx), job.d_alpha};
+  if (const int error = start_backward(problem, at, stream)) return error;
+  const BranchGradients<Storage> branch{x, alpha, job.d_alpha, job.alpha_gradient_scale,
+                                        static_cast<float*>(job.d_parameters)};
+  return start_branch(problem, branch, stream);
 }
 
 template <class Storage>
@@ -101,6 +144,10 @@ int ppool_cuda_unit(const ppool::UnitJob* job, void* stream) {
 
 int ppool_cuda_backward(const ppool::BackwardJob* job, void* stream) {
   return ppool::cuda::start_pooling(*job, stream);
+}
+
+int ppool_cuda_unit_backward(const ppool::UnitBackwardJob* job, float* d_alpha, void* stream) {
+  return ppool::cuda::start_pooling(ppool::cuda::UnitBackward{*job, d_alpha}, stream);
 }
 
 int ppool_cuda_resize_argmax(const ppool::ResizeArgMaxJob* job, void* stream) {

@@ -17,6 +17,9 @@
 PPOOL_CUDA_ENTRY int ppool_cuda_forward(const ppool::ForwardJob* job, void* stream);
 PPOOL_CUDA_ENTRY int ppool_cuda_unit(const ppool::UnitJob* job, void* stream);
 PPOOL_CUDA_ENTRY int ppool_cuda_backward(const ppool::BackwardJob* job, void* stream);
+// `d_alpha` is room for one float a pooled element.
+PPOOL_CUDA_ENTRY int ppool_cuda_unit_backward(const ppool::UnitBackwardJob* job, float* d_alpha,
+                                              void* stream);
 PPOOL_CUDA_ENTRY int ppool_cuda_resize_argmax(const ppool::ResizeArgMaxJob* job, void* stream);
 
 // sizeof of each job, in the order of ppool_jobs.h.

@@ -127,6 +127,14 @@ struct Reader {
   PPOOL_HOST_DEVICE float operator[](int tap) const { return shifted(raw(tap, offset), offset); }
 };
 
+// The same elements as they are in memory, 0 outside the image.
+template <class Storage>
+struct RawTaps {
+  const Reader<Storage>& reader;
+  PPOOL_HOST_DEVICE int count() const { return reader.count(); }
+  PPOOL_HOST_DEVICE float operator[](int tap) const { return reader.raw(tap, 0.0f); }
+};
+
 }  // namespace ppool::cuda
 
 #endif  // PPOOL_CUDA_PATCH_H_

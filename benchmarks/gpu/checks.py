@@ -52,7 +52,8 @@ def _shares(gpu: Gpu, case: Problem) -> dict[str, float]:
     shares["PPool dalpha"] = _share(dalpha, true_dalpha, close)
 
     y = gpu.unit(x, case.parameters, case.window, case.signed)
-    unit, branch = (_wide(x), *map(_wide, case.parameters)), asdict(BRANCH)
+    unit: tuple[Any, ...] = (_wide(x), *map(_wide, case.parameters))
+    branch = asdict(BRANCH)
     true_alpha = alpha_reference(*unit, *window, **branch)
     truth = ppool2d_reference(_wide(x), true_alpha, *window, signed=case.signed)
     shares["PPoolUnit y"] = _share(y, truth, close)

@@ -100,29 +100,23 @@ struct BackwardApart {
   }
 };
 
-// 3x3 windows with padding 1 overlap: a block first works out the windows that touch its tile of
-// dx, then every element gathers from those that cover it. For planes that are not shifted.
+// 3x3 windows with padding 1 overlap: a block first works out what the windows that touch its tile
+// of dx give each of their elements, then every element gathers. For planes that are not shifted.
 template <class At, int stride>
 struct BackwardTiled {
   using Storage = typename At::Storage;
-  using Window = Square<3, stride, 1>;
-  static constexpr int kPhases = 2, kRows = 16, kColumns = 32;
+  static_assert(stride == 1 || stride == 2, "the windows over an element are counted for these");
+  static constexpr int kPhases = 2, kTaps = 9;
+  // Two windows a thread, a row of them a warp; nine words, an odd number, put neighbours in
+  // different memory banks.
+  static constexpr int kWindowRows = 16, kWindowColumns = 32;
   // Window o covers elements o * stride - 1 to o * stride + 1; kBefore start left of the tile.
   static constexpr int kBefore = stride == 1 ? 1 : 0;
-  static constexpr int kWindowRows = kRows / stride + 1 + kBefore;
-  static constexpr int kWindowColumns = kColumns / stride + 1 + kBefore;
-  static_assert(stride == 1 || stride == 2, "the windows over an element are counted for these");
+  static constexpr int kRows = (kWindowRows - 1 - kBefore) * stride;
+  static constexpr int kColumns = (kWindowColumns - 1 - kBefore) * stride;
 
-  // Nine words, an odd number, put neighbours in different memory banks.
-  struct Weighed {
-    Slopes slopes;
-    float grad;
-
-    // A window that is there has a share above 0; a gradient of 0 is no sign, as 0 times NaN counts.
-    PPOOL_HOST_DEVICE bool exists() const { return slopes.share > 0; }
-  };
   struct Shared {
-    Weighed windows[kWindowRows][kWindowColumns];
+    float gives[kWindowRows][kWindowColumns][kTaps];
   };
 
   Problem problem;
@@ -146,7 +140,7 @@ struct BackwardTiled {
       for (int i = thread; i < kWindowRows * kWindowColumns; i += kThreads) {
         const int row = i / kWindowColumns, column = i % kWindowColumns;
         const Place place{plane, top / stride - kBefore + row, left / stride - kBefore + column};
-        weigh(place, top, left, &shared.windows[row][column]);
+        give(place, top, left, shared.gives[row][column]);
       }
     } else {
       for (int i = thread; i < kRows * kColumns; i += kThreads) {
@@ -154,41 +148,62 @@ struct BackwardTiled {
         if (top + row >= problem.pool.h || left + column >= problem.pool.w) continue;
         const int64_t element = (plane * problem.pool.h + top + row) * problem.pool.w + left + column;
         const float raw = to_float(at.x[element]);
-        const float slope = gather(shared, row, column, shifted(raw, 0.0f));
-        from_float(unless_dropped(slope, raw, false), &at.dx[element]);
+        from_float(unless_dropped(gather(shared, row, column), raw, false), &at.dx[element]);
       }
     }
   }
 
  private:
-  // One window's slopes, all 0 where there is no such window.
-  PPOOL_HOST_DEVICE void weigh(const Place& place, int64_t top, int64_t left,
-                               Weighed* weighed) const {
-    weighed->grad = 0;
-    weighed->slopes = {};
-    if (place.row < 0 || place.row >= problem.out_h) return;
-    if (place.column < 0 || place.column >= problem.out_w) return;
-    const int64_t index = (place.plane * problem.out_h + place.row) * problem.out_w + place.column;
-    const int64_t first_row = problem.start(0, place.row);
-    const int64_t first_column = problem.start(1, place.column);
-    const Storage* plane = at.x + place.plane * problem.plane_size();
-    const Reader<Storage> reader{problem.pool, plane, first_row, first_column, 0.0f};
-    Values<9> raw, values;
-    PPOOL_UNROLL
-    for (int tap = 0; tap < 9; ++tap) {
-      raw.at[tap] = reader.raw_at(tap / 3, tap % 3, 0.0f);
-      values.at[tap] = shifted(raw.at[tap], 0.0f);
+  // What one window gives each of its elements, 0 where there is no such window.
+  PPOOL_HOST_DEVICE void give(const Place& place, int64_t top, int64_t left,
+                              float (&gives)[kTaps]) const {
+    const bool in_rows = place.row >= 0 && place.row < problem.out_h;
+    if (!in_rows || place.column < 0 || place.column >= problem.out_w) {
+      PPOOL_UNROLL
+      for (int tap = 0; tap < kTaps; ++tap) gives[tap] = 0;
+      return;
     }
+    const int64_t index = (place.plane * problem.out_h + place.row) * problem.out_w + place.column;
+    const int64_t first_row = place.row * stride - 1, first_column = place.column * stride - 1;
+    Values<kTaps> raw, values;
+    const float inside = read(place.plane, first_row, first_column, &raw);
+    PPOOL_UNROLL
+    for (int tap = 0; tap < kTaps; ++tap) values.at[tap] = shifted(raw[tap], 0.0f);
     const float exponent = alpha_of(at.alpha, problem, raw, place.plane, index);
-    const int64_t inside = problem.inside(0, first_row) * problem.inside(1, first_column);
-    weighed->slopes = Slopes::of(values, exponent, static_cast<float>(inside));
-    weighed->grad = to_float(at.grad[index]);
+    const Slopes slopes = Slopes::of(values, exponent, inside);
+    const float grad = to_float(at.grad[index]);
+    PPOOL_UNROLL
+    for (int tap = 0; tap < kTaps; ++tap) gives[tap] = grad * slopes.dx(values[tap]);
     // dalpha is left to the tile that holds the window's first element.
     const int64_t row = first_row < 0 ? 0 : first_row, column = first_column < 0 ? 0 : first_column;
     const bool own_row = row >= top && row < top + kRows;
     if (own_row && column >= left && column < left + kColumns) {
-      from_float(weighed->grad * weighed->slopes.dalpha(values), &at.dalpha[index]);
+      from_float(grad * slopes.dalpha(values), &at.dalpha[index]);
     }
+  }
+
+  // The elements of a window, 0 outside the image; returns how many are inside.
+  PPOOL_HOST_DEVICE float read(int64_t plane, int64_t first_row, int64_t first_column,
+                               Values<kTaps>* raw) const {
+    const int64_t height = problem.pool.h, width = problem.pool.w;
+    const Storage* source = at.x + plane * problem.plane_size();
+    int rows = 0, columns = 0;
+    PPOOL_UNROLL
+    for (int i = 0; i < 3; ++i) {
+      const int64_t y = first_row + i;
+      const bool row_inside = y >= 0 && y < height;
+      const Storage* line = source + (row_inside ? y : 0) * width;
+      rows += row_inside;
+      columns = 0;
+      PPOOL_UNROLL
+      for (int j = 0; j < 3; ++j) {
+        const int64_t x = first_column + j;
+        const bool column_inside = x >= 0 && x < width;
+        columns += column_inside;
+        raw->at[i * 3 + j] = row_inside && column_inside ? to_float(line[x]) : 0.0f;
+      }
+    }
+    return static_cast<float>(rows * columns);
   }
 
   // The first and last of the tile's windows that cover its row or column `element`.
@@ -196,13 +211,16 @@ struct BackwardTiled {
   static PPOOL_HOST_DEVICE int last(int element) {
     return stride == 1 ? element + 2 : (element + 1) / 2;
   }
+  // Which of a window's rows or columns the element is.
+  static PPOOL_HOST_DEVICE int tap(int element, int window) {
+    return element + 1 - (window - kBefore) * stride;
+  }
 
-  PPOOL_HOST_DEVICE float gather(const Shared& shared, int row, int column, float v) const {
+  PPOOL_HOST_DEVICE float gather(const Shared& shared, int row, int column) const {
     float sum = 0;
     for (int i = first(row); i <= last(row); ++i) {
       for (int j = first(column); j <= last(column); ++j) {
-        const Weighed& weighed = shared.windows[i][j];
-        if (weighed.exists()) sum += weighed.grad * weighed.slopes.dx(v);
+        sum += shared.gives[i][j][tap(row, i) * 3 + tap(column, j)];
       }
     }
     return sum;

@@ -259,7 +259,7 @@ taken over: PReLU at 100 times the rate, a random start of the branch's last con
 powers by a bit trick; later commits differ again.
 """
 
-OWN = replace(PAGES, dataset="folder", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+OWN = Recipe(dataset="folder", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 """A start for own photos that ``ppool train init`` looked at: the small network, from scratch."""
 
 RECIPES = {"own": OWN, "pages": PAGES, "paper": FINE_TUNING, "author": AUTHOR}

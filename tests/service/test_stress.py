@@ -134,6 +134,8 @@ def test_workers_that_hang_one_after_the_other_lose_no_request(model_file: Path)
                 os.kill(workers[hangs % len(workers)], signal.SIGSTOP)
                 hangs += 1
                 time.sleep(pace)
+            # A halted worker counts as up until its silence is noticed.
+            until(lambda: server.metric("ppool_worker_restarts_total") > 0)
             until(lambda: server.metric("ppool_worker_up") == 2)
         replaced = server.metric("ppool_worker_restarts_total")
     print(f"{hangs} hangs in {SECONDS:g} s, {replaced:g} workers replaced, every request answered")

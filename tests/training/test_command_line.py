@@ -43,7 +43,7 @@ def test_a_mistake_is_one_line_and_status_1(
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["run", "-o", "x", "--recipe", "page"], "expected pages, paper, author or a file"),
+        (["run", "-o", "x", "--recipe", "page"], "expected own, pages, paper, author or a file"),
         (["run", "-o", "x", "stray"], "options: expected --NAME VALUE, got 'stray'"),
         (["run", "-o", "x", "--seed"], "--seed: expected a value"),
     ],

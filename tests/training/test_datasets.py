@@ -274,7 +274,7 @@ def test_a_wrong_mat_file_is_named(
         open_dataset("voc-aug", root, "train")[index]
 
 
-@pytest.mark.parametrize("name", sorted(DATASETS.keys() - {"fineshapes", "pages"}))
+@pytest.mark.parametrize("name", sorted(DATASETS.keys() - {"fineshapes", "folder", "pages"}))
 def test_a_folder_without_the_data_set_is_refused_at_once(name: str, tmp_path: Path) -> None:
     cure = r"unpack .* in the data folder|lies? in the data|copy the contests' pages there"
     with pytest.raises(FileNotFoundError, match=cure):

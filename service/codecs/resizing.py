@@ -22,8 +22,8 @@ __all__ = ["reduced", "resized"]
 
 _ALGORITHM = ResizeAlg.convolution(FilterType.bilinear)
 # Of source pixels at a time. The library takes a copy of them, and where that is too large for the
-# heap, getting fresh memory from the system takes eight times as long as resizing.
-_STRIP_BYTES = 4 * 2**20
+# heap, getting fresh memory from the system takes longer than resizing.
+_STRIP_BYTES = 2**19
 
 
 def reduced(rgb: NDArray[np.uint8], policy: InputPolicy) -> NDArray[np.uint8]:

@@ -169,6 +169,7 @@ class _Worker:
                 reply = segmenter.model
             case Verify(handle, height, width):
                 self._models[handle][0].verify(height, width)
+                _release_memory()
             case Probe(handle, height, width, batch, seconds):
                 reply = self._models[handle][0].probe(height, width, batch, seconds)
             case Drop(handle):
@@ -181,7 +182,7 @@ class _Worker:
 
 
 def _release_memory() -> None:
-    """Return to the system what loading took: with VGG-16 more than its weights."""
+    """Return to the system what loading and verifying took: with VGG-16 more than its weights."""
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc has it
         trim(0)
 

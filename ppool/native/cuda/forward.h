@@ -72,6 +72,10 @@ template <class Storage, class Window, class Alpha>
 struct ForwardSquare {
   using Group = Patch<Storage, Window>;
   using Shared = PlaneMinimum;
+  // As many as the registers allow without spilling: threads that wait for memory hide each other.
+  static constexpr bool kIsSmall =
+      Window::kKernel == 3 && Window::kStride == 2 && sizeof(Storage) == 4;
+  static constexpr int kBlocks = kIsSmall ? 4 : 3;
   static constexpr int kPhases = 2;
   // Reads in flight: three rows of a 3x3 window are enough.
   static constexpr int kAhead = Window::kKernel == 2 ? 2 : 1;
@@ -165,7 +169,7 @@ PPOOL_HOST_DEVICE float alpha_of(const BranchAlpha<Storage>& branch, const Probl
 template <class Storage, class Alpha>
 struct ForwardAny {
   using Shared = PlaneMinimum;
-  static constexpr int kPhases = 2;
+  static constexpr int kBlocks = 1, kPhases = 2;
 
   Problem problem;
   const Storage* x;

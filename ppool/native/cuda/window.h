@@ -25,11 +25,6 @@ PPOOL_HOST_DEVICE float fast_log2(float v) {
   asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(v));
   return result;
 }
-PPOOL_HOST_DEVICE float log2_of_any(float v) {
-  float result;
-  asm("lg2.approx.f32 %0, %1;" : "=f"(result) : "f"(v));
-  return result;
-}
 PPOOL_HOST_DEVICE float fast_exp2(float z) {
   float result;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(z));
@@ -45,11 +40,10 @@ PPOOL_HOST_DEVICE float reciprocal(float v) {
 PPOOL_HOST_DEVICE float off(float value, float error) {
   return bit_cast<uint32_t>(value) % 2 == 0 ? value + error : value - error;
 }
-PPOOL_HOST_DEVICE float log2_of_any(float v) {
+PPOOL_HOST_DEVICE float fast_log2(float v) {
   const float exact = std::log2(v);
   return v == 1.0f ? 0.0f : off(exact, 0x1p-22f * std::fmax(1.0f, std::fabs(exact)));
 }
-PPOOL_HOST_DEVICE float fast_log2(float v) { return log2_of_any(v); }
 PPOOL_HOST_DEVICE float fast_exp2(float z) {
   const float exact = std::exp2(z);
   return z == 0.0f ? 1.0f : off(exact, 0x1p-22f * exact);
@@ -76,9 +70,12 @@ struct Ratios {
     return v == largest ? 1.0f : smaller_of(v * shift * inverse, 1.0f);
   }
 
-  // log2(v / m) for v > 0; the quotient itself may be below float's range.
+  // log2(v / m) for v > 0. The quotient may be below float's range; 92 binary orders more, and
+  // without the shift, it is in it. One logarithm either way: a second would be worked out always.
   PPOOL_HOST_DEVICE float log2_of(float v, float ratio) const {
-    return ratio < 0x1p-100f ? log2_of_any(v) - log2_of_any(largest) : fast_log2(ratio);
+    const bool tiny = ratio < 0x1p-100f;
+    const float orders = tiny ? (shift < 1 ? 156.0f : 92.0f) : 0.0f;
+    return fast_log2(tiny ? v * 0x1p92f * inverse : ratio) - orders;
   }
 };
 

@@ -31,7 +31,7 @@ struct BackwardApart {
   using Window = Square<2, 2, 0>;
   using Group = Patch<Storage, Window>;
   using Shared = PlaneMinimum;
-  static constexpr int kBlocks = 1, kPhases = 2, kOut = Group::kOut;
+  static constexpr int kBlocks = 0, kPhases = 2, kOut = Group::kOut;
 
   Problem problem;
   At at;
@@ -106,7 +106,7 @@ template <class At, int stride>
 struct BackwardTiled {
   using Storage = typename At::Storage;
   static_assert(stride == 1 || stride == 2, "the windows over an element are counted for these");
-  static constexpr int kBlocks = 1, kPhases = 2, kTaps = 9;
+  static constexpr int kBlocks = 0, kPhases = 2, kTaps = 9;
   // Two windows a thread, a row of them a warp; nine words, an odd number, put neighbours in
   // different memory banks.
   static constexpr int kWindowRows = 16, kWindowColumns = 32;
@@ -233,7 +233,7 @@ template <class At>
 struct BackwardAny {
   using Storage = typename At::Storage;
   using Shared = PlaneMinimum;
-  static constexpr int kBlocks = 1, kPhases = 2;
+  static constexpr int kBlocks = 0, kPhases = 2;
 
   Problem problem;
   At at;

@@ -59,7 +59,8 @@ struct BranchSums {
 template <class Storage, class Window>
 struct BranchBackwardSquare {
   using Group = Patch<Storage, Window>;
-  static constexpr int kBlocks = 1, kPhases = 2, kOut = Group::kOut, kTaps = Group::kTaps, kSums = kTaps + 3;
+  static constexpr int kBlocks = 0, kPhases = 2;
+  static constexpr int kOut = Group::kOut, kTaps = Group::kTaps, kSums = kTaps + 3;
   using Shared = BranchSums<kSums>;
 
   Problem problem;
@@ -129,7 +130,7 @@ struct BranchBackwardSquare {
 // Any window: a block does kSums of a plane's parameters.
 template <class Storage>
 struct BranchBackwardAny {
-  static constexpr int kBlocks = 1, kPhases = 2, kSums = 16;
+  static constexpr int kBlocks = 0, kPhases = 2, kSums = 16;
   using Shared = BranchSums<kSums>;
 
   Problem problem;

@@ -169,7 +169,7 @@ PPOOL_HOST_DEVICE float alpha_of(const BranchAlpha<Storage>& branch, const Probl
 template <class Storage, class Alpha>
 struct ForwardAny {
   using Shared = PlaneMinimum;
-  static constexpr int kBlocks = 1, kPhases = 2;
+  static constexpr int kBlocks = 0, kPhases = 2;
 
   Problem problem;
   const Storage* x;

@@ -34,14 +34,15 @@ PPOOL_HOST_DEVICE int64_t divide(int64_t number, int64_t by) {
   return number / by;
 }
 
-// A body has units(), the blocks of work; a type Shared, one for each block; kBlocks, which a
-// multiprocessor is to hold at least, the fewer the more registers a thread has; and kPhases. All
+// A body has units(), the blocks of work; a type Shared, one for each block; kBlocks, how many a
+// multiprocessor is to have registers for, 0 where the compiler may choose; and kPhases. All
 // threads of a block finish run(phase, ...) before one begins the next phase. runs(phase) says
 // whether a phase is needed, alike for all threads.
 #if defined(__CUDACC__)
 
 template <class Body>
-__global__ void __launch_bounds__(kThreads, Body::kBlocks) run_body(const __grid_constant__ Body body) {
+__global__ void __launch_bounds__(kThreads, Body::kBlocks)
+    run_body(const __grid_constant__ Body body) {
   __shared__ typename Body::Shared shared;
   const int thread = static_cast<int>(threadIdx.x);
   for (int64_t unit = blockIdx.x; unit < body.units(); unit += gridDim.x) {

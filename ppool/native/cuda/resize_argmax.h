@@ -28,7 +28,7 @@ struct Between {
 template <class Storage>
 struct ResizeArgMax {
   struct Shared {};
-  static constexpr int kBlocks = 1, kPhases = 1, kRows = 4;
+  static constexpr int kBlocks = 0, kPhases = 1, kRows = 4;
 
   ResizeArgMaxJob job;
   const Storage* logits;

@@ -49,7 +49,7 @@ check: .venv/dev ## lint, formatting, types and the arrows between the rooms
 	$(BIN)/lint-imports
 
 coverage: .venv/dev ## the suite, and how much of the code it runs
-	$(PYTEST) --cov=ppool --cov-report=term --cov-report=xml $(ARGS)
+	$(PYTEST) --cov=ppool --cov=service --cov=export --cov=models --cov=training --cov-report=term --cov-report=xml $(ARGS)
 
 LOWEST = build/lowest/bin
 lowest: ## the tests of the operator, the exporter and the service on the oldest versions allowed

@@ -24,7 +24,15 @@ from tests.service.test_openinference import INFER, LENGTH, elements, infer, ten
 
 BODY = encoded(photo())
 LIMIT = 32 * 2**20
-HELD_SECONDS = 0.05
+
+
+@cache
+def held_seconds() -> float:
+    """50 ms, and more where the interpreter is slow by itself, as under a tracer."""
+    start = time.process_time()
+    for _ in range(1_000_000):
+        pass
+    return max(0.05, 2 * (time.process_time() - start))
 
 
 def compressed(body: bytes, coding: str = "gzip") -> dict[str, Any]:
@@ -208,7 +216,7 @@ def test_no_request_holds_up_the_others(client: Client, name: str) -> None:
     with watched(client) as steps:
         answer = client.request("POST", path, content=pieces(body)(), headers=headers)
     assert answer.status_code == status, answer.text[:300]
-    assert max(steps) < HELD_SECONDS
+    assert max(steps) < held_seconds()
 
 
 def test_a_mask_of_many_pixels_as_json_holds_up_nobody(client: Client) -> None:
@@ -216,4 +224,4 @@ def test_a_mask_of_many_pixels_as_json_holds_up_nobody(client: Client) -> None:
         answer = infer(client, json.loads(texts(base64.b64encode(large()).decode())))
     assert answer.status_code == 200
     assert len(answer.json()["outputs"][0]["data"]) == 2_000_000
-    assert max(steps) < HELD_SECONDS
+    assert max(steps) < held_seconds()

@@ -73,7 +73,12 @@ class ImageLimits:
     max_frames: int
 
     def check(self, width: int, height: int) -> None:
-        """Raise ``TooLarge`` where an image is too large."""
+        """Raise ``TooLarge``, or ``CorruptImage`` where there are no pixels at all."""
+        if min(width, height) < 1:
+            raise CorruptImage(
+                f"The file claims to be {width} x {height} pixels; open it in another program and "
+                "save it anew."
+            )
         if width * height > self.max_pixels:
             raise TooLarge(f"Send at most {self.max_pixels} pixels; this is {width} x {height}.")
         if max(width, height) > self.max_side_pixels:

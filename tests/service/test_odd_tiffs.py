@@ -323,3 +323,16 @@ def test_tags_that_name_the_whole_file_over_and_over_cost_nothing() -> None:
     np.testing.assert_allclose(
         decoded(tiff_page(ramp(16, 1), layout)), shown(ramp(16, 1), layout), atol=1.01
     )
+
+
+@pytest.mark.parametrize("tag", [0x0100, 0x0101])
+def test_a_file_that_claims_no_pixels_is_refused_by_its_header(tag: int) -> None:
+    data = bytearray(encoded(photo(8, 8), "TIFF"))
+    # The directory's entries are of 12 bytes: tag, type, count, value.
+    at = data.index(struct.pack("<HH", tag, 4))
+    data[at + 8 : at + 12] = bytes(4)
+    limits = ImageLimits(10**6, 10**4, 1)
+    with pytest.raises(CorruptImage, match="claims to be"):
+        probe(bytes(data), limits)
+    with pytest.raises(CorruptImage):
+        decode(bytes(data), limits)

@@ -181,9 +181,9 @@ def lint(model: ModelProto) -> None:
         ValueError: naming the node and what is wrong.
     """
     bodies = {body.name: body for body in model.functions if body.domain == DOMAIN}
-    for body in bodies.values():
-        if _opset(body) != _opset(model):
-            raise ValueError(f"{body.name}: expected opset {_opset(model)}, got {_opset(body)}")
+    for name, function in bodies.items():
+        if _opset(function) != _opset(model):
+            raise ValueError(f"{name}: expected opset {_opset(model)}, got {_opset(function)}")
     for node in model.graph.node:
         if node.domain != DOMAIN:
             continue

@@ -6,12 +6,13 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import onnx
 import onnxruntime
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, ValueInfoProto
 
@@ -185,8 +186,9 @@ def _write_standard_domain_alike(model: ModelProto) -> None:
     for entry in model.opset_import:
         if entry.domain == "ai.onnx":
             entry.domain = ""
-    held = [*graphs_inside(model.graph), *model.functions]
-    for node in (node for holder in held for node in holder.node):
+    bodies = [holder.node for holder in graphs_inside(model.graph)]
+    bodies += [function.node for function in model.functions]
+    for node in chain.from_iterable(bodies):
         if node.domain == "ai.onnx":
             node.domain = ""
 

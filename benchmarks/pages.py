@@ -30,7 +30,7 @@ from skimage.filters import threshold_otsu, threshold_sauvola
 
 from benchmarks.measure import write
 from ppool.metadata import LabelClass
-from ppool.service.codecs.answers import Answer, Encoded
+from ppool.service.answers import Answer, Encoded
 from ppool.service.codecs.header import ImageLimits
 from ppool.service.models import shipped_model
 from ppool.service.workers.inference import load_segmenter
@@ -102,7 +102,7 @@ def f_measure(found: Truth, ink: Truth) -> float:
 def segmenter(model: Path, *, tile: bool = False) -> tuple[Segment, tuple[LabelClass, ...]]:
     """What a worker does for a request without options, or with ``mode=tile``; and the classes."""
     loaded = load_segmenter(model, threads=len(os.sched_getaffinity(0)))
-    answer = Answer("image/png", "none", overlay=False, rle=False, tile=tile)
+    answer = Answer(("mask",), tile=tile)
 
     def segment(photo: bytes) -> Mask:
         (encoded,) = loaded.segment((Task("page", photo, answer),), _LIMITS)

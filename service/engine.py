@@ -12,16 +12,16 @@ from importlib.metadata import version
 from typing import Any, Literal, ParamSpec, TypeVar
 
 from ppool.feeding import padded_shape, tiled_shape
-from ppool.service.codecs.answers import Encoded
+from ppool.service.answers import Encoded
 from ppool.service.codecs.header import probe
+from ppool.service.errors import NotWarm, UnknownModel, WorkerLost
 from ppool.service.metrics import BucketState, Build, Metrics, WorkerState
-from ppool.service.models import NotWarm, Served, UnknownModel
+from ppool.service.models import Served
 from ppool.service.scheduling.admission import Admission
 from ppool.service.scheduling.batcher import batch_ladder
 from ppool.service.scheduling.dispatch import Dispatcher, Done, Item, Key
 from ppool.service.settings import Settings
 from ppool.service.timing import Progress
-from ppool.service.workers.errors import WorkerLost
 from ppool.service.workers.launch import Launch, launch_process
 from ppool.service.workers.loading import ModelLoader, Planner
 from ppool.service.workers.messages import Task
@@ -221,8 +221,7 @@ class Engine:
             deadline: In seconds of the clock; not run after it.
 
         Raises:
-            Exception: of the rooms below, where a class says what went wrong: ``SchedulingError``,
-                ``InferenceError`` and ``CodecError``.
+            Fault: of the class that says what went wrong.
         """
         limits = self._loader.limits
         large = len(task.data) > _PROBE_INLINE_BYTES

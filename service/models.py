@@ -13,25 +13,10 @@ from ppool.metadata import ModelMetadata
 
 __all__ = [
     "Model",
-    "ModelError",
-    "NotWarm",
     "Served",
-    "UnknownModel",
     "model_files",
     "shipped_model",
 ]
-
-
-class ModelError(Exception):
-    """There is no such model now; the message tells people what to do."""
-
-
-class NotWarm(ModelError):  # noqa: N818 - an outcome
-    """No model can be used yet."""
-
-
-class UnknownModel(ModelError):  # noqa: N818 - an outcome
-    """No model of that name is loaded."""
 
 
 @dataclass(frozen=True)

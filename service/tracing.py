@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 
-from ppool.service.codecs.answers import Encoded
+from ppool.service.answers import Encoded
 from ppool.service.timing import Stage, StageSeconds
 
 if TYPE_CHECKING:

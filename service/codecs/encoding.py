@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ppool.feeding import resized_labels
-from ppool.service.codecs.answers import JSON, NPZ, PNG, TENSORS, ZIP, Answer, Encoded
+from ppool.service.answers import Answer, Encoded, Part
 from ppool.service.codecs.images import strips
 from ppool.service.codecs.png import png
-from ppool.service.codecs.results import (
+from ppool.service.codecs.rle import coco_rle
+from ppool.service.models import Model
+from ppool.service.results import (
     AlphaMap,
     ClassArea,
     ImageResult,
@@ -25,8 +27,6 @@ from ppool.service.codecs.results import (
     PngMask,
     RleMask,
 )
-from ppool.service.codecs.rle import coco_rle
-from ppool.service.models import Model
 
 __all__ = ["Segmentation", "encode"]
 
@@ -53,51 +53,66 @@ class Segmentation:
     pages: int = 1
     photo: NDArray[np.uint8] | None = None
 
+    @property
+    def shown(self) -> NDArray[np.uint8]:
+        """The photo, where the answer shows it."""
+        if self.photo is None:
+            raise TypeError("expected the photo, as the answer shows it")
+        return self.photo
+
 
 # Until the whole journey is over.
 _UNTIMED = Milliseconds(decode=0, queue=0, infer=0, encode=0)
 
 
 def encode(segmentation: Segmentation, name: str, answer: Answer) -> Encoded:
-    """Encode what was found in the photo called ``name``."""
+    """Make what is wanted of the photo called ``name``."""
     mask = resized_labels(segmentation.mask, segmentation.height, segmentation.width)
-    palette, media, files = segmentation.model.palette, answer.media, {}
-    if media == TENSORS:
-        alphas = {f"alpha/{stage}": values for stage, values in segmentation.alpha.items()}
-        tensors: dict[str, NDArray[Any]] = {"mask": mask, **alphas}
-        files = {name: _npy(array) for name, array in tensors.items()}
-        return Encoded(name, files, segmentation.pages)
-    if media in (PNG, ZIP):
-        photo = segmentation.photo
-        files["png"] = png(mask, palette) if photo is None else _overlay(photo, mask, palette)
-    if media == NPZ or (media == ZIP and answer.alpha == "full"):
-        files["npz"] = _npz(mask, segmentation.alpha)
-    if media in (PNG, NPZ):
-        return Encoded(name, files, segmentation.pages)
-    maps = answer.alpha == "maps"
-    result = ImageResult(
+    files: dict[str, bytes] = {}
+    for part in answer.parts:
+        if part != "result":
+            files |= FILES[part](segmentation, mask)
+    result = _result(segmentation, mask, name, answer) if "result" in answer.parts else None
+    return Encoded(name, files, segmentation.pages, result)
+
+
+def _result(
+    segmentation: Segmentation, mask: NDArray[np.uint8], name: str, answer: Answer
+) -> ImageResult:
+    alphas = segmentation.alpha.items()
+    return ImageResult(
         name=name,
         width=segmentation.width,
         height=segmentation.height,
         pages=segmentation.pages,
         model=segmentation.model.name,
         classes=_areas(segmentation, mask),
-        mask=_json_mask(mask, palette, rle=answer.rle) if media == JSON else None,
-        alpha=[_alpha_map(*entry) for entry in segmentation.alpha.items()] if maps else None,
+        mask=_inlined(mask, segmentation.model.palette, answer),
+        alpha=[_alpha_map(*stage) for stage in alphas] if answer.alpha == "maps" else None,
         timing_ms=_UNTIMED,
     )
-    return Encoded(name, files, segmentation.pages, result)
 
 
-def _overlay(photo: NDArray[np.uint8], mask: NDArray[np.uint8], palette: bytes) -> bytes:
+def _mask(segmentation: Segmentation, mask: NDArray[np.uint8]) -> dict[str, bytes]:
+    return {"png": png(mask, segmentation.model.palette)}
+
+
+def _overlay(segmentation: Segmentation, mask: NDArray[np.uint8]) -> dict[str, bytes]:
+    photo = segmentation.shown
     blended = np.empty_like(photo)
     # In strips: whole, what lies in between takes 12 bytes a pixel, and four times as long.
     for rows in strips(len(photo)):
         colours = Image.fromarray(mask[rows])
-        colours.putpalette(palette)
+        colours.putpalette(segmentation.model.palette)
         strip = Image.blend(Image.fromarray(photo[rows]), colours.convert("RGB"), 0.5)
         blended[rows] = np.asarray(strip)
-    return png(blended)
+    return {"png": png(blended)}
+
+
+def _tensors(segmentation: Segmentation, mask: NDArray[np.uint8]) -> dict[str, bytes]:
+    arrays: dict[str, NDArray[Any]] = {"mask": mask}
+    arrays |= {f"alpha/{stage}": values for stage, values in segmentation.alpha.items()}
+    return {name: _npy(array) for name, array in arrays.items()}
 
 
 def _npy(array: NDArray[Any]) -> bytes:
@@ -106,16 +121,17 @@ def _npy(array: NDArray[Any]) -> bytes:
     return file.getvalue()
 
 
-def _npz(mask: NDArray[np.uint8], alpha: Mapping[str, NDArray[np.float32]]) -> bytes:
+def _arrays(segmentation: Segmentation, mask: NDArray[np.uint8]) -> dict[str, bytes]:
     arrays: dict[str, NDArray[Any]] = {"mask": mask}
-    arrays |= {f"alpha/{stage}": values.astype(np.float16) for stage, values in alpha.items()}
+    for stage, values in segmentation.alpha.items():
+        arrays[f"alpha/{stage}"] = values.astype(np.float16)
     file = io.BytesIO()
     # As numpy.savez_compressed, but at the level that takes a fifth of the time.
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
                 np.lib.format.write_array(entry, array, allow_pickle=False)
-    return file.getvalue()
+    return {"npz": file.getvalue()}
 
 
 def _areas(segmentation: Segmentation, mask: NDArray[np.uint8]) -> list[ClassArea]:
@@ -128,11 +144,13 @@ def _areas(segmentation: Segmentation, mask: NDArray[np.uint8]) -> list[ClassAre
     ]
 
 
-def _json_mask(mask: NDArray[np.uint8], palette: bytes, *, rle: bool) -> PngMask | RleMask:
-    if not rle:
+def _inlined(mask: NDArray[np.uint8], palette: bytes, answer: Answer) -> PngMask | RleMask | None:
+    if answer.inline == "png":
         return PngMask("png", _base64(png(mask, palette)))
-    counts = {str(label): text for label, text in coco_rle(mask).items()}
-    return RleMask("coco_rle", (mask.shape[0], mask.shape[1]), counts)
+    if answer.inline == "rle":
+        counts = {str(label): text for label, text in coco_rle(mask).items()}
+        return RleMask("coco_rle", (mask.shape[0], mask.shape[1]), counts)
+    return None
 
 
 def _alpha_map(stage: str, values: NDArray[np.float32]) -> AlphaMap:
@@ -157,3 +175,12 @@ def _alpha_map(stage: str, values: NDArray[np.float32]) -> AlphaMap:
 
 def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
+
+
+FILES: dict[Part, Callable[[Segmentation, NDArray[np.uint8]], dict[str, bytes]]] = {
+    "mask": _mask,
+    "overlay": _overlay,
+    "arrays": _arrays,
+    "tensors": _tensors,
+}
+"""Makes the files of a part, by extension, of what was found and the mask at the photo's size."""

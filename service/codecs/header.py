@@ -21,14 +21,14 @@ from PIL import (  # one by one; on demand Pillow would load all seventy
 )
 
 from ppool.service.codecs import kinds, tiff
-from ppool.service.codecs.errors import (
+from ppool.service.codecs.kinds import ACCEPTED, Kind, kind_of
+from ppool.service.errors import (
     CodecError,
     CorruptImage,
     NoSuchPage,
     TooLarge,
     UnsupportedImage,
 )
-from ppool.service.codecs.kinds import ACCEPTED, Kind, kind_of
 
 __all__ = ["NO_LIMITS", "TURNS", "ImageLimits", "Opened", "opened", "probe"]
 

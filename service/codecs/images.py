@@ -14,9 +14,9 @@ from PIL import Image, ImageCms, PngImagePlugin
 
 from ppool.metadata import InputPolicy
 from ppool.service.codecs import kinds, tiff
-from ppool.service.codecs.errors import CodecError, UnsupportedImage
 from ppool.service.codecs.header import NO_LIMITS, TURNS, ImageLimits, Opened, opened
 from ppool.service.codecs.resizing import resized
+from ppool.service.errors import CodecError, UnsupportedImage
 
 __all__ = ["Photo", "decode", "decode_file", "strips"]
 

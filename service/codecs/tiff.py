@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ppool.service.codecs.errors import CorruptImage, UnsupportedImage
+from ppool.service.errors import CorruptImage, UnsupportedImage
 
 __all__ = [
     "Tags",

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppool.metadata import InputPolicy
-from ppool.service.codecs.errors import CannotTile
+from ppool.service.errors import CannotTile
 
 __all__ = ["segment_tiles"]
 

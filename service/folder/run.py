@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
-from ppool.service.codecs.answers import ZIP, Answer, Encoded
+from ppool.service.answers import Answer, Encoded, Part
 from ppool.service.codecs.header import ImageLimits
 from ppool.service.folder.photos import Found, Photo
 from ppool.service.folder.summary import Summary, save
@@ -243,7 +243,8 @@ class Run:
         return replace(photo, size=about.st_size, modified_ns=about.st_mtime_ns), data
 
     def _segment(self, data: bytes) -> Encoded:
-        answer = Answer(ZIP, "none", overlay=self._job.overlay, rle=False, tile=self._job.tile)
+        picture: Part = "overlay" if self._job.overlay else "mask"
+        answer = Answer((picture, "result"), tile=self._job.tile)
         try:
             (found,) = self._segmenter.segment((Task("photo", data, answer),), self._limits)
             if isinstance(found, Exception):

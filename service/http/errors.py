@@ -24,10 +24,7 @@ import math
 import re
 from typing import Any, ClassVar
 
-from ppool.service import models
-from ppool.service.codecs import errors as codecs
-from ppool.service.scheduling import errors as scheduling
-from ppool.service.workers import errors as workers
+from ppool.service import errors
 
 __all__ = [
     "KNOWN",
@@ -208,12 +205,15 @@ def _restored(kind: type[ServiceError], state: dict[str, Any]) -> ServiceError:
     return error
 
 
-_OF_CODEC: dict[type[codecs.CodecError], type[ServiceError]] = {
-    codecs.TooLarge: TooLarge,
-    codecs.UnsupportedImage: UnsupportedImage,
-    codecs.CorruptImage: CorruptImage,
-    codecs.NoSuchPage: BadRequest,
-    codecs.CannotTile: BadRequest,
+# Those whose own words are told.
+_SAME_WORDS: dict[type[errors.Fault], type[ServiceError]] = {
+    errors.NotWarm: NotReady,
+    errors.UnknownModel: UnknownModel,
+    errors.TooLarge: TooLarge,
+    errors.UnsupportedImage: UnsupportedImage,
+    errors.CorruptImage: CorruptImage,
+    errors.NoSuchPage: BadRequest,
+    errors.CannotTile: BadRequest,
 }
 
 
@@ -223,29 +223,19 @@ def problem(error: Exception) -> ServiceError:
     match error:
         case ServiceError():
             found = error
-        case models.NotWarm():
-            found = NotReady(str(error))
-        case models.UnknownModel():
-            found = UnknownModel(str(error))
-        case scheduling.Refused():
+        case errors.Refused():
             seconds = min(max(math.ceil(error.retry_seconds), 1), _MAX_RETRY_SECONDS)
             found = Overloaded(error.reason, seconds)
-        case scheduling.TooLate():
+        case errors.TooLate():
             found = DeadlinePassed("queue")
-        case scheduling.Replaced():
+        case errors.Replaced():
             found = NotReady("The model was replaced meanwhile. Send the image again.")
-        case codecs.CodecError():
-            found = _OF_CODEC[type(error)](str(error))
-        case workers.DeviceFull():
+        case errors.DeviceFull():
             found = Overloaded("device memory", 1)
+        case errors.Fault() if kind := _SAME_WORDS.get(type(error)):
+            found = kind(str(error))
     return found
 
 
 # The base classes of what :func:`problem` knows.
-KNOWN = (
-    ServiceError,
-    models.ModelError,
-    scheduling.SchedulingError,
-    workers.InferenceError,
-    codecs.CodecError,
-)
+KNOWN = (ServiceError, errors.Fault)

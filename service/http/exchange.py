@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from fastapi import Request, Response
 
-from ppool.service.codecs.answers import Answer, Encoded
+from ppool.service.answers import Answer, Encoded
 from ppool.service.engine import Engine, Task
 from ppool.service.http.errors import KNOWN, BadRequest, ClientGone, DeadlinePassed, problem
 from ppool.service.http.forms import Upload

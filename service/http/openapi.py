@@ -10,8 +10,6 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import TypeAdapter
 
-from ppool.service.codecs.answers import JSON, MEDIA_TYPES
-from ppool.service.codecs.results import SegmentReply
 from ppool.service.http.access import SCHEMES, is_open
 from ppool.service.http.errors import (
     PROBLEM_JSON,
@@ -29,7 +27,9 @@ from ppool.service.http.errors import (
     UnsupportedImage,
 )
 from ppool.service.http.exchange import TIMEOUT_HEADER
+from ppool.service.http.media import JSON, MEDIA_TYPES
 from ppool.service.http.schemas import Health, Problem
+from ppool.service.results import SegmentReply
 
 __all__ = [
     "HEALTH_RESPONSES",

@@ -17,7 +17,7 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from starlette.types import Receive, Scope, Send
 
-from ppool.service.codecs.answers import TENSORS, Alpha, Answer, Encoded
+from ppool.service.answers import Alpha, Answer, Encoded
 from ppool.service.engine import Engine
 from ppool.service.http import openapi
 from ppool.service.http.bodies import read_body
@@ -141,7 +141,7 @@ async def _infer(turns: Turns, engine: Engine, served: Served, request: Request)
             headers = {HEADER_LENGTH: str(length)}
             return Pieces(pieces, headers=headers, media_type="application/octet-stream")
 
-        answer = Answer(TENSORS, alpha, overlay=False, rle=False)
+        answer = Answer(("tensors",), alpha)
         return Order(uploads, answer, render, served)
 
     return await exchange(engine, request, served, read)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ppool.service.codecs.results import Described
+from ppool.service.results import Described
 
 __all__ = [
     "Health",

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from typing import Literal
 
 from fastapi import FastAPI, Request, Response
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import ValidationError
 
-from ppool.service.codecs.answers import Answer, Encoded, assemble, offers
+from ppool.service.answers import Encoded
 from ppool.service.engine import Engine
 from ppool.service.http import openapi
 from ppool.service.http.errors import BadRequest, NotAcceptable
 from ppool.service.http.exchange import Hold, Order, exchange
+from ppool.service.http.media import MEDIA_TYPES, SegmentOptions, offers
 from ppool.service.http.negotiation import choose
 from ppool.service.http.uploads import read_uploads
 
@@ -24,30 +24,6 @@ _INLINE_BYTES = 2**20
 
 # Of a query, and of a name or value that is told back.
 _QUERY_BYTES, _SHOWN = 4096, 80
-
-
-class SegmentOptions(BaseModel, extra="forbid"):
-    """The options of ``POST /segment``, in the query or as fields of a form."""
-
-    model: str | None = Field(None, description="name of a loaded model; the first by default")
-    alpha: Literal["none", "maps", "full"] = Field(
-        "none",
-        description="the pooling exponents: a summary and a picture of each stage (JSON, ZIP), "
-        "or all of them as float16 (NPZ, ZIP)",
-    )
-    overlay: bool = Field(False, description="blend the class colours over the photo (PNG, ZIP)")
-    mode: Literal["resize", "tile"] = Field(
-        "resize",
-        description="what becomes of a photo larger than the model's input: made smaller, or "
-        "segmented at full resolution in overlapping windows, which takes longer (no alpha)",
-    )
-    page: int = Field(
-        1,
-        ge=1,
-        le=4096,
-        description="page of a TIFF, or frame of an animation; X-Pages and `pages` say how many",
-    )
-    mask: Literal["png", "rle"] = Field("png", description="how the JSON answer carries the mask")
 
 
 def add_segment(app: FastAPI, engine: Engine) -> None:
@@ -74,13 +50,18 @@ def add_segment(app: FastAPI, engine: Engine) -> None:
         async def read(hold: Hold) -> Order:
             form = await read_uploads(request, engine.settings, hold)
             options = _options([*query, *form.options]) if form.options else asked
-            answer = _negotiate(request, options, len(form.uploads))
+            kind = _negotiate(request, options, len(form.uploads))
+            media = MEDIA_TYPES[kind]
 
-            async def render(parts: list[Encoded]) -> Response:
-                body = await _assembled(parts, answer.media)
-                return Response(body, headers={"Vary": "Accept"}, media_type=answer.media)
+            async def render(images: list[Encoded]) -> Response:
+                size = sum(len(content) for image in images for content in image.files.values())
+                if size > _INLINE_BYTES:
+                    body = await asyncio.to_thread(media.assemble, images)
+                else:
+                    body = media.assemble(images)
+                return Response(body, headers={"Vary": "Accept"}, media_type=kind)
 
-            return Order(form.uploads, answer, render, engine.served(options.model))
+            return Order(form.uploads, media.answer(options), render, engine.served(options.model))
 
         return await exchange(engine, request, served, read)
 
@@ -106,11 +87,10 @@ def _options(given: Iterable[tuple[str, str]]) -> SegmentOptions:
         raise BadRequest(f"Correct the options: {'; '.join(faults[:4])}.") from error
 
 
-def _negotiate(request: Request, options: SegmentOptions, count: int) -> Answer:
+def _negotiate(request: Request, options: SegmentOptions, count: int) -> str:
     if options.mode == "tile" and options.alpha != "none":
         raise BadRequest("There are no alpha maps with mode=tile; leave one of the two out.")
-    rle = options.mask == "rle"
-    available = offers(count, options.alpha, overlay=options.overlay, rle=rle)
+    available = offers(count, options)
     if not available:
         raise BadRequest(
             f"No answer has all of alpha={options.alpha}, overlay={options.overlay} and "
@@ -124,12 +104,4 @@ def _negotiate(request: Request, options: SegmentOptions, count: int) -> Answer:
             f"This answer is available as {', '.join(available)}; Accept was {accept[:_SHOWN]!r}.",
             available,
         )
-    tile = options.mode == "tile"
-    return Answer(media, options.alpha, options.overlay, rle, tile, options.page)
-
-
-async def _assembled(parts: list[Encoded], media: str) -> bytes:
-    size = sum(len(content) for part in parts for content in part.files.values())
-    if size > _INLINE_BYTES:
-        return await asyncio.to_thread(assemble, parts, media)
-    return assemble(parts, media)
+    return media

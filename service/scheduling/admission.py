@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
+from ppool.service.errors import Refused
 from ppool.service.metrics import Metrics
-from ppool.service.scheduling.errors import Refused
 
 __all__ = ["Admission"]
 

@@ -15,8 +15,8 @@ from itertools import count, takewhile
 from math import inf
 from typing import Any, Generic, TypeVar
 
+from ppool.service.errors import Refused
 from ppool.service.scheduling.costs import Costs
-from ppool.service.scheduling.errors import Refused
 
 __all__ = ["Batch", "Batcher", "Limits", "Ticket", "batch_ladder"]
 

@@ -11,13 +11,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
+from ppool.service.errors import Abandoned, Refused, Replaced, TooLate, WorkerLost
 from ppool.service.metrics import BucketState, Metrics
 from ppool.service.scheduling.batcher import Batch, Batcher, Limits, Ticket
 from ppool.service.scheduling.costs import Costs
-from ppool.service.scheduling.errors import Abandoned, Refused, Replaced, TooLate
 from ppool.service.settings import Settings
 from ppool.service.timing import Progress
-from ppool.service.workers.errors import WorkerLost
 from ppool.service.workers.messages import Run, Task
 from ppool.service.workers.pool import WorkerPool
 from ppool.service.workers.supervision import Worker

@@ -17,16 +17,15 @@ from onnxruntime import RunOptions
 from ppool.feeding import Feed, feed
 from ppool.metadata import Stage
 from ppool.runtime import LOGITS, MASK_SIZE, Session, make_session
-from ppool.service.codecs.answers import Encoded
+from ppool.service.answers import Encoded
 from ppool.service.codecs.encoding import Segmentation, encode
-from ppool.service.codecs.errors import CannotTile, CodecError
 from ppool.service.codecs.header import ImageLimits
 from ppool.service.codecs.images import decode
 from ppool.service.codecs.tiles import segment_tiles
+from ppool.service.errors import CannotTile, CodecError, DeviceFull, Fault, InferenceFailed
 from ppool.service.models import Model
 from ppool.service.timing import StageSeconds
 from ppool.service.workers.devices import why_no_gpu
-from ppool.service.workers.errors import DeviceFull, InferenceError, InferenceFailed
 from ppool.service.workers.messages import Task
 from ppool.service.workers.outputs import check_outputs
 from ppool.service.workers.snapshot import ModelFile, Snapshot
@@ -34,7 +33,7 @@ from ppool.service.workers.snapshot import ModelFile, Snapshot
 __all__ = ["Outcome", "Segmenter", "Stop", "load_model", "load_segmenter"]
 
 # Of one photo: its share of the answer, or why there is none.
-Outcome = Encoded | CodecError | InferenceError
+Outcome = Encoded | Fault
 
 _logger = logging.getLogger("ppool.service")
 
@@ -96,7 +95,7 @@ class Segmenter:
             if len(tasks) > 1:
                 # One of them is to blame; the others are to have their masks.
                 return [self.segment((task,), limits, stop)[0] for task in tasks]
-            if isinstance(error, (CodecError, InferenceError)):
+            if isinstance(error, Fault):
                 return [error]
             _logger.exception("inference failed")
             return [InferenceFailed()]

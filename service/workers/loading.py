@@ -12,10 +12,10 @@ from typing import Any
 
 from ppool.feeding import padded_shape
 from ppool.service.codecs.header import ImageLimits
+from ppool.service.errors import WorkerFailed, WorkerLost
 from ppool.service.models import Model, Served
 from ppool.service.settings import Settings
 from ppool.service.workers.cores import usable_cores
-from ppool.service.workers.errors import WorkerFailed, WorkerLost
 from ppool.service.workers.messages import Drop, Load, Probe, Verify
 from ppool.service.workers.pool import Plan, WorkerPool
 from ppool.service.workers.snapshot import Snapshot

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, cast
 
-from ppool.service.codecs.answers import Answer
+from ppool.service.answers import Answer
 from ppool.service.codecs.header import ImageLimits
 from ppool.service.workers.snapshot import ModelFile
 

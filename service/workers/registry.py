@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from ppool.service.errors import WorkerLost
 from ppool.service.metrics import Metrics
 from ppool.service.models import Model, Served, model_files, shipped_model
 from ppool.service.settings import Settings
-from ppool.service.workers.errors import WorkerLost
 from ppool.service.workers.loading import ModelLoader, Source
 from ppool.service.workers.pool import Plan, WorkerPool
 from ppool.service.workers.snapshot import Snapshot, Stamp, stamp

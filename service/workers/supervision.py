@@ -14,7 +14,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from ppool.service.workers.errors import WorkerFailed, WorkerLost
+from ppool.service.errors import WorkerFailed, WorkerLost
 from ppool.service.workers.launch import Launch, Process
 from ppool.service.workers.messages import Cancel, Failure, Ping, Run, frame, reading
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ppool.service.errors import Refused
 from ppool.service.scheduling.batcher import (
     Batch,
     Batcher,
@@ -17,7 +18,6 @@ from ppool.service.scheduling.batcher import (
     batch_ladder,
 )
 from ppool.service.scheduling.costs import Costs
-from ppool.service.scheduling.errors import Refused
 
 
 class Clock:

@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 
-from ppool.service.codecs.answers import PNG, Answer, Encoded
+from ppool.service.answers import Answer, Encoded
+from ppool.service.errors import Abandoned, WorkerLost
 from ppool.service.metrics import Metrics
 from ppool.service.scheduling.dispatch import Dispatcher, Done, Item, Key
-from ppool.service.scheduling.errors import Abandoned
 from ppool.service.settings import Settings
 from ppool.service.timing import Progress
-from ppool.service.workers.errors import WorkerLost
 from ppool.service.workers.launch import launch_process
 from ppool.service.workers.messages import Run, Task
 from ppool.service.workers.pool import Plan, WorkerPool
@@ -62,7 +61,7 @@ class Desk:
 
     def push(self, name: str) -> Item:
         """Queue a photo and dispatch."""
-        task = Task(name, b"", Answer(PNG, "none", False, False))
+        task = Task(name, b"", Answer(("mask",)))
         result: asyncio.Future[Done] = asyncio.get_running_loop().create_future()
         item = Item(task, 64, Progress(), result)
         self.dispatcher.push(KEY, item, 1, 60.0)

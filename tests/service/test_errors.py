@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from ppool.service.codecs import errors
+from ppool.service import errors
 from ppool.service.http.errors import problem as of_error
 
 KINDS = errors.CodecError.__subclasses__()

@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from ppool.metadata import InputPolicy
-from ppool.service.codecs.errors import CorruptImage, TooLarge, UnsupportedImage
 from ppool.service.codecs.header import ImageLimits
 from ppool.service.codecs.images import decode
 from ppool.service.codecs.resizing import resized
+from ppool.service.errors import CorruptImage, TooLarge, UnsupportedImage
 from tests.service.harness import encoded, photo
 
 LIMITS = ImageLimits(max_pixels=1_000_000, max_side_pixels=5_000, max_frames=10)

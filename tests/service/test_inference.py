@@ -7,16 +7,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ppool.service.codecs.answers import NPZ, PNG, Answer, Encoded
-from ppool.service.codecs.errors import CorruptImage
+from ppool.service.answers import Answer, Encoded
 from ppool.service.codecs.header import ImageLimits
-from ppool.service.workers.errors import DeviceFull, InferenceFailed
+from ppool.service.errors import CorruptImage, DeviceFull, InferenceFailed
 from ppool.service.workers.inference import Segmenter
 from ppool.service.workers.messages import Task
 from tests.service.harness import Gate, encoded, photo
 
 LIMITS = ImageLimits(max_pixels=10**6, max_side_pixels=10**4, max_frames=1)
-MASK = Answer(PNG, "none", overlay=False, rle=False)
+MASK = Answer(("mask",))
 
 
 def tasks(count: int) -> list[Task]:
@@ -87,7 +86,7 @@ def test_a_photo_that_fails_unforeseen_fails_alone(segmenter: Segmenter) -> None
 
 
 def test_alpha_is_cropped_to_the_photo(segmenter: Segmenter) -> None:
-    answer = Answer(NPZ, "full", overlay=False, rle=False)
+    answer = Answer(("arrays",), "full")
     (result,) = segmenter.segment([Task("image", encoded(photo(50, 37)), answer)], LIMITS)
     assert isinstance(result, Encoded)
     assert result.seconds.queue == 0

@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 import pytest
 
-from ppool.service.scheduling.errors import Refused
+from ppool.service.errors import Refused
 from ppool.service.workers.inference import Segmenter
 from tests.service.harness import Client, Gate, encoded, photo
 from tests.service.traffic import until

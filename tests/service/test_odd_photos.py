@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ppool.service.codecs import kinds
-from ppool.service.codecs.errors import CorruptImage, NoSuchPage, TooLarge, UnsupportedImage
 from ppool.service.codecs.header import NO_LIMITS, ImageLimits, probe
 from ppool.service.codecs.images import decode
+from ppool.service.errors import CorruptImage, NoSuchPage, TooLarge, UnsupportedImage
 from tests.service.harness import Client, encoded, photo
 
 LIMITS = ImageLimits(max_pixels=1_000_000, max_side_pixels=5_000, max_frames=10)

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from skimage.color import lab2rgb
 
-from ppool.service.codecs.errors import CorruptImage, NoSuchPage, UnsupportedImage
 from ppool.service.codecs.header import ImageLimits, probe
 from ppool.service.codecs.images import decode
+from ppool.service.errors import CorruptImage, NoSuchPage, UnsupportedImage
 from tests.service.harness import encoded, photo
 from tests.service.tiffs import Layout, tiff_file, tiff_page
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import TypeAdapter
 
-from ppool.service.codecs.results import SegmentReply
+from ppool.service.results import SegmentReply
 from ppool.service.workers.inference import Segmenter
 from tests.service.harness import METADATA, Client, encoded, photo
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from ppool.service.workers.errors import WorkerLost
+from ppool.service.errors import WorkerLost
 from ppool.service.workers.launch import Launched
 from ppool.service.workers.messages import Drop, Ping, Run, frame, read
 from ppool.service.workers.supervision import Worker

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from ppool.metadata import InputPolicy
 from ppool.reference import resize_argmax_reference
-from ppool.service.codecs.errors import CannotTile
 from ppool.service.codecs.tiles import segment_tiles
+from ppool.service.errors import CannotTile
 from tests.service.harness import photo
 
 CLASSES = 4

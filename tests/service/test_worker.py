@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ppool.service.codecs.answers import PNG, Answer, Encoded
+from ppool.service.answers import Answer, Encoded
 from ppool.service.codecs.header import ImageLimits
 from ppool.service.workers.inference import Stop, Stopped
 from ppool.service.workers.messages import (
@@ -144,7 +144,7 @@ def test_a_worker_ends_with_its_server() -> None:
 
 def test_photos_and_masks_travel_without_being_copied_into_the_message() -> None:
     photo, mask = bytes(range(256)) * 99, b"mask"
-    answer = Answer(PNG, "none", overlay=False, rle=False)
+    answer = Answer(("mask",))
     tasks = (Task("a", photo, answer), Task("b", b"", answer))
     for message, files in (
         (Run(0, tasks), [photo, b""]),

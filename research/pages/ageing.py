@@ -134,7 +134,9 @@ def worn(dice: Dice, cover: Field, em: float) -> Field:
     return np.asarray(near * np.clip((soft - field) * steep + 0.5, 0, 1), np.float32)
 
 
-def seen(dice: Dice, image: Field, blur: float, *, grainy: bool = True) -> Image:
+def seen(
+    dice: Dice, image: Field, blur: float, *, grainy: bool = True, shadow: float = 0.2
+) -> Image:
     """The file of an optical image, uint8 [H, W, 3]: light, lens, sensor and compression.
 
     Args:
@@ -142,10 +144,10 @@ def seen(dice: Dice, image: Field, blur: float, *, grainy: bool = True) -> Image
         image: float32 [H, W, 3], white 1.
         blur: standard deviation of the lens blur, in pixels.
         grainy: whether noise may be strong.
+        shadow: chance of a shadow with a hard or soft edge.
     """
     height, width = image.shape[:2]
-    if dice.chance(0.6):
-        image = image * _light(dice, height, width)[..., None]
+    image = image * _light(dice, height, width, shadow)[..., None]
     if dice.chance(0.5):
         image = image * (1 + dice.rng.normal(0, 0.05, 3)).astype(np.float32)
     if blur > 0.25:
@@ -182,15 +184,38 @@ def seen(dice: Dice, image: Field, blur: float, *, grainy: bool = True) -> Image
     return file
 
 
-def _light(dice: Dice, height: int, width: int) -> Field:
-    """Uneven light and, now and then, a shadow with a hard or soft edge."""
+def _light(dice: Dice, height: int, width: int, shadow: float) -> Field:
+    """Even light, light from one side, and a shadow with the given chance."""
+    light = np.ones((height, width), np.float32)
+    if dice.chance(0.6):
+        light *= _slope(dice, height, width)
+    if dice.chance(shadow):
+        light *= _shadow(dice, height, width)
+    return light
+
+
+def _slope(dice: Dice, height: int, width: int) -> Field:
+    """Light that falls off to one side."""
     small = (height // 8, width // 8)
     rows, columns = np.mgrid[: small[0], : small[1]].astype(np.float32)
     angle = dice.between(0, 2 * np.pi)
     along = (np.cos(angle) * rows + np.sin(angle) * columns) / max(small)
     field = 1 + dice.between(0, 0.5) * (along - along.mean())
-    if dice.chance(0.35):
-        wave = noise(dice, *small, max(small) * dice.between(0.4, 1.5), 2) + dice.between(-1, 1)
-        hard = dice.log_between(2, 60)
-        field = field * (1 - dice.between(0.1, 0.6) / (1 + np.exp(-np.clip(hard * wave, -30, 30))))
+    return np.clip(resized(field.astype(np.float32), width, height), 0.15, 2)
+
+
+def _shadow(dice: Dice, height: int, width: int) -> Field:
+    """The shadow of a head, a hand or a shelf: straight or wavy, its edge hard or soft."""
+    small = (height // 8, width // 8)
+    largest = max(small)
+    rows, columns = np.mgrid[: small[0], : small[1]].astype(np.float32) / largest
+    if dice.chance(0.5):
+        angle = dice.between(0, 2 * np.pi)
+        wave = np.cos(angle) * (rows - 0.5) + np.sin(angle) * (columns - 0.5)
+        wave = 4 * wave + 0.2 * noise(dice, *small, largest * dice.between(0.4, 1.5), 2)
+    else:
+        wave = noise(dice, *small, largest * dice.between(0.4, 1.5), 2)
+    hard = dice.log_between(2, 60)
+    edge = np.clip(hard * (wave + dice.between(-1, 1)), -30, 30)
+    field = 1 - dice.between(0.1, 0.65) / (1 + np.exp(-edge))
     return np.clip(resized(field.astype(np.float32), width, height), 0.15, 2)

@@ -83,7 +83,7 @@ class Frame:
     def label(self, size: tuple[int, int]) -> Image:
         """The mask, uint8 [height, width]: the topmost ink of every pixel, else paper or desk.
 
-        A pixel is ink where about half of it is, or where a stroke thinner than a pixel has its
+        A pixel is ink where two fifths of it are, or where a stroke thinner than a pixel has its
         core, so that thick strokes end where the eye sees them end and tight ones keep their gaps.
         """
         height, width = size
@@ -104,7 +104,7 @@ class Frame:
                 continue
             peak = np.asarray(cv2.dilate(coverage, near), np.float32)
             pit = np.asarray(cv2.erode(coverage, near), np.float32)
-            seen = coverage >= np.clip(pit + 0.5 * (peak - pit), 0.25 * 255, 0.46 * 255)
+            seen = coverage >= np.clip(pit + 0.45 * (peak - pit), 0.2 * 255, 0.4 * 255)
             # Of two inks the upper one wins unless it is only the faint rim of its stroke.
             seen &= coverage >= 0.6 * best
             mask[seen] = name

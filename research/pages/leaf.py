@@ -16,10 +16,12 @@ from ppool.training.dataset import Sample
 from research.dice import Color, Dice
 from research.fields import Field, Image, as_image, clouds, noise
 from research.pages.ageing import aged_paper, flat_paper, seen, worn
-from research.pages.classes import DESK, HANDWRITING, LINE, PAPER, PICTURE, TEXT
+from research.pages.classes import DESK, HANDWRITING, LINE, PAPER, PICTURE, STAMP, TEXT
 from research.pages.fonts import FontLibrary
 from research.pages.lettering import LETTERINGS, rules
 from research.pages.pictures import picture
+from research.pages.stamps import STAMP_INKS, stamp_coverage
+from research.pages.textures import desk
 
 __all__ = ["draw_leaf"]
 
@@ -28,11 +30,15 @@ _SIDE = 512
 _CLEAN = 0.2
 # Share of the others that the ink of the other side shines through.
 _THROUGH = 0.7
+# Of others still that are written on in one part only.
+_PART = 0.15
+# Standard deviation of the levels of grey up to which a surface has no texture.
+_PLAIN = 6.0
 # Dots along a pixel's side.
 _UNIT = 2
 # How dark a pixel is against its stroke where the label ends: where people who mark ink by hand
 # end it. Of strokes that nowhere reach their full darkness it is the share _CORE.
-_EDGE, _CORE = 0.46, 0.55
+_EDGE, _CORE = 0.38, 0.46
 
 Warp = tuple[Field, Field]
 
@@ -48,7 +54,12 @@ _RULES: dict[Color, float] = {
     (120, 150, 205): 2, (150, 150, 160): 2, (205, 130, 130): 1, (60, 55, 50): 3, (110, 90, 70): 1,
 }  # fmt: skip
 
-_COLORS: dict[int, dict[Color, float]] = {TEXT: _PRINTS, HANDWRITING: _PENS, LINE: _RULES}
+_COLORS: dict[int, dict[Color, float]] = {
+    TEXT: _PRINTS,
+    HANDWRITING: _PENS,
+    LINE: _RULES,
+    STAMP: STAMP_INKS,
+}
 
 
 @dataclass(frozen=True)
@@ -80,32 +91,39 @@ class _Leaf:
 
 
 def draw_leaf(dice: Dice, fonts: FontLibrary) -> Sample:
-    """Draw a square view of a leaf, 512 pixels wide; now and then of a photograph."""
-    if dice.chance(0.06):
-        scene = np.asarray(picture(dice, _SIDE, _SIDE) / 255, np.float32)
-        return Sample(seen(dice, scene, 0.0), np.full((_SIDE, _SIDE), PICTURE, np.uint8))
+    """Draw a square view of a leaf, 512 pixels wide; now and then of a photograph or a desk."""
+    other = dice.weighted({None: 89, PICTURE: 8, DESK: 3})
+    if other is not None:
+        view = desk(dice, _SIDE, _SIDE, 1.0) if other == DESK else picture(dice, _SIDE, _SIDE)
+        # A plain surface with nothing on it is a blank sheet to any eye.
+        label = PAPER if other == DESK and view.mean(2).std() < _PLAIN else other
+        scene = np.asarray(view / 255, np.float32)
+        return Sample(seen(dice, scene, 0.0), np.full((_SIDE, _SIDE), label, np.uint8))
     clean = dice.chance(_CLEAN)
-    kind = dice.weighted({"print": 45, "hand": 40, "both": 9, "blank": 35 if clean else 12})
-    em = dice.log_between(10, 100) if kind == "print" else dice.log_between(15, 140)
+    kind = dice.weighted({"print": 40, "hand": 40, "both": 18, "blank": 35 if clean else 13})
+    em = dice.log_between(10, 100) if kind == "print" else dice.log_between(15, 170)
+    if kind == "print" and dice.chance(0.06):
+        em = dice.log_between(100, 420)
     leaf = _Leaf(dice, fonts, em * _UNIT, _warp(dice, em * _UNIT))
     blur = dice.between(0, float(np.clip(em / 22, 0.5, 1.8))) if dice.chance(0.75) else 0.0
     image = flat_paper(dice, _SIDE) if clean else aged_paper(dice, _SIDE)
     faint = dice.chance(0.3)
     if dice.chance(0.0 if clean else _THROUGH):
-        back = kind if kind in LETTERINGS else dice.pick(("print", "hand"))
+        back = kind if kind in LETTERINGS and dice.chance(0.8) else dice.pick(("print", "hand"))
         cover = leaf.written(back, leaf.em * dice.between(0.8, 1.25))
-        image = _show_through(dice, image, cover, 0.15 if faint and kind != "blank" else 0.6)
+        image = _show_through(dice, image, cover, 0.15 if faint and kind != "blank" else 0.8)
     mask = np.full((_SIDE, _SIDE), PAPER, np.uint8)
     for label, cover in _inks(leaf, kind):
         image = _inked(dice, image, (label, cover), em, faint=faint)
         mask[_visible(cover, blur)] = label
     if dice.chance(0.1):
         _illustrate(dice, image, mask)
-    if dice.chance(0.1):
+    if dice.chance(0.15):
         image, mask = _bordered(dice, image, mask)
-    if clean and dice.chance(0.5):
+    if clean and dice.chance(0.5 if kind != "blank" else 0.2):
         return Sample(as_image(255 * image), mask)
-    return Sample(seen(dice, image, blur, grainy=not faint), mask)
+    shadow = 0.6 if kind == "blank" else 0.2
+    return Sample(seen(dice, image, blur, grainy=not faint, shadow=shadow), mask)
 
 
 def _inks(leaf: _Leaf, kind: str) -> list[tuple[int, Field]]:
@@ -113,14 +131,35 @@ def _inks(leaf: _Leaf, kind: str) -> list[tuple[int, Field]]:
     dice, em, inks = leaf.dice, leaf.em, []
     if dice.chance(0.4 if kind == "blank" else 0.2):
         inks.append((LINE, leaf.photographed(rules(dice, _SIDE * _UNIT, em))))
-    if kind in {"print", "both"}:
-        inks.append((TEXT, leaf.written("print", em)))
-    if kind == "hand":
-        inks.append((HANDWRITING, leaf.written("hand", em)))
+    if dice.chance(0.13):
+        inks.append((STAMP, leaf.photographed(_stamped(leaf))))
+    label = HANDWRITING if kind == "hand" else TEXT
+    if kind == "print" and em < 60 and dice.chance(0.1):
+        end = dice.whole(_SIDE // 8, _SIDE // 2)
+        title, body = leaf.written("print", em * dice.between(2, 6)), leaf.written("print", em)
+        title[end:], body[:end] = 0, 0
+        inks += [(TEXT, title), (TEXT, body)]
+    elif kind != "blank":
+        cover = leaf.written("hand" if kind == "hand" else "print", em)
+        inks.append((label, _somewhere(dice, cover) if dice.chance(_PART) else cover))
     if kind == "both":
-        cover = leaf.written("hand", em * dice.between(0.8, 2.0))
+        cover = leaf.written("hand", em * dice.between(0.6, 2.0))
         inks.append((HANDWRITING, _somewhere(dice, cover)))
     return inks
+
+
+def _stamped(leaf: _Leaf) -> Field:
+    """One to three rubber stamps, parts of which may lie beyond the view."""
+    dice, side = leaf.dice, _SIDE * _UNIT
+    plane = np.zeros((side, side), np.float32)
+    for _ in range(dice.whole(1, 3)):
+        size = round(dice.log_between(60, 400) * _UNIT)
+        cover = stamp_coverage(dice, leaf.fonts, size, _UNIT)
+        top, left = (dice.whole(-size // 3, side - 2 * size // 3) for _ in range(2))
+        area = plane[max(top, 0) : top + size, max(left, 0) : left + size]
+        shown = cover[max(-top, 0) :, max(-left, 0) :][: area.shape[0], : area.shape[1]]
+        np.maximum(area, shown / np.float32(255), out=area)
+    return plane
 
 
 def _somewhere(dice: Dice, cover: Field) -> Field:
@@ -138,7 +177,7 @@ def _visible(cover: Field, blur: float) -> NDArray[np.bool_]:
     if blur > 0.25:
         cover = np.asarray(cv2.GaussianBlur(cover, (0, 0), blur), np.float32)
     peak = np.asarray(cv2.dilate(cover, np.ones((5, 5), np.uint8)), np.float32)
-    return np.asarray(cover >= np.clip(_CORE * peak, 0.2, _EDGE))
+    return np.asarray(cover >= np.clip(_CORE * peak, 0.15, _EDGE))
 
 
 def _inked(dice: Dice, image: Field, ink: tuple[int, Field], em: float, *, faint: bool) -> Field:
@@ -149,7 +188,7 @@ def _inked(dice: Dice, image: Field, ink: tuple[int, Field], em: float, *, faint
     mean = (
         dice.between(0.22, 0.6)
         if faint or (label == LINE and dice.chance(0.5))
-        else dice.between(0.65, 1.0)
+        else dice.between(0.7, 1.0)
     )
     uneven = dice.between(0.0, 0.22 if label == HANDWRITING else 0.13)
     density = mean + uneven * clouds(dice, _SIDE, dice.log_between(0.4, 6) * em, 2)
@@ -163,7 +202,8 @@ def _inked(dice: Dice, image: Field, ink: tuple[int, Field], em: float, *, faint
 
 def _show_through(dice: Dice, image: Field, back: Field, most: float) -> Field:
     """Darken by the writing of the other side: soft, mirrored, and not ink of this side."""
-    soft = cv2.GaussianBlur(back[:, ::-1], (0, 0), dice.log_between(0.5, 3))
+    mirrored = back[:, ::-1] if dice.chance(0.88) else np.rot90(back)[:, ::-1]
+    soft = cv2.GaussianBlur(np.ascontiguousarray(mirrored), (0, 0), dice.log_between(0.3, 3))
     uneven = np.clip(0.6 + 0.5 * clouds(dice, _SIDE, _SIDE / dice.between(1, 6), 2), 0, 1.2)
     strength = dice.between(0.03, most / 2 if dice.chance(0.5) else most)
     share = strength * soft * uneven
@@ -209,8 +249,10 @@ def _warp(dice: Dice, em: float) -> Warp:
 def _bordered(dice: Dice, image: Field, mask: Image) -> tuple[Field, Image]:
     """The lid of a scanner, or the table, beyond one or two edges of the leaf."""
     mask = mask.copy()
+    table = dice.chance(0.4)
     level = dice.between(0, 0.25) if dice.chance(0.6) else dice.between(0.25, 1)
     color = np.asarray(dice.tint((int(255 * level),) * 3, 8), np.float32) / 255
+    surface = np.divide(desk(dice, _SIDE, _SIDE, 1.0), 255, dtype=np.float32) if table else color
     steps = np.arange(_SIDE)
     for _ in range(dice.whole(1, 2)):
         edge = dice.whole(4, 150) + dice.between(-0.06, 0.06) * steps
@@ -219,6 +261,6 @@ def _bordered(dice: Dice, image: Field, mask: Image) -> tuple[Field, Image]:
         share = np.clip(edge[:, None] - steps[None], 0, 1).astype(np.float32)
         share = np.rot90(share, dice.whole(0, 3))
         grain = 1 + dice.between(0, 0.15) * clouds(dice, _SIDE, dice.between(3, 90), 2)
-        image = image + share[..., None] * (color * grain[..., None] - image)
+        image = image + share[..., None] * (surface * grain[..., None] - image)
         mask[share >= 0.5] = DESK
     return np.asarray(image, np.float32), mask

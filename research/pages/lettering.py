@@ -65,12 +65,12 @@ def _headline(
     dice: Dice, fonts: FontLibrary, draw: ImageDraw.ImageDraw, place: tuple[float, ...]
 ) -> float:
     left, y, width, em = place
-    size = em * dice.between(1.2, 3)
+    size = min(em * dice.log_between(1.2, 6), 0.6 * float(draw.im.size[1]))
     face = fonts.choose(dice, "latin") or fonts.having("latin")[0]
     font, text = face.load(size), Writer(dice, "latin").title(4)
     x = left + dice.pick((0.0, 0.5)) * max(0.0, width - font.getlength(text))
     draw.text((x, y + size), text, 255, font, anchor="ls")
-    return 1.8 * size
+    return 1.4 * size + 0.4 * em
 
 
 def handwritten(dice: Dice, fonts: FontLibrary, side: int, em: float) -> Field:

@@ -1,6 +1,7 @@
 """The few real photographs at hand: those bundled in Python packages, never downloaded.
 
-Without scikit-image and matplotlib (the ``dev`` extra) pictures are drawn instead.
+Without scikit-image and Matplotlib (the ``dev`` extra) pictures are drawn instead; scikit-learn,
+where it is installed, adds two.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ __all__ = ["PHOTO_NAMES", "TEXTURE_NAMES", "Photos", "load_photos"]
 PHOTO_NAMES = (
     "chelsea.png", "rocket.jpg", "camera.png", "hubble_deep_field.jpg", "coins.png", "ihc.png",
     "retina.jpg", "moon.png", "motorcycle_left.png", "motorcycle_right.png", "cell.png",
-    "clock_motion.png", "grace_hopper.jpg",
+    "clock_motion.png", "grace_hopper.jpg", "china.jpg", "flower.jpg",
 )  # fmt: skip
 TEXTURE_NAMES = ("brick.png", "gravel.png", "grass.png")
-_FOLDERS = (("skimage", "data"), ("matplotlib", "mpl-data/sample_data"))
+_FOLDERS = (
+    ("skimage", "data"), ("matplotlib", "mpl-data/sample_data"), ("sklearn", "datasets/images"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

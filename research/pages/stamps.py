@@ -12,9 +12,9 @@ from research.pages.fonts import FontFace, FontLibrary
 from research.pages.sheet import Ink, Sheet, text_alpha
 from research.pages.words import Writer
 
-__all__ = ["press_stamp"]
+__all__ = ["STAMP_INKS", "press_stamp", "stamp_coverage"]
 
-_INKS: dict[Color, float] = {
+STAMP_INKS: dict[Color, float] = {
     (190, 30, 40): 4,
     (40, 60, 160): 4,
     (90, 50, 140): 2,
@@ -27,20 +27,25 @@ def press_stamp(
     dice: Dice, fonts: FontLibrary, sheet: Sheet, centre: tuple[float, float], size: float
 ) -> None:
     """Press a stamp about ``size`` dots wide around ``centre`` (x, y)."""
+    side = max(24, int(size))
+    coverage = stamp_coverage(dice, fonts, side, sheet.unit)
+    ink = Ink(STAMP, dice.tint(dice.weighted(STAMP_INKS), 15), dice.between(0.5, 0.95))
+    sheet.put(coverage, centre[0] - side / 2, centre[1] - side / 2, ink)
+
+
+def stamp_coverage(dice: Dice, fonts: FontLibrary, side: int, unit: float) -> Image:
+    """What a stamp leaves on a square of ``side`` dots, ``unit`` dots a pixel, uint8."""
     face = fonts.choose(dice, "latin")
     if face is None:
         raise ValueError("fonts: expected a face with Latin letters; use FontLibrary.find()")
-    side = max(24, int(size))
     pattern = dice.weighted({_round: 5, _box: 5, _date: 2})(dice, face, side)
     matrix = cv2.getRotationMatrix2D((side / 2, side / 2), float(dice.rng.normal(0, 14)), 1)
     pattern = np.asarray(cv2.warpAffine(pattern, matrix, (side, side)), np.uint8)
     # A rubber stamp leaves less ink where it presses less, and none in the paper's pits.
     pressure = 1.1 + dice.between(0, 0.45) * noise(dice, side, side, side / 2, 2)
-    pits = dice.between(0, 0.35) * noise(dice, side, side, 4 * sheet.unit, 2)
+    pits = dice.between(0, 0.35) * noise(dice, side, side, 4 * unit, 2)
     share = np.clip(pressure + pits, 0, 1)
-    coverage = as_image(pattern * np.where(share > 0.25, share, 0))
-    ink = Ink(STAMP, dice.tint(dice.weighted(_INKS), 15), dice.between(0.5, 0.95))
-    sheet.put(coverage, centre[0] - side / 2, centre[1] - side / 2, ink)
+    return as_image(pattern * np.where(share > 0.25, share, 0))
 
 
 def _pen(dice: Dice, side: int) -> int:

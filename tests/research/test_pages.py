@@ -22,7 +22,7 @@ from research.pages import (
     write_dataset,
 )
 from research.pages.camera import without_unseen
-from research.pages.classes import DESK, HANDWRITING, LINE, PAPER, PICTURE, TEXT
+from research.pages.classes import DESK, HANDWRITING, LINE, PAPER, PICTURE, STAMP, TEXT
 from research.pages.draw import installed_fonts
 from research.pages.frame import Frame, Placing
 from research.pages.leaf import draw_leaf
@@ -249,7 +249,38 @@ def test_leaves_of_every_kind_are_drawn_with_labels_of_what_is_on_them(fonts: Fo
     leaves = [draw_leaf(Dice(seed), fonts) for seed in range(24)]
     assert all(leaf.image.shape == (*leaf.mask.shape, 3) for leaf in leaves)
     found = np.unique(np.concatenate([np.unique(leaf.mask) for leaf in leaves]))
-    assert {PAPER, TEXT, HANDWRITING, LINE, PICTURE} <= set(found.tolist())
+    assert {PAPER, TEXT, HANDWRITING, LINE, STAMP, PICTURE} <= set(found.tolist())
+
+
+def test_a_plain_surface_alone_is_labelled_as_the_blank_sheet_it_looks_like(
+    monkeypatch: pytest.MonkeyPatch, fonts: FontLibrary
+) -> None:
+    dice = Dice(0)
+    monkeypatch.setattr(dice, "weighted", lambda _: DESK)
+    for striped, label in ((False, PAPER), (True, DESK)):
+        rows = np.arange(512)[:, None, None] // 8 % 2 * 120 * striped
+        surface = np.broadcast_to(100 + rows, (512, 512, 3)).astype(np.uint8)
+        monkeypatch.setattr(leaf, "desk", lambda *_, surface=surface: surface)
+        assert set(draw_leaf(dice, fonts).mask.flat) == {label}
+
+
+def test_a_blurred_stroke_is_labelled_to_where_the_eye_sees_it_end() -> None:
+    cover = np.zeros((60, 200), np.float32)
+    cover[20:40] = 1
+    sharp, soft = (leaf._visible(cover, blur)[:, 100].sum() for blur in (0.0, 1.8))
+    # A blurred edge is 0.38 dark 0.31 standard deviations outside, here past one pixel's centre.
+    assert sharp == 20
+    assert soft == 22
+    hairline = np.zeros((60, 200), np.float32)
+    hairline[30] = 0.3
+    assert set(np.flatnonzero(leaf._visible(hairline, 0.0)[:, 100])) == {30}
+
+
+def test_stamps_may_hang_over_the_edge_of_the_view(fonts: FontLibrary) -> None:
+    views = [leaf._Leaf(Dice(seed), fonts, 40.0, leaf._warp(Dice(0), 40.0)) for seed in range(6)]
+    planes = [leaf._stamped(view) for view in views]
+    assert all(plane.shape == (1024, 1024) and 0.2 < plane.max() <= 1 for plane in planes)
+    assert any(plane[0].any() or plane[:, 0].any() or plane[-1].any() for plane in planes)
 
 
 @pytest.mark.parametrize("corner", [(-100, -100), (450, 450), (-100, 450)])

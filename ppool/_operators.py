@@ -180,12 +180,10 @@ def _run_on_gpu(kernels: _gpu.Kernels, x: Tensor, job: Job) -> None:
         kernels.run(job, int(torch.cuda.current_stream(x.device).cuda_stream), room=room)
 
 
-def _layout(x: Tensor, settings: Settings) -> torch.memory_format:
+def _layout(x: Tensor) -> torch.memory_format:
     """How the unit's tensors lie: as x does, where there are kernels for it."""
     last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-    if last and not settings.signed and x.device.type == "cpu":
-        return torch.channels_last
-    return torch.contiguous_format
+    return torch.channels_last if last and x.device.type == "cpu" else torch.contiguous_format
 
 
 def _pooling(x: Tensor, settings: Settings, *, last: bool = False) -> Pooling:
@@ -245,7 +243,7 @@ def pool_backward(grad: Tensor, x: Tensor, alpha: Tensor, *arguments: Any) -> tu
 def unit(x: Tensor, *arguments: Any) -> Tensor:
     parameters, settings = arguments[:4], settings_of(*arguments[4:])
     check_unit(x, parameters, settings)
-    layout, run = _layout(x, settings), _runner(x)
+    layout, run = _layout(x), _runner(x)
     if run is None:
         return _formula.unit(x, parameters, settings).contiguous(memory_format=layout)
     last = layout == torch.channels_last and _gpu_kernels(x) is None
@@ -272,7 +270,7 @@ def _empty_pooled(x: Tensor, settings: Settings, layout: torch.memory_format) ->
 def unit_backward(grad: Tensor, x: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     parameters, settings = arguments[:4], settings_of(*arguments[4:])
     check_unit(x, parameters, settings)
-    layout, run = _layout(x, settings), _runner(x)
+    layout, run = _layout(x), _runner(x)
     if run is None or not settings.detach_branch:
         dx, *gradients = _formula.unit_backward(grad, x, parameters, settings, _run_backward)
         return dx.contiguous(memory_format=layout), *(g.contiguous() for g in gradients)
@@ -309,11 +307,11 @@ def _(grad: Tensor, x: Tensor, alpha: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
 def _(x: Tensor, *arguments: Any) -> Tensor:
     settings = settings_of(*arguments[4:])
     check_unit(x, arguments[:4], settings)
-    return _empty_pooled(x, settings, _layout(x, settings))
+    return _empty_pooled(x, settings, _layout(x))
 
 
 @unit_backward.register_fake
 def _(grad: Tensor, x: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
-    layout = _layout(x, settings_of(*arguments[4:]))
+    layout = _layout(x)
     dx = torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=layout)
     return dx, *(parameter.new_empty(parameter.shape) for parameter in arguments[:4])

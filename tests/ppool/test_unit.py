@@ -139,15 +139,17 @@ def test_gradients_equal_the_reference_in_double(
 
 
 @every_layout
+@pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize("kernel", [2, 3])
 @every_backend
 def test_float32_gradients_equal_the_reference(
-    backend: str, kernel: int, layout: torch.memory_format
+    backend: str, kernel: int, signed: bool, layout: torch.memory_format
 ) -> None:
     rng = np.random.default_rng(0)
-    x = np.maximum(rng.normal(size=(2, 19, 21, 18)), 0)
+    x = rng.normal(size=(2, 19, 21, 18))
+    x = x if signed else np.maximum(x, 0)
     window = PPool2d(1, kernel, 2, kernel // 2).window
-    case = Case(x, np.empty(0), window, signed=False)
+    case = Case(x, np.empty(0), window, signed=signed)
     pool = made(case, torch.float32, 3)
     stored = torch.from_numpy(x).float().contiguous(memory_format=layout)
     grad = torch.linspace(-1, 1, pool(stored).numel()).reshape(pool(stored).shape)
@@ -158,12 +160,15 @@ def test_float32_gradients_equal_the_reference(
 
 
 @needs_library
+@pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_channels_last_memory_stays_so_and_threads_change_no_bit(dtype: torch.dtype) -> None:
+def test_channels_last_memory_stays_so_and_threads_change_no_bit(
+    dtype: torch.dtype, signed: bool
+) -> None:
     torch.manual_seed(1)
     x = torch.randn(3, 21, 23, 18, dtype=dtype).contiguous(memory_format=torch.channels_last)
     x.requires_grad_()
-    pool = PPool2d(21, 3, 2, 1, input_scale=1.0).to(dtype)
+    pool = PPool2d(21, 3, 2, 1, input_scale=1.0, signed=signed).to(dtype)
     threads = torch.get_num_threads()
     seen = []
     for count in (1, 3):

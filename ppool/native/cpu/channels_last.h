@@ -3,6 +3,8 @@
 #ifndef PPOOL_CPU_CHANNELS_LAST_H_
 #define PPOOL_CPU_CHANNELS_LAST_H_
 
+#include <optional>
+
 #include "../ppool_jobs.h"
 #include "branch.h"
 #include "window.h"
@@ -44,11 +46,11 @@ class Branches {
   }
 
   // The convolution's result for a window.
-  PPOOL_HOST_DEVICE F convolve(const F* values, int64_t count, int64_t channel) const {
+  PPOOL_HOST_DEVICE F convolve(const Real* const* taps, int64_t count, int64_t channel) const {
     F h = V::set(0);
 #pragma GCC unroll 9
     for (int64_t k = 0; k < count; ++k) {
-      h = V::mul_add(V::load(weights_ + k * length_ + channel), values[k], h);
+      h = V::mul_add(V::load(weights_ + k * length_ + channel), V::load(taps[k] + channel), h);
     }
     return h;
   }
@@ -99,36 +101,93 @@ class PixelRows {
   Real** taps_;
 };
 
+// Where the taps of a window start: as they are pooled, and as the branch sees them, which Eq. 2 does
+// not shift.
+template <class Real>
+struct PixelTaps {
+  const Real* const* pooled;
+  const Real* const* seen;
+};
+
 // Keeps the rows of x that windows reach.
 template <class Real>
 class PixelReader {
  public:
   PixelReader(const Grid& grid, const Elements<Real>& elements, const void* x)
-      : grid_(grid), elements_(elements), x_(x), rows_(grid) {}
+      : grid_(grid), elements_(elements), x_(x), rows_(grid) {
+    if (!grid.pool.is_signed) return;
+    shifted_.emplace(grid);
+    least_ = take<Real>(grid.pool.c);
+  }
 
   void enter(int64_t image) {
     image_ = image;
     next_ = 0;
+    if (shifted_) find_minima();
   }
 
   // Reads on to the last row of the windows of a pooled row.
   void read(int64_t row) {
     const int64_t first = std::max(grid_.image_row(row, 0), next_);
     const int64_t end = std::min(grid_.image_row(row, 0) + grid_.reach, grid_.pool.h);
-    const int64_t count = grid_.pool.w * grid_.pool.c;
     for (int64_t y = first; y < end; ++y) {
-      elements_.load(x_, (image_ * grid_.pool.h + y) * count, count, rows_.row(y));
+      load(y);
+      if (shifted_) each_pixel(grid_.pool.w, rows_.row(y), shifted_->row(y), Subtract());
     }
     next_ = std::max(end, next_);
   }
 
-  const Real* const* at(int64_t row, int64_t column) { return rows_.at(row, column); }
+  PixelTaps<Real> at(int64_t row, int64_t column) {
+    const Real* const* const seen = rows_.at(row, column);
+    return {shifted_ ? shifted_->at(row, column) : seen, seen};
+  }
+
+  // Gives the pooled row `y` back what was subtracted.
+  void restore(Real* y) const {
+    if (shifted_) each_pixel(grid_.out_w, y, y, Add());
+  }
 
  private:
+  struct Subtract {
+    Real operator()(Real value, Real least) const { return value - least; }
+  };
+  struct Add {
+    Real operator()(Real value, Real least) const { return value + least; }
+  };
+
+  void load(int64_t y) {
+    const int64_t count = grid_.pool.w * grid_.pool.c;
+    elements_.load(x_, (image_ * grid_.pool.h + y) * count, count, rows_.row(y));
+  }
+
+  // Eq. 2: each channel's minimum where it is negative, else 0; a NaN is passed over.
+  void find_minima() {
+    Real* __restrict const least = least_;
+    std::fill(least, least + grid_.pool.c, Real(0));
+    for (int64_t y = 0; y < grid_.pool.h; ++y) {
+      load(y);
+      const Real* pixel = rows_.row(y);
+      for (int64_t x = 0; x < grid_.pool.w; ++x, pixel += grid_.pool.c) {
+        for (int64_t c = 0; c < grid_.pool.c; ++c) {
+          least[c] = pixel[c] < least[c] ? pixel[c] : least[c];
+        }
+      }
+    }
+  }
+
+  template <class Change>
+  void each_pixel(int64_t pixels, const Real* from, Real* to, Change change) const {
+    for (int64_t x = 0; x < pixels; ++x, from += grid_.pool.c, to += grid_.pool.c) {
+      for (int64_t c = 0; c < grid_.pool.c; ++c) to[c] = change(from[c], least_[c]);
+    }
+  }
+
   const Grid& grid_;
   const Elements<Real>& elements_;
   const void* x_;
   PixelRows<Real> rows_;
+  std::optional<PixelRows<Real>> shifted_;
+  Real* least_ = nullptr;
   int64_t image_ = 0, next_ = 0;
 };
 
@@ -159,6 +218,7 @@ class ChannelsLastForward {
       if (index / grid_.out_h != image) x_.enter(image = index / grid_.out_h);
       x_.read(row);
       for (int64_t column = 0; column < grid_.out_w; ++column) pool_window(row, column);
+      x_.restore(y_);
       const int64_t count = grid_.out_w * grid_.pool.c;
       elements_.store(y_, count, job_.y, index * count);
     }
@@ -167,14 +227,14 @@ class ChannelsLastForward {
  private:
   void pool_window(int64_t row, int64_t column) {
     const int64_t count = kTaps > 0 ? kTaps : grid_.taps;
-    const Real* const* const taps = x_.at(row, column);
+    const PixelTaps<Real> taps = x_.at(row, column);
     Real* const y = y_ + column * grid_.pool.c;
     for (int64_t channel = 0; channel < grid_.pool.c; channel += V::kLanes) {
       F fixed[kTaps > 0 ? kTaps : 1];
       F* const values = kTaps > 0 ? fixed : values_;
 #pragma GCC unroll 9
-      for (int64_t k = 0; k < count; ++k) values[k] = V::load(taps[k] + channel);
-      const F h = branches_.convolve(values, count, channel);
+      for (int64_t k = 0; k < count; ++k) values[k] = V::load(taps.pooled[k] + channel);
+      const F h = branches_.convolve(taps.seen, count, channel);
       const F alpha = branches_.at(channel).exponent(h);
       const F held = V::min(V::set(Range<Real>::kLargest), alpha);
       unsigned odd;
@@ -183,7 +243,7 @@ class ChannelsLastForward {
       V::store(alpha_, alpha);
       for (int lane = 0; lane < V::kLanes && channel + lane < grid_.pool.c; ++lane) {
         if ((odd >> lane & 1) == 0) continue;
-        lone_.read(taps, channel + lane, row, column);
+        lone_.read(taps.pooled, channel + lane, row, column);
         y[channel + lane] = lone_.pool(alpha_[lane]);
       }
     }
@@ -243,7 +303,7 @@ class ChannelsLastBackward {
     for (const int64_t stop = std::min(end, grid_.pool.h); done_ < stop; ++done_) {
       Real* const row = dx_.row(done_);
       const int64_t start = (image * grid_.pool.h + done_) * count;
-      elements_.store_gradient(row, count, job_.x, true, job_.dx, start);
+      elements_.store_gradient(row, count, job_.x, !grid_.pool.is_signed, job_.dx, start);
       std::fill(row, row + count, Real(0));
     }
   }
@@ -276,7 +336,7 @@ class ChannelsLastBackward {
   }
 
   struct Window {
-    const Real* const* values;
+    PixelTaps<Real> taps;
     Real* const* gradients;
     int64_t row, column;
   };
@@ -285,9 +345,9 @@ class ChannelsLastBackward {
     const int64_t count = kTaps > 0 ? kTaps : grid_.taps;
     F* const values = vectors_.values;
 #pragma GCC unroll 9
-    for (int64_t k = 0; k < count; ++k) values[k] = V::load(at.values[k] + channel);
+    for (int64_t k = 0; k < count; ++k) values[k] = V::load(at.taps.pooled[k] + channel);
     const Branch<V> branch = branches_.at(channel);
-    const F h = branches_.convolve(values, count, channel);
+    const F h = branches_.convolve(at.taps.seen, count, channel);
     const F alpha = branch.exponent(h);
     const F held = V::min(V::set(Range<Real>::kLargest), alpha);
     unsigned odd;
@@ -310,7 +370,7 @@ class ChannelsLastBackward {
     Real* sum = sums_ + channel;
 #pragma GCC unroll 9
     for (int64_t k = 0; k < count; ++k, sum += sum_length()) {
-      add(sum, V::keep(wanted, slopes.h * V::load(at.values[k] + channel)));
+      add(sum, V::keep(wanted, slopes.h * V::load(at.taps.seen[k] + channel)));
     }
     add(sum, V::keep(wanted, slopes.slope));
     add(sum + sum_length(), V::keep(wanted, slopes.scale));
@@ -324,7 +384,7 @@ class ChannelsLastBackward {
     for (int lane = 0; lane < V::kLanes; ++lane) {
       if ((lanes >> lane & 1) == 0) continue;
       const int64_t c = channel + lane;
-      lone_.read(at.values, c, at.row, at.column);
+      lone_.read(at.taps.pooled, c, at.row, at.column);
       dalpha_[lane] = lone_.differentiate(alpha_[lane], grads[lane], at.gradients, c);
     }
   }

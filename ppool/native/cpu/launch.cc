@@ -118,8 +118,8 @@ Task plan(const UnitJob& job) {
   if (!pool.channels_last) {
     return task(&Kernels::unit, &job, pool.dtype, planes(pool) * rows, row_cost(pool));
   }
-  const Run Kernels::*const kernel = pool.is_signed ? nullptr : &Kernels::channels_last_unit;
-  return task(kernel, &job, pool.dtype, pool.n * rows, pool.c * row_cost(pool));
+  const int64_t cost = pool.c * row_cost(pool);
+  return task(&Kernels::channels_last_unit, &job, pool.dtype, pool.n * rows, cost);
 }
 
 Task plan(const BackwardJob& job) {
@@ -134,9 +134,7 @@ Task plan(const UnitBackwardJob& job) {
   if (!pool.channels_last) {
     return task(&Kernels::unit_backward, &job, pool.dtype, planes(pool), cost);
   }
-  const Run Kernels::*const kernel =
-      pool.is_signed ? nullptr : &Kernels::channels_last_unit_backward;
-  return task(kernel, &job, pool.dtype, pool.n, pool.c * cost);
+  return task(&Kernels::channels_last_unit_backward, &job, pool.dtype, pool.n, pool.c * cost);
 }
 
 Task plan(const ResizeArgMaxJob& job) {

@@ -47,7 +47,9 @@ def _every_setting() -> str:
 def serve(
     model: Annotated[
         list[Path] | None,
-        typer.Argument(help="ONNX files of `ppool export`, or folders; none: the shipped model."),
+        typer.Argument(
+            help="ONNX files of `ppool export`, or folders; pages-int8: the shipped one in int8."
+        ),
     ] = None,
     name: Annotated[str | None, typer.Option(help="Serve the model under this name.")] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on [127.0.0.1].")] = None,

@@ -18,6 +18,8 @@ __all__ = [
     "shipped_model",
 ]
 
+_SHIPPED = ("pages", "pages-int8")
+
 
 @dataclass(frozen=True)
 class Model:
@@ -76,15 +78,16 @@ class Served:
     handle: int
 
 
-def shipped_model() -> Path:
-    """The model that comes with the package."""
-    return Path(str(files("ppool.service") / "assets" / "pages.onnx"))
+def shipped_model(name: str = "pages") -> Path:
+    """A model that comes with the package: ``pages``, or ``pages-int8``, the same in int8."""
+    return Path(str(files("ppool.service") / "assets" / f"{name}.onnx"))
 
 
 def model_files(paths: Iterable[Path]) -> list[Path]:
     """``paths`` with every folder replaced by the ONNX files in it, those by name.
 
     What in a folder is called so and is no file, such as a link that leads nowhere, is left out.
+    ``pages`` and ``pages-int8``, where there are no such files, are the models that ship.
 
     Raises:
         ValueError: if there is no such file, or no ONNX file in a folder.
@@ -102,4 +105,9 @@ def _files(path: Path) -> list[Path]:
             return [path]
     except OSError as error:
         raise ValueError(f"model: cannot read {str(path)!r}: {error.strerror}") from error
-    raise ValueError(f"model: expected an ONNX file, got {str(path)!r}, which does not exist")
+    if str(path) in _SHIPPED:
+        return [shipped_model(str(path))]
+    raise ValueError(
+        f"model: expected an ONNX file or one of {', '.join(_SHIPPED)}, got {str(path)!r}, which "
+        "does not exist"
+    )

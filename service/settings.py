@@ -63,7 +63,9 @@ class Settings(BaseSettings):
     )
 
     model: Listed[Path] = Field(
-        (), description="ONNX files of ppool export, or folders of them; none: the shipped one"
+        (),
+        description="ONNX files of ppool export, or folders of them; pages-int8: the shipped one "
+        "in int8; none: the shipped one",
     )
     name: str | None = Field(
         None, pattern=r"^[A-Za-z0-9._-]{1,64}$", description="the only model's name; none: its own"

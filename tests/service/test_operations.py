@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from ppool.service.models import model_files
+from ppool.service.models import model_files, shipped_model
 from ppool.service.workers.inference import Segmenter, load_segmenter
 from tests.service.harness import METADATA, Client, encoded, photo
 
@@ -64,6 +64,20 @@ def test_a_folder_stands_for_the_models_in_it(tmp_path: Path) -> None:
     for name in ("b.onnx", "a.onnx", "notes.txt"):
         (tmp_path / name).touch()
     assert [path.name for path in model_files([tmp_path])] == ["a.onnx", "b.onnx"]
+
+
+def test_the_models_that_ship_are_called_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert model_files([Path("pages"), Path("pages-int8")]) == [
+        shipped_model(), shipped_model("pages-int8"),
+    ]  # fmt: skip
+    # What lies in the folder one works in comes first.
+    own = tmp_path / "pages"
+    own.mkdir()
+    (own / "own.onnx").touch()
+    assert [path.name for path in model_files([Path("pages")])] == ["own.onnx"]
 
 
 @pytest.mark.parametrize(

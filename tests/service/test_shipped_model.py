@@ -62,6 +62,14 @@ def test_ink_on_a_real_page_agrees_with_sauvola(shipped: Client, names: list[str
     assert (found & expected).sum() / (found | expected).sum() >= 0.6
 
 
+def test_the_int8_file_finds_the_same_ink(names: list[str]) -> None:
+    page = encoded(photo("page"))
+    masks = [segmenter(file)[0](page) for file in (shipped_model(), shipped_model("pages-int8"))]
+    ours, int8 = (np.isin(mask, [names.index(name) for name in INK]) for mask in masks)
+    assert (ours & int8).sum() / (ours | int8).sum() > 0.95
+    assert shipped_model("pages-int8").stat().st_size < 0.4 * shipped_model().stat().st_size
+
+
 @pytest.mark.parametrize("name", ["astronaut", "coffee"])
 def test_a_plain_photo_is_picture(shipped: Client, names: list[str], name: str) -> None:
     mask = mask_of(shipped, photo(name))

@@ -110,7 +110,7 @@ def segmenter(model: Path, *, tile: bool = False) -> tuple[Segment, tuple[LabelC
             raise encoded
         return np.asarray(Image.open(io.BytesIO(next(iter(encoded.files.values())))))
 
-    return segment, loaded.model.metadata.classes
+    return segment, loaded.model.classes
 
 
 def _asked(url: str) -> Segment:

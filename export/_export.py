@@ -113,14 +113,12 @@ def export_checkpoint(
     path = Path(path)
     trained = Checkpoint.load(checkpoint)
     refuse_to_overwrite(Path(checkpoint), path)
-    policy = trained.input if max_side is None else replace(trained.input, max_side=max_side)
-    description = ModelMetadata(
+    if max_side is not None:
+        trained = replace(trained, input=replace(trained.input, max_side=max_side))
+    description = trained.into(
+        ModelMetadata,
         name=path.stem if name is None else name,
-        network=trained.network,
-        classes=trained.classes,
-        input=policy,
         stages=(),
-        training=trained.training,
         versions=_versions(),
     )
     normalisation = Normalisation(trained.mean, trained.std)

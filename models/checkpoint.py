@@ -11,12 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ppool.metadata import InputPolicy, LabelClass
+from ppool.metadata import FORMAT, NetworkDescription
 from ppool.models._registry import create_model
 
 __all__ = ["Checkpoint"]
-
-FORMAT = 1
 
 # What torch.load and the reading of its result raise on files of another kind, or cut off.
 _OTHER_FILES = (
@@ -29,22 +27,23 @@ _OTHER_FILES = (
 )
 
 
-@dataclass(frozen=True)
-class Checkpoint:
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint(NetworkDescription):
     """Weights of a network of :func:`ppool.models.create_model` and what they were trained for.
 
-    ``mean`` and ``std`` normalise RGB images scaled to [0, 1]. ``training`` records how the
-    weights came to be (data, seed, iterations, scores) and travels into the exported file.
+    Attributes:
+        pooling: Of every stage, or by the stage's name.
+        mean: Of RGB images scaled to [0, 1], by which they are normalised.
+        std: Likewise.
+        state_dict: The weights.
+        ppool_place: Where P-pooling stands.
+        ppool_options: Of every P-pooling.
     """
 
-    network: str
     pooling: str | Mapping[str, str]
-    classes: tuple[LabelClass, ...]
-    input: InputPolicy
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     state_dict: Mapping[str, Tensor]
-    training: Mapping[str, Any] = field(default_factory=dict)
     ppool_place: str = "after_relu"
     ppool_options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -84,12 +83,8 @@ class Checkpoint:
             FileNotFoundError: if it does not exist.
         """
         try:
-            document = torch.load(path, map_location="cpu", weights_only=True)
-            found = document.pop("format")
-            if found != FORMAT:
-                raise ValueError(f"{path}: expected format {FORMAT}, got {found!r}; update ppool")
-            document["classes"] = tuple(LabelClass(**entry) for entry in document["classes"])
-            document["input"] = InputPolicy(**document["input"])
-            return cls(**document)
+            return cls.from_document(torch.load(path, map_location="cpu", weights_only=True))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
         except _OTHER_FILES as error:
             raise ValueError(f"{path}: not a checkpoint written by ppool train") from error

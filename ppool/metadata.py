@@ -1,17 +1,27 @@
-"""What an exported file says of itself: the contract between export and service.
+"""What is said of a network: the contract between training, export and service.
 
-The whole description is one JSON document under the key ``ppool`` of the ONNX file's metadata.
+What all of them have to know stands in :class:`NetworkDescription`, once. A checkpoint adds the
+weights and how to build the network; an exported file its outputs (:class:`ModelMetadata`, one JSON
+document under the key ``ppool`` of the ONNX file's metadata); a server how it runs the file.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, Self, TypeVar
 
-__all__ = ["METADATA_KEY", "HeadKind", "InputPolicy", "LabelClass", "ModelMetadata", "Stage"]
+__all__ = [
+    "METADATA_KEY",
+    "HeadKind",
+    "InputPolicy",
+    "LabelClass",
+    "ModelMetadata",
+    "NetworkDescription",
+    "Stage",
+]
 
 METADATA_KEY = "ppool"
 FORMAT = 1
@@ -129,43 +139,91 @@ class InputPolicy:
         return -(-side // self.multiple) * self.multiple
 
 
-@dataclass(frozen=True)
-class ModelMetadata:
-    """Everything a server or a person needs to know of an exported model.
+# A field of a document, as it is in a description.
+_READ: dict[str, Callable[[Any], Any]] = {
+    "classes": lambda entries: tuple(LabelClass(**entry) for entry in entries),
+    "input": lambda entry: InputPolicy(**{key: _tupled(entry[key]) for key in entry}),
+    "stages": lambda entries: tuple(Stage(**entry) for entry in entries),
+}
 
-    The graph takes ``image``, uint8 [N, H, W, 3] RGB, and gives ``mask``, uint8 [N, H, W] of class
-    ids, plus one alpha map for each entry of ``stages``. ``name`` is what a server calls the model,
-    in printable ASCII without ``/``. ``head`` says what the mask is made of: the largest logit; one
-    channel, or several, above a threshold, else class 0, the background; or the network's own
-    labels.
+D = TypeVar("D", bound="NetworkDescription")
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkDescription:
+    """What a network was made for.
+
+    Attributes:
+        network: Its name or its class, for people.
+        classes: What the ids in its masks mean.
+        input: What it wants to be fed.
+        training: How the weights came to be: data, seed, iterations, scores.
+        head: What the mask is made of: the largest logit; one channel, or several, above a
+            threshold, else class 0, the background; or the network's own labels.
     """
 
-    name: str
     network: str
     classes: tuple[LabelClass, ...]
     input: InputPolicy
-    stages: tuple[Stage, ...]
     training: Mapping[str, Any] = field(default_factory=dict)
-    versions: Mapping[str, str] = field(default_factory=dict)
     head: HeadKind = "argmax"
 
     def __post_init__(self) -> None:
+        if [label.id for label in self.classes] != list(range(len(self.classes))):
+            raise ValueError("classes: expected ids 0, 1, 2, ... in order")
+
+    def into(self, kind: type[D], **further: Any) -> D:
+        """The same as another kind of description, whose other fields are ``further``."""
+        shared = {entry.name for entry in fields(kind)} & {entry.name for entry in fields(self)}
+        return kind(**{name: getattr(self, name) for name in shared} | further)
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Self:
+        """Read a description, of whose values some are as JSON has them.
+
+        Raises:
+            ValueError: if it is of a newer format than this version knows.
+            AttributeError, KeyError, TypeError: if it is something else.
+        """
+        values = dict(document)
+        if (found := values.pop("format")) != FORMAT:
+            raise ValueError(f"format: expected {FORMAT}, got {found!r}; update ppool")
+        return cls(**values | {key: _READ[key](values[key]) for key in _READ.keys() & values})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelMetadata(NetworkDescription):
+    """Everything a server or a person needs to know of an exported model.
+
+    The graph takes ``image``, uint8 [N, H, W, 3] RGB, and gives ``mask``, uint8 [N, H, W] of class
+    ids, plus one alpha map for each entry of ``stages``.
+
+    Attributes:
+        name: What a server calls the model, in printable ASCII without ``/``.
+        stages: The pooling stages whose exponents come out.
+        versions: Of the packages that wrote the file.
+    """
+
+    name: str
+    stages: tuple[Stage, ...]
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         # It is a part of URLs, and a header, X-Model.
         if not re.fullmatch("[!-.0-~]+( [!-.0-~]+)*", self.name):
             raise ValueError(
                 f"name: expected printable ASCII without '/', got {self.name!r}; give the model "
                 "another name"
             )
-        if [label.id for label in self.classes] != list(range(len(self.classes))):
-            raise ValueError("classes: expected ids 0, 1, 2, ... in order")
 
     def to_json(self) -> str:
         """The document as stored in the file."""
-        document = {"format": FORMAT, **asdict(self)}
-        # Earlier versions read all files that say nothing new.
-        document["input"] = {k: v for k, v in document["input"].items() if v is not None}
-        if self.head == "argmax":
-            del document["head"]
+        document = {"format": FORMAT, **_said(self), "input": _said(self.input)}
         return json.dumps(document, sort_keys=True)
 
     @classmethod
@@ -176,16 +234,12 @@ class ModelMetadata:
             ValueError: if it is not one, or of a newer format than this version knows.
         """
         try:
-            document = json.loads(text)
-            found = document.pop("format")
-            if found != FORMAT:
-                raise ValueError(f"format: expected {FORMAT}, got {found!r}; update ppool")
-            document["classes"] = tuple(LabelClass(**entry) for entry in document["classes"])
-            document["stages"] = tuple(Stage(**entry) for entry in document["stages"])
-            policy: dict[str, Any] = document["input"]
-            for key, value in policy.items():
-                policy[key] = tuple(value) if isinstance(value, list) else value
-            document["input"] = InputPolicy(**policy)
-            return cls(**document)
+            return cls.from_document(json.loads(text))
         except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
             raise ValueError(f"not a ppool model description: {error}") from error
+
+
+def _said(description: ModelMetadata | InputPolicy) -> dict[str, Any]:
+    """Its fields but those that say nothing new: earlier versions read files without them."""
+    usual = {entry.name: entry.default for entry in fields(description)}
+    return {key: value for key, value in asdict(description).items() if value != usual[key]}

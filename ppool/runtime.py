@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 # ONNX Runtime 1.31 reports usage to its maker unless this is set before it is loaded.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -55,7 +55,7 @@ class Session:
     """
 
     session: ort.InferenceSession
-    kernels: str
+    kernels: Literal["native", "portable"]
     reason: str
     metadata: ModelMetadata
 
@@ -167,8 +167,9 @@ def make_session(
             f"model: expected metadata {METADATA_KEY!r}, got a file without; export it with "
             "ppool export, or wrap a network exported by others with ppool adopt"
         )
-    kernels = "portable" if reason else "native"
-    return Session(session, kernels, reason, ModelMetadata.from_json(text))
+    return Session(
+        session, "portable" if reason else "native", reason, ModelMetadata.from_json(text)
+    )
 
 
 def _load(

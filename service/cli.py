@@ -183,7 +183,7 @@ def segment_command(
         say("failed", found.failed)
         if not found.photos and not found.failed:
             raise ValueError(f"expected photos ({', '.join(sorted(SUFFIXES))}), found none")
-        classes = [label.name for label in segmenter.model.metadata.classes]
+        classes = [label.name for label in segmenter.model.classes]
         sha256 = segmenter.model.sha256
         summary = Summary(masks.resolve(), classes, sha256, job.options, force=force)
     except ValueError as error:

@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
-from typing import Any, Literal, ParamSpec, TypeVar
+from typing import Literal, ParamSpec, TypeVar
 
 from ppool.feeding import padded_shape, tiled_shape
 from ppool.service.answers import Encoded
 from ppool.service.codecs.header import probe
 from ppool.service.errors import NotWarm, UnknownModel, WorkerLost
 from ppool.service.metrics import BucketState, Build, Metrics, WorkerState
-from ppool.service.models import Served
+from ppool.service.models import ModelInfo, Served, Serving
 from ppool.service.scheduling.admission import Admission
 from ppool.service.scheduling.batcher import batch_ladder
 from ppool.service.scheduling.dispatch import Dispatcher, Done, Item, Key
@@ -152,32 +152,26 @@ class Engine:
             raise UnknownModel(f"No model is called {name!r}; loaded: {known}.")
         return models[name]
 
-    def describe(self, served: Served) -> dict[str, Any]:
+    def describe(self, served: Served) -> ModelInfo:
         """The body of ``GET /models/{name}``."""
         plan = self.pool.plan
-        return {
-            **served.model.describe(),
-            "serving": {
-                "devices": self.settings.devices,
-                "workers": plan.workers,
-                "threads": plan.threads,
-                "max_batch_size": plan.batch,
-                "measured": [
-                    {
-                        "workers": cell.plan.workers,
-                        "threads": cell.plan.threads,
-                        "batch": cell.plan.batch,
-                        "images_per_second": round(cell.images_per_second, 1),
-                    }
-                    for cell in self.tuner.cells
-                ],
-            },
-        }
+        measured = [
+            {
+                "workers": cell.plan.workers,
+                "threads": cell.plan.threads,
+                "batch": cell.plan.batch,
+                "images_per_second": round(cell.images_per_second, 1),
+            }
+            for cell in self.tuner.cells
+        ]
+        devices = self.settings.devices
+        serving = Serving(devices, plan.workers, plan.threads, plan.batch, measured)
+        return served.model.into(ModelInfo, serving=serving)
 
     def announce(self, served: Served) -> str:
         """One line on a model and how it is run, for the log."""
         model, plan = served.model, self.pool.plan
-        classes = ", ".join(label.name for label in model.metadata.classes)
+        classes = ", ".join(label.name for label in model.classes)
         return (
             f"model {model.name} ({model.file}): {classes}; {model.kernels} kernels on "
             f"{model.provider}, {plan.workers} workers x {plan.threads} threads, "
@@ -228,7 +222,7 @@ class Engine:
         width, height = await (_apart if large else _here)(
             probe, task.data, limits, task.answer.page
         )
-        policy = served.model.metadata.input
+        policy = served.model.input
         tile = task.answer.tile
         inner = (height, width) if tile else policy.reduced(height, width)
         padded = tiled_shape if tile else padded_shape

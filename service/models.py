@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from ppool.metadata import ModelMetadata
+from ppool.service.results import Described
 
 __all__ = [
     "Model",
+    "ModelInfo",
     "Served",
+    "Serving",
     "model_files",
     "shipped_model",
 ]
@@ -21,53 +24,55 @@ __all__ = [
 _SHIPPED = ("pages", "pages-int8")
 
 
-@dataclass(frozen=True)
-class Model:
-    """A model as served under ``name``.
+@dataclass(frozen=True, kw_only=True)
+class Model(ModelMetadata):
+    """What a file says of itself, under the name it is served by, and how it is run.
 
     Attributes:
-        name: In requests, answers and metrics.
         file: The file's name, without its folder.
         sha256: Of the file.
         provider: The ONNX Runtime execution provider in use.
-        kernels: ``native`` or ``portable``.
+        kernels: Of the pooling operators.
         kernels_reason: Why portable; empty when native.
-        metadata: What the file says of itself.
         modes: Values of ``mode`` that a request may have.
     """
 
-    name: str
     file: str
     sha256: str
     provider: str
-    kernels: str
+    kernels: Literal["native", "portable"]
     kernels_reason: str
-    metadata: ModelMetadata
-    modes: tuple[str, ...]
+    modes: tuple[Literal["resize", "tile"], ...]
 
     @cached_property
     def palette(self) -> bytes:
         """Red, green and blue of every class, in the order of the class ids."""
-        return b"".join(bytes(label.rgb) for label in self.metadata.classes)
+        return b"".join(bytes(label.rgb) for label in self.classes)
 
-    def describe(self) -> dict[str, Any]:
-        """What ``GET /models/{name}`` says of the model itself."""
-        about = asdict(self.metadata)
-        return {
-            "name": self.name,
-            "network": about["network"],
-            "classes": about["classes"],
-            "stages": about["stages"],
-            "input": about["input"],
-            "modes": self.modes,
-            "provider": self.provider,
-            "kernels": self.kernels,
-            "kernels_reason": self.kernels_reason,
-            "file": self.file,
-            "sha256": self.sha256,
-            "training": about["training"],
-            "versions": about["versions"],
-        }
+
+@dataclass(frozen=True)
+class Serving(Described):
+    """How a model is run, and what was measured to choose that."""
+
+    devices: tuple[str, ...]
+    workers: int
+    """Processes on each device."""
+    threads: int
+    """Inside one inference."""
+    max_batch_size: int
+    measured: list[dict[str, float]]
+    """Images a second by workers, threads and batch; empty when the settings left nothing open."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInfo(Model):
+    """A loaded model: what its file says, which file that is, and how it is run.
+
+    `kernels` are those of the pooling operators, and `kernels_reason` says why they are portable;
+    `modes` are the values of `mode` that a request may have.
+    """
+
+    serving: Serving
 
 
 @dataclass(frozen=True)

@@ -139,7 +139,7 @@ def _areas(segmentation: Segmentation, mask: NDArray[np.uint8]) -> list[ClassAre
     counts = Image.fromarray(mask).histogram()
     return [
         ClassArea(label.id, label.name, label.color, count, round(count / total, 6))
-        for label, count in zip(segmentation.model.metadata.classes, counts, strict=False)
+        for label, count in zip(segmentation.model.classes, counts, strict=False)
         if count
     ]
 

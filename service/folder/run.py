@@ -215,7 +215,7 @@ class Run:
             return
         found = outcome.result
         shares = {area.id: area.fraction for area in found.classes} if found else {}
-        labels = self._segmenter.model.metadata.classes
+        labels = self._segmenter.model.classes
         self._summary.add(
             photo,
             (found.width, found.height) if found else (0, 0),

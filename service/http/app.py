@@ -22,9 +22,10 @@ from ppool.service.http import access, openapi, pages
 from ppool.service.http.errors import KNOWN, problem
 from ppool.service.http.middleware import Envelope, answer_error, error_response
 from ppool.service.http.openinference import add_open_inference
-from ppool.service.http.schemas import Health, ModelInfo
+from ppool.service.http.schemas import Health
 from ppool.service.http.segment import add_segment
 from ppool.service.metrics import Metrics
+from ppool.service.models import ModelInfo
 from ppool.service.settings import Settings
 from ppool.service.tracing import recorder
 from ppool.service.workers.launch import Launch, launch_process

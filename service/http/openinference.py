@@ -99,7 +99,7 @@ def add_open_inference(app: FastAPI, engine: Engine) -> None:
 
 
 async def _metadata(_: Engine, served: Served, __: Request) -> Response:
-    about = served.model.metadata
+    about = served.model
     outputs = [{"name": "mask", "datatype": "UINT8", "shape": [-1, -1, -1]}]
     outputs += [
         {"name": stage.output, "datatype": "FP32", "shape": [-1, stage.channels, -1, -1]}
@@ -128,7 +128,7 @@ async def _infer(turns: Turns, engine: Engine, served: Served, request: Request)
         body = await read_body(request, engine.settings.max_body_bytes, hold)
         inference = await turns.take(parsed(body, request.headers.get(HEADER_LENGTH), most))
         uploads = await turns.take(photos(inference, most))
-        stages = [stage.output for stage in served.model.metadata.stages]
+        stages = [stage.output for stage in served.model.stages]
         wanted = inference.outputs(["mask", *stages])
         alpha: Alpha = "full" if set(stages).intersection(wanted) else "none"
 

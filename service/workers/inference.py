@@ -105,7 +105,7 @@ class Segmenter:
             return [self._segment_tiles(task, limits, stop) for task in tasks]
         photos = [self._decode(task, limits, stop) for task in tasks]
         feeds = [photo.feed for photo in photos if isinstance(photo, _Photo)]
-        stages = self.model.metadata.stages if tasks[0].answer.alpha != "none" else ()
+        stages = self.model.stages if tasks[0].answer.alpha != "none" else ()
         outputs = ("mask", *(stage.output for stage in stages))
         start = time.monotonic()
         rows = self._rows(outputs, feeds, stop)
@@ -146,7 +146,7 @@ class Segmenter:
         decoded = time.monotonic()
         mask = segment_tiles(
             photo.image,
-            self.model.metadata.input,
+            self.model.input,
             lambda window: self._infer((LOGITS,), window[None], stop)[0][0],
         )
         inferred = time.monotonic()
@@ -164,7 +164,7 @@ class Segmenter:
         Raises:
             ValueError: if one is not that; the message says which.
         """
-        stages = (stage.output for stage in self.model.metadata.stages)
+        stages = (stage.output for stage in self.model.stages)
         logits = (LOGITS,) if "tile" in self.model.modes else ()
         noise = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), np.uint8)
         self._try(("mask", *stages, *logits), noise)
@@ -205,7 +205,7 @@ class Segmenter:
     def _decode(self, task: Task, limits: ImageLimits, stop: Stop) -> _Photo | CodecError:
         stop.check()
         start = time.monotonic()
-        policy = self.model.metadata.input
+        policy = self.model.input
         try:
             photo = decode(
                 task.data, limits, policy, task.answer.page, keep=task.answer.shows_photo
@@ -268,9 +268,7 @@ class Segmenter:
             )
             return [np.concatenate(pair) for pair in zip(*halves, strict=True)]
         size = tuple(map(int, sized.get(MASK_SIZE, images.shape[1:3])))
-        check_outputs(
-            self.model.metadata, images.shape, size, dict(zip(outputs, arrays, strict=True))
-        )
+        check_outputs(self.model, images.shape, size, dict(zip(outputs, arrays, strict=True)))
         return arrays
 
 
@@ -320,14 +318,14 @@ def load_model(
     provider = str(session.session.get_providers()[0])
     if providers and provider != providers[0]:
         raise ValueError(f"setting devices (PPOOL_DEVICES): no GPU can be used: {why_no_gpu()}")
-    model = Model(
+    model = session.metadata.into(
+        Model,
         name=name or session.metadata.name,
         file=file.path.name,
         sha256=file.sha256,
         provider=provider,
         kernels=session.kernels,
         kernels_reason=session.reason,
-        metadata=session.metadata,
         modes=("resize", "tile") if session.offers_logits else ("resize",),
     )
     return Segmenter(model, session)

@@ -245,7 +245,7 @@ class ModelLoader:
 
     def _shapes(self, model: Model) -> list[tuple[int, int]]:
         """Padded height and width of what is warmed up for."""
-        policy = model.metadata.input
+        policy = model.input
         side = min(_WARM_SIDE, policy.max_side)
         sizes = [tuple(map(int, text.split("x"))) for text in self._settings.warm_shapes]
         return sorted(

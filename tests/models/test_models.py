@@ -174,6 +174,14 @@ def test_weights_of_another_network_are_refused() -> None:
     classes = (LabelClass(0, "paper", "#ffffff"), LabelClass(1, "ink", "#000000"))
     weights = create_model("unet_small", num_classes=3).state_dict()
     policy, grey = InputPolicy(max_side=64, multiple=16), (0.5, 0.5, 0.5)
-    checkpoint = Checkpoint("unet_small", "ppool", classes, policy, grey, grey, weights)
+    checkpoint = Checkpoint(
+        network="unet_small",
+        pooling="ppool",
+        classes=classes,
+        input=policy,
+        mean=grey,
+        std=grey,
+        state_dict=weights,
+    )
     with pytest.raises(ValueError, match=r"(?s)expected weights of unet_small: .*head\.weight"):
         checkpoint.build()

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -88,4 +89,4 @@ def test_a_newer_format_says_update() -> None:
 
 def test_classes_out_of_order_are_refused() -> None:
     with pytest.raises(ValueError, match="ids 0, 1, 2"):
-        ModelMetadata("m", "n", (LabelClass(1, "a", "#000000"),), InputPolicy(64, 16), ())
+        replace(metadata(), classes=(LabelClass(1, "a", "#000000"),))

@@ -37,7 +37,7 @@ class Folder:
     def prepare(self, *given: Path, force: bool = False) -> Run:
         found = find_photos(given or [self.photos], self.masks)
         model = self.segmenter.model
-        classes = [label.name for label in model.metadata.classes]
+        classes = [label.name for label in model.classes]
         summary = Summary(self.masks, classes, model.sha256, self.job.options, force=force)
         return Run(self.job, found, summary, self.segmenter, LIMITS)
 

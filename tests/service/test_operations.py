@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from ppool.metadata import ModelMetadata
 from ppool.service.models import model_files, shipped_model
 from ppool.service.workers.inference import Segmenter, load_segmenter
 from tests.service.harness import METADATA, Client, encoded, photo
@@ -158,4 +159,4 @@ def test_pages_load_nothing_from_outside(client: Client) -> None:
 
 
 def test_model_metadata_of_the_session_is_the_files(segmenter: Segmenter) -> None:
-    assert segmenter.model.metadata == METADATA
+    assert segmenter.model.into(ModelMetadata) == METADATA

@@ -45,8 +45,17 @@ class Shelf:
         self.sent.append(message)
         match message:
             case Load(_, file, name):
-                about = (file.sha256, "CPUExecutionProvider", "portable", "", METADATA, ("resize",))
-                reply.set_result(Model(name or file.path.stem, file.path.name, *about))
+                model = METADATA.into(
+                    Model,
+                    name=name or file.path.stem,
+                    file=file.path.name,
+                    sha256=file.sha256,
+                    provider="CPUExecutionProvider",
+                    kernels="portable",
+                    kernels_reason="",
+                    modes=("resize",),
+                )
+                reply.set_result(model)
             case Probe():
                 reply.set_result((0.01, 100.0))
             case _:

@@ -34,7 +34,7 @@ def shipped(serving: Callable[..., Any]) -> Iterator[Client]:
 
 @pytest.fixture(scope="module")
 def names() -> list[str]:
-    return [label.name for label in load_segmenter(shipped_model()).model.metadata.classes]
+    return [label.name for label in load_segmenter(shipped_model()).model.classes]
 
 
 def photo(name: str) -> NDArray[np.uint8]:
@@ -151,7 +151,7 @@ for seconds in (0.0, 1e-3):
 
 def neighbours() -> NDArray[np.uint8]:
     """Eight different photos of one padded shape, the real ones among them."""
-    metadata = load_segmenter(shipped_model()).model.metadata
+    metadata = load_segmenter(shipped_model()).model
     rng = np.random.default_rng(0)
     images = []
     for index in range(8):

@@ -128,6 +128,7 @@ class _Client(ABC, Generic[S, M]):
         model: str | None = None,
         mode: Literal["resize", "tile"] = "resize",
         alpha: bool = False,
+        page: int = 1,
     ) -> S:
         """Segment a photo.
 
@@ -136,12 +137,13 @@ class _Client(ABC, Generic[S, M]):
             model: Name of a model; ``None`` is the service's first.
             mode: What becomes of a photo larger than the model's input.
             alpha: Whether to get the alpha maps too; not with ``mode="tile"``.
+            page: Of a TIFF, or frame of an animation; the first is 1.
 
         Raises:
             Problem: if the service refuses, or stays busy longer than ``patience_seconds``.
             httpx.TransportError: if it cannot be reached.
         """
-        query = {"mode": mode, "alpha": "full" if alpha else "none"}
+        query = {"mode": mode, "alpha": "full" if alpha else "none", "page": str(page)}
         question = {
             "method": "POST",
             "url": "/segment",

@@ -2,7 +2,7 @@
 
 One input, ``image``: UINT8 [N, H, W, 3], RGB, or BYTES [N], photo files (base64 in JSON). Outputs:
 ``mask``, UINT8 [N, H, W] at the photos' own size, and on request the alpha map of each pooling
-stage, FP32 [N, C, h, w].
+stage, FP32 [N, C, h, w]. The parameter ``page`` names a page of each file.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ async def _infer(turns: Turns, engine: Engine, served: Served, request: Request)
             headers = {HEADER_LENGTH: str(length)}
             return Pieces(pieces, headers=headers, media_type="application/octet-stream")
 
-        answer = Answer(("tensors",), alpha)
+        answer = Answer(("tensors",), alpha, page=inference.page)
         return Order(uploads, answer, render, served)
 
     return await exchange(engine, request, served, read)

@@ -30,6 +30,7 @@ _STEP_VALUES = 16 * 1024
 # Of JSON beside the data; a request has a few hundred.
 _DOCUMENT_BYTES = 256 * 1024
 _SHOWN = 80
+_MOST_PAGES = 4096
 _DATA = "Send data as a list of whole numbers from 0 to 255, or of at most {} texts in base64."
 
 _DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
@@ -88,6 +89,20 @@ class Inference:
         if unknown := set(wanted).difference(known):
             raise BadRequest(f"This model has no output called {min(unknown)[:_SHOWN]!r}.")
         return wanted or [known[0]]
+
+    @property
+    def page(self) -> int:
+        """The parameter of that name: which page of each file is meant.
+
+        Raises:
+            BadRequest: if it is no such number.
+        """
+        page = self.document.parameters.get("page")
+        if page is None:
+            return 1
+        if isinstance(page, bool) or not isinstance(page, int) or not 1 <= page <= _MOST_PAGES:
+            raise BadRequest(f"page: expected 1 to {_MOST_PAGES}, got {str(page)[:_SHOWN]!r}.")
+        return page
 
 
 def parsed(

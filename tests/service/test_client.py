@@ -127,6 +127,8 @@ def test_masks_and_alpha_maps_come_as_arrays(
     with served(str(model_file)) as server, SyncClient(server.address) as client:
         assert [model["name"] for model in client.models()] == ["tiny"]
         found = client.segment(path, model="tiny", alpha=True)
+        with pytest.raises(Problem, match="a page from 1 to 1"):
+            client.segment(path, page=2)
         with pytest.raises(Problem, match="cats"):
             client.segment(path, model="cats")
     np.testing.assert_array_equal(found.mask, expected["mask"])

@@ -13,6 +13,7 @@ import httpx
 import numpy as np
 import orjson
 import pytest
+from PIL import Image
 
 from ppool.service.workers.inference import Segmenter
 from tests.service.harness import Client, Gate, encoded, photo
@@ -102,6 +103,18 @@ def test_photo_files_as_bytes(client: Client) -> None:
         np.testing.assert_array_equal(found, np.stack(masks))
 
 
+def test_the_parameter_page_names_a_page_of_each_file(client: Client) -> None:
+    first, second = map(Image.fromarray, (photo(60, 40), photo(50, 20, seed=1)))
+    file = encoded(first, "TIFF", save_all=True, append_images=[second])
+    given = tensor(datatype="BYTES", shape=[1], data=[base64.b64encode(file).decode()])
+    for page in (1, 2):
+        answer = infer(client, {"parameters": {"page": page}, "inputs": [given]})
+        (output,) = answer.json()["outputs"]
+        wanted = np.asarray(png(client.segment(file, f"?page={page}").content))
+        found = np.array(output["data"], np.uint8).reshape(output["shape"])
+        np.testing.assert_array_equal(found, wanted[None])
+
+
 @pytest.mark.parametrize(
     ("document", "status", "message"),
     [
@@ -118,6 +131,9 @@ def test_photo_files_as_bytes(client: Client) -> None:
         ({"inputs": [tensor(datatype="BYTES", shape=[1], data=["AAAA"])]}, 415, "Send a JPEG"),
         ({"inputs": [tensor(shape=[0, 4, 4, 3], data=[])]}, 400, "at least one image"),
         ({"inputs": [tensor()], "outputs": [{"name": "x"}]}, 400, "no output called 'x'"),
+        ({"inputs": [tensor()], "parameters": {"page": 2}}, 400, "a page from 1 to 1"),
+        ({"inputs": [tensor()], "parameters": {"page": True}}, 400, "page: expected 1 to 4096"),
+        ({"inputs": [tensor()], "parameters": {"page": 0}}, 400, "page: expected 1 to 4096"),
         ({"inputs": [tensor(shape=[2**31, 4, 4, 3])]}, 400, "less than 2147483648"),
         ({"inputs": [tensor()], "outputs": [{"name": "mask"}] * 65}, 400, "at most 64 items"),
     ],

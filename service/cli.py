@@ -7,7 +7,7 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -131,56 +131,49 @@ def tune(
 
 @app.command("segment")
 def segment_command(
-    photos: Annotated[list[Path], typer.Argument(help="Files, folders, or patterns in quotes.")],
-    masks: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for masks and summary.csv.")
+    photos: Annotated[
+        list[Path], typer.Argument(help="Files, folders with all in them, or patterns in quotes.")
     ],
+    masks: Annotated[Path, typer.Option("--output", "-o", help="Folder for the answers.")],
     model: Annotated[Path | None, typer.Option(help="ONNX file; none: the shipped one.")] = None,
-    overlay: Annotated[bool, typer.Option(help="Blend the classes over the photo.")] = False,
+    write: Annotated[
+        str, typer.Option(help="Answers for each page: mask, overlay, json, commas between.")
+    ] = "mask",
     tile: Annotated[bool, typer.Option(help="Full resolution, in windows.")] = False,
+    dpi: Annotated[int, typer.Option(min=1, max=2400, help="Pixels an inch of PDF pages.")] = 200,
     force: Annotated[bool, typer.Option(help="Also what is finished.")] = False,
     config: Config = None,
 ) -> None:
     """Segment a folder of photos with no server; started again it does what is missing.
 
-    A mask is finished if it is whole and of this photo, model and options; masks of another model
-    or options are refused. What is no photo is skipped and listed. The last line counts, and the
-    exit status is 1 if anything failed.
+    Every page of a TIFF and, with ppool[pdf], of a PDF gets its own files. A page is finished if
+    its files are whole and of this photo, model and options; those of others are refused. What is
+    no photo is skipped and listed. The last line counts, and the exit status is 1 if anything
+    failed.
     """
     from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress
 
     # Only here: the server itself needs no ONNX Runtime, its workers do.
     from ppool.service.codecs.header import ImageLimits
-    from ppool.service.folder import SUFFIXES, Job, Run, Summary, find_photos
+    from ppool.service.folder import ENDS, SUFFIXES, Job, Run, Summary, find_photos
+    from ppool.service.folder.report import Report
     from ppool.service.workers.inference import load_segmenter
 
     settings = _settings(config, model=[model] if model else None)
     file, *_ = model_files(settings.model) or [shipped_model()]
+    try:
+        job = Job(_words(write, ENDS), tile, dpi, settings.workers or usable_cores())
+    except ValueError as error:
+        raise MisuseError(f"--write: {error}") from error
     # On a thread, so that a signal need not wait for it.
     with ThreadPoolExecutor(1) as aside:
         loading = aside.submit(load_segmenter, file, threads=settings.threads or 1)
         segmenter = loading.result()
-    job = Job(overlay, tile, settings.workers or usable_cores())
     limits = ImageLimits(settings.max_pixels, settings.max_side_pixels, settings.max_frames)
-    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
-    progress = Progress(*columns, console=Console(stderr=True))
-
-    def say(what: str, reasons: Mapping[str, str]) -> None:
-        for name, reason in reasons.items():
-            shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
-            text = f"{what}: {shown}: {reason}"
-            progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-    def done(name: str, problem: str) -> None:
-        progress.advance(bar)
-        if problem:
-            say("failed", {name: problem})
-
+    report = Report(Console(stderr=True))
     try:
         found = find_photos(photos, masks.resolve())
-        say("skipped", found.skipped)
-        say("failed", found.failed)
+        report.found(found)
         if not found.photos and not found.failed:
             raise ValueError(f"expected photos ({', '.join(sorted(SUFFIXES))}), found none")
         classes = [label.name for label in segmenter.model.classes]
@@ -189,20 +182,29 @@ def segment_command(
     except ValueError as error:
         raise MisuseError(str(error)) from error
     run = Run(job, found, summary, segmenter, limits)
-    bar = progress.add_task("segmenting", total=len(run.pending))
-    status = 0
+    status, complaint = 0, ""
     try:
-        with progress, _stopping(run) as stopped:
-            if not run.work(done):
+        with report, _stopping(run) as stopped:
+            if not run.work(report):
                 status = 128 + stopped[0]
     except OSError as error:
-        complain(describe(error))
-        status = 1
+        status, complaint = 1, describe(error)
+    report.sum_up(run.counts.written, [f"*{ENDS[kind]}" for kind in job.outputs], summary.masks)
+    if complaint:
+        complain(complaint)
     print(run.counts, flush=True)
     if status:
         # Not through the interpreter's teardown: a thread may be inside the model.
         os._exit(status)
     raise typer.Exit(1 if run.counts.failed else 0)
+
+
+def _words(text: str, known: Collection[str]) -> tuple[str, ...]:
+    """The words between commas, in the order of ``known``."""
+    given = {word.strip() for word in text.split(",")}
+    if unknown := given.difference(known):
+        raise ValueError(f"expected some of {', '.join(known)}, got {min(unknown)!r}")
+    return tuple(word for word in known if word in given)
 
 
 @contextmanager

@@ -71,7 +71,9 @@ def encode(segmentation: Segmentation, name: str, answer: Answer) -> Encoded:
     files: dict[str, bytes] = {}
     for part in answer.parts:
         if part != "result":
-            files |= FILES[part](segmentation, mask)
+            for kind, content in FILES[part](segmentation, mask).items():
+                # Two parts may both be a PNG.
+                files[f"{part}.{kind}" if kind in files else kind] = content
     result = _result(segmentation, mask, name, answer) if "result" in answer.parts else None
     return Encoded(name, files, segmentation.pages, result)
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ppool.service.errors import CorruptImage, UnsupportedImage
+from ppool.service.errors import CorruptImage, TooLarge, UnsupportedImage
 
 __all__ = [
     "Tags",
@@ -24,6 +24,7 @@ __all__ = [
     "decode",
     "is_cut_off",
     "needs_care",
+    "own_pages",
     "page_tags",
     "refusal",
 ]
@@ -74,6 +75,7 @@ _LOSSLESS = {1, 5, 8, 32946, 32773, 34925, 50000}
 # CCITT (modified Huffman, T.4, T.6), JPEG (old, new), WebP.
 _PILLOWS = {2, 3, 4, 32771, 6, 7, 50001}
 _ASSOCIATED, _UNASSOCIATED = 1, 2
+_REDUCED, _IS_MASK = 1, 4  # bits of NewSubfileType
 _MOST_EXTRA = 4
 _MOST_PAGES = 4096
 # Strips of one row of the longest photo in four planes, or its smallest tiles.
@@ -124,6 +126,19 @@ def count_pages(data: bytes, most: int = _MOST_PAGES) -> int:
     return max(sum(1 for _ in islice(_directories(data), most)), 1)
 
 
+def own_pages(data: bytes) -> tuple[int, ...]:
+    """The numbers of the pages that are neither smaller copies nor masks of others.
+
+    Raises:
+        TooLarge: if there are more pages than can be asked for.
+    """
+    places = enumerate(islice(_directories(data), _MOST_PAGES + 1), 1)
+    kinds = {page: _one(_tags(data, place), _SUBFILE, 0) for page, place in places}
+    if len(kinds) > _MOST_PAGES:
+        raise TooLarge(f"Split the TIFF file; it has more than {_MOST_PAGES} pages.")
+    return tuple(page for page, kind in kinds.items() if not kind & (_REDUCED | _IS_MASK)) or (1,)
+
+
 def beginning_with(data: bytes, page: int) -> bytes:
     """The file as if this page were its first."""
     layout = _layout(data)
@@ -135,11 +150,13 @@ def beginning_with(data: bytes, page: int) -> bytes:
 
 def page_tags(data: bytes, page: int = 1) -> Tags:
     """The whole numbers in the directory of a page; empty if there is none."""
-    layout = _layout(data)
     place = next(islice(_directories(data), page - 1, None), None)
+    return {} if place is None else _tags(data, place)
+
+
+def _tags(data: bytes, place: int) -> Tags:
+    layout = _layout(data)
     tags: dict[int, tuple[int, ...]] = {}
-    if place is None:
-        return tags
     first = place + struct.calcsize(layout.entries)
     pointer_bytes = struct.calcsize(layout.pointer)
     count = min(layout.read(layout.entries, data, place), (len(data) - first) // layout.entry)

@@ -1,7 +1,20 @@
 """Photos to masks with no server: which photos, what of them is finished, and the work itself."""
 
+from ppool.service.folder.pdf import DPI
 from ppool.service.folder.photos import SUFFIXES, Found, Photo, find_photos
 from ppool.service.folder.run import Counts, Job, Run
-from ppool.service.folder.summary import Summary
+from ppool.service.folder.summary import ENDS, Page, Summary
 
-__all__ = ["SUFFIXES", "Counts", "Found", "Job", "Photo", "Run", "Summary", "find_photos"]
+__all__ = [
+    "DPI",
+    "ENDS",
+    "SUFFIXES",
+    "Counts",
+    "Found",
+    "Job",
+    "Page",
+    "Photo",
+    "Run",
+    "Summary",
+    "find_photos",
+]

@@ -9,9 +9,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ppool.service.codecs.kinds import SUFFIXES
+from ppool.service.codecs import kinds
+from ppool.service.folder import pdf
 
 __all__ = ["SUFFIXES", "Found", "Photo", "find_photos"]
+
+SUFFIXES = kinds.SUFFIXES | {pdf.SUFFIX}
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ def _sort(path: Path, name: str, found: Found) -> None:
     if path.is_symlink() and stat.S_ISDIR(about.st_mode):
         found.skipped[name] = "a link to a folder, which is not followed"
     elif path.suffix.lower() not in SUFFIXES:
-        found.skipped[name] = f"no photo of a kind that is read ({', '.join(sorted(SUFFIXES))})"
+        found.skipped[name] = "no photo, by its name"
     elif not stat.S_ISREG(about.st_mode):
         found.skipped[name] = "called like a photo, but no file"
     else:

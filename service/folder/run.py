@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
-import stat
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
+from typing import Literal, Protocol
+
+import orjson
 
 from ppool.service.answers import Answer, Encoded, Part
 from ppool.service.codecs.header import ImageLimits
+from ppool.service.folder.pages import open_pages
+from ppool.service.folder.pdf import DPI
 from ppool.service.folder.photos import Found, Photo
-from ppool.service.folder.summary import Summary, save
+from ppool.service.folder.sharing import Gate, Share, Stopped, Task
+from ppool.service.folder.summary import Page, Summary, save
 from ppool.service.http.errors import KNOWN, problem
+from ppool.service.results import ImageResult
+from ppool.service.workers import messages
 from ppool.service.workers.inference import Segmenter
-from ppool.service.workers.messages import Task
 
-__all__ = ["Counts", "Job", "Run"]
+__all__ = ["Counts", "Job", "Run", "Watch"]
 
-# Four channels of 16 bits, uncompressed; what is larger has no more pixels to show for it.
-_BYTES_A_PIXEL = 8
-# For masks that are being written when it is told to stop.
-_LAST_SECONDS = 1.0
+# The kinds of files that are pictures; any other is the document.
+_PICTURES: tuple[Part, ...] = ("mask", "overlay")
 
 # Only this one photo's name is to blame; anything else would fail for all that follow.
 _OF_ONE_NAME = {
@@ -46,19 +48,22 @@ class Job:
     """How to segment.
 
     Attributes:
-        overlay: Blend the class colours over the photo instead of writing a mask.
+        outputs: The kinds of files to write, of :data:`ENDS`.
         tile: Segment at full resolution, in windows.
-        workers: Photos at a time.
+        dpi: At which pages of a PDF are drawn.
+        workers: Pages at a time.
     """
 
-    overlay: bool = False
+    outputs: tuple[str, ...] = ("mask",)
     tile: bool = False
+    dpi: int = DPI
     workers: int = 1
 
     @property
     def options(self) -> str:
-        """What changes masks, in a word for the summary."""
-        return ("overlay" if self.overlay else "mask") + ("+tile" if self.tile else "")
+        """What changes the files, for the summary."""
+        others = ["tile"] * self.tile + [f"dpi{self.dpi}"] * (self.dpi != DPI)
+        return "+".join([*self.outputs, *others])
 
 
 @dataclass
@@ -78,43 +83,43 @@ class Counts:
         )
 
 
+class Watch(Protocol):
+    """Who wants to know how far it is."""
+
+    def more(self, count: int) -> None:
+        """So many more pages are to be done than was said."""
+
+    def done(self, name: str, problem: str) -> None:
+        """A page, or a file that has none, is done; ``problem`` says what went wrong, if any."""
+
+
 class _Failure(Exception):  # noqa: N818 - what happened
     """This photo has no mask; the message says why."""
 
 
-class _Stopped(Exception):  # noqa: N818 - what happened
-    """Nothing is to be written any more."""
+@dataclass(frozen=True)
+class _Opened:
+    """A file whose pages are being done, but for those that were kept."""
+
+    kept: int
+    pages: int
 
 
-class _Gate:
-    """Lets files be written until it is closed."""
+@dataclass(frozen=True)
+class _Done:
+    """A page whose files are written, so many bytes each."""
 
-    def __init__(self) -> None:
-        self._inside = 0
-        self._open = True
-        self._changed = threading.Condition()
-
-    def save(self, content: bytes, target: Path) -> None:
-        with self._changed:
-            if not self._open:
-                raise _Stopped
-            self._inside += 1
-        try:
-            save(content, target)
-        finally:
-            with self._changed:
-                self._inside -= 1
-                self._changed.notify()
-
-    def close(self) -> None:
-        """Let nobody in any more, and those who are in finish."""
-        with self._changed:
-            self._open = False
-            self._changed.wait_for(lambda: not self._inside, _LAST_SECONDS)
+    page: Page
+    result: ImageResult
+    sizes: list[int]
 
 
-# A photo as it was read, what was found, and the size of the mask's file; or what went wrong.
-_Result = tuple[Photo, Encoded, int] | tuple[Photo, _Failure | OSError, int]
+@dataclass(frozen=True)
+class _Failed:
+    """A file or page that has none, or why none can be written any more."""
+
+    name: str
+    error: _Failure | OSError
 
 
 class Run:
@@ -135,24 +140,24 @@ class Run:
         self._summary = summary
         self._segmenter = segmenter
         self._limits = limits
-        self._gate = _Gate()
-        self._results: SimpleQueue[_Result | None] = SimpleQueue()
-        self.pending = [photo for photo in found.photos if not summary.keeps(photo)]
+        self._pictures: tuple[Part, ...] = tuple(part for part in _PICTURES if part in job.outputs)
+        self._gate = Gate()
+        self._results: SimpleQueue[_Opened | _Done | _Failed | None] = SimpleQueue()
+        kept = {photo: summary.keeps(photo) for photo in found.photos}
+        self.pending = [photo for photo, pages in kept.items() if not pages]
         self.counts = Counts(
-            kept=len(found.photos) - len(self.pending),
-            failed=len(found.failed),
-            skipped=len(found.skipped),
+            kept=sum(kept.values()), failed=len(found.failed), skipped=len(found.skipped)
         )
 
     def stop(self) -> None:
         """Begin no more, and do not wait for what is under way; a signal handler may call it."""
         self._results.put(None)
 
-    def work(self, done: Callable[[str, str], None]) -> bool:
+    def work(self, watch: Watch) -> bool:
         """Do what is not finished.
 
         Args:
-            done: Called for each photo with its name and what went wrong, if anything.
+            watch: Is told of every page.
 
         Returns:
             Whether all is done; else :meth:`stop` was called.
@@ -160,108 +165,140 @@ class Run:
         Raises:
             OSError: if masks or the summary cannot be written; what is finished stays finished.
         """
-        share: SimpleQueue[Photo] = SimpleQueue()
-        for photo in self.pending:
-            share.put(photo)
-        for number in range(min(self._job.workers, len(self.pending))):
+        share = Share(self.pending)
+        for number in range(self._job.workers if self.pending else 0):
             # Daemons: one may be inside the model for as long as that takes.
             threading.Thread(
                 target=self._work, args=(share,), name=f"photos-{number}", daemon=True
             ).start()
+        left = len(self.pending)
+        watch.more(left)
         try:
-            for _ in self.pending:
+            while left:
                 if (result := self._results.get()) is None:
                     return False
-                self._note(result, done)
+                if isinstance(result, _Opened):
+                    self.counts.kept += result.kept
+                    left += result.pages - 1
+                    watch.more(result.pages - 1)
+                else:
+                    left -= 1
+                    self._note(result, watch)
         finally:
             self._gate.close()
-            self._note_late(done)
+            self._note_late(watch)
             self._summary.close()
         return True
 
-    def _work(self, share: SimpleQueue[Photo]) -> None:
-        while True:
-            try:
-                photo = share.get_nowait()
-            except Empty:
-                return
-            try:
-                read, data = self._read(photo)
-                found = self._segment(data)
-                content = found.files["png"]
-                self._write(photo.name, content)
-                self._results.put((read, found, len(content)))
-            except _Stopped:
-                return
-            except (_Failure, OSError) as error:
-                self._results.put((photo, error, 0))
+    def _work(self, share: Share) -> None:
+        try:
+            while work := share.take():
+                if isinstance(work, Photo):
+                    self._open(work, share)
+                else:
+                    self._do(work.page, work.file)
+        except Stopped:
+            return
 
-    def _note_late(self, done: Callable[[str, str], None]) -> None:
+    def _open(self, photo: Photo, share: Share) -> None:
+        tasks: list[Task] = []
+        try:
+            with _failures():
+                file = open_pages(photo, self._limits, self._job.dpi)
+            with self._gate:
+                kept = self._summary.begin(file.photo)
+            count = len(file.numbers)
+            todo = [number for number in file.numbers if number not in kept]
+            tasks = [Task(Page(file.photo, number, count), file.file) for number in todo]
+            self._results.put(_Opened(count - len(todo), len(todo)))
+        except _Failure as error:
+            with self._gate:
+                self._summary.begin(photo)
+            self._discard(Page(photo, 1, 1))
+            self._results.put(_Failed(photo.name, error))
+        finally:
+            share.opened(tasks)
+
+    def _do(self, page: Page, file: Callable[[int], tuple[bytes, int]]) -> None:
+        try:
+            with _failures():
+                found = self._segment(*file(page.number))
+            self._results.put(self._write(page, found))
+        except (_Failure, OSError) as error:
+            self._discard(page)
+            self._results.put(_Failed(page.name, error))
+
+    def _discard(self, page: Page) -> None:
+        """What there may be of another time, or of the half of it."""
+        with self._gate:
+            for path in self._summary.files(page).values():
+                with suppress(OSError):
+                    path.unlink()
+
+    def _note_late(self, watch: Watch) -> None:
         """Masks that were finished while it was told to stop, or could not go on."""
         with suppress(OSError):
             while not self._results.empty():
-                if (late := self._results.get()) is not None:
-                    self._note(late, done)
+                late = self._results.get()
+                if isinstance(late, (_Done, _Failed)):
+                    self._note(late, watch)
 
-    def _note(self, result: _Result, done: Callable[[str, str], None]) -> None:
-        photo, outcome, mask_bytes = result
-        if isinstance(outcome, OSError):
-            raise outcome
-        if isinstance(outcome, _Failure):
+    def _note(self, result: _Done | _Failed, watch: Watch) -> None:
+        if isinstance(result, _Failed):
+            if isinstance(result.error, OSError):
+                raise result.error
             self.counts.failed += 1
-            with suppress(OSError):  # of an earlier photo, model or options
-                self._summary.mask(photo.name).unlink()
-            done(photo.name, str(outcome))
+            watch.done(result.name, str(result.error))
             return
-        found = outcome.result
-        shares = {area.id: area.fraction for area in found.classes} if found else {}
+        found = result.result
+        shares = {area.id: area.fraction for area in found.classes}
         labels = self._segmenter.model.classes
         self._summary.add(
-            photo,
-            (found.width, found.height) if found else (0, 0),
+            result.page,
+            (found.width, found.height),
             {label.name: shares.get(label.id, 0.0) for label in labels},
-            mask_bytes,
+            result.sizes,
         )
         self.counts.written += 1
-        done(photo.name, "")
+        watch.done(result.page.name, "")
 
-    def _read(self, photo: Photo) -> tuple[Photo, bytes]:
-        """The photo as it is now, and its bytes."""
-        most = self._limits.max_pixels * _BYTES_A_PIXEL
-        try:
-            # A FIFO that took its place would wait for a writer.
-            descriptor = os.open(photo.path, os.O_RDONLY | os.O_NONBLOCK)
-            with os.fdopen(descriptor, "rb") as file:
-                about = os.fstat(descriptor)
-                if not stat.S_ISREG(about.st_mode):
-                    raise _Failure("no file any more")
-                if about.st_size > most:
-                    raise _Failure(f"larger than {most} bytes; raise PPOOL_MAX_PIXELS")
-                data = file.read()
-        except OSError as error:
-            raise _Failure(error.strerror or type(error).__name__) from error
-        return replace(photo, size=about.st_size, modified_ns=about.st_mtime_ns), data
-
-    def _segment(self, data: bytes) -> Encoded:
-        picture: Part = "overlay" if self._job.overlay else "mask"
-        answer = Answer((picture, "result"), tile=self._job.tile)
-        try:
-            (found,) = self._segmenter.segment((Task("photo", data, answer),), self._limits)
-            if isinstance(found, Exception):
-                raise found
-        except KNOWN as error:
-            raise _Failure(problem(error).detail) from error
-        except Exception as error:
-            _logger.exception("a photo failed")
-            raise _Failure("Internal error") from error
+    def _segment(self, data: bytes, page: int) -> Encoded:
+        inline: Literal["rle"] | None = "rle" if "json" in self._job.outputs else None
+        answer = Answer((*self._pictures, "result"), inline=inline, tile=self._job.tile, page=page)
+        (found,) = self._segmenter.segment((messages.Task("photo", data, answer),), self._limits)
+        if isinstance(found, Exception):
+            raise found
         return found
 
-    def _write(self, name: str, content: bytes) -> None:
-        target = self._summary.mask(name)
+    def _write(self, page: Page, found: Encoded) -> _Done:
+        if found.result is None:
+            raise TypeError("expected the result that was asked for")
+        result = replace(found.result, name=page.photo.name)
+        contents: dict[str, bytes] = dict(zip(self._pictures, found.files.values(), strict=True))
+        sizes = []
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            self._gate.save(content, target)
+            for kind, target in self._summary.files(page).items():
+                content = orjson.dumps(result) if kind == "json" else contents[kind]
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with self._gate:
+                    save(content, target)
+                sizes.append(len(content))
         except OSError as error:
             if error.errno not in _OF_ONE_NAME:
                 raise
             raise _Failure(error.strerror) from error
+        return _Done(page, result, sizes)
+
+
+@contextmanager
+def _failures() -> Iterator[None]:
+    """Whatever goes wrong with a photo is told in a sentence."""
+    try:
+        yield
+    except KNOWN as error:
+        raise _Failure(problem(error).detail) from error
+    except OSError as error:
+        raise _Failure(error.strerror or type(error).__name__) from error
+    except Exception as error:
+        _logger.exception("a photo failed")
+        raise _Failure("Internal error") from error

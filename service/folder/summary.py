@@ -14,7 +14,10 @@ from typing import NamedTuple
 
 from ppool.service.folder.photos import Photo
 
-__all__ = ["Summary", "save"]
+__all__ = ["ENDS", "Page", "Summary", "save"]
+
+# What the names of a page's files end with, by kind.
+ENDS = {"mask": ".png", "overlay": ".overlay.png", "json": ".json"}
 
 _NAME = "summary.csv"
 _NUMBERS = count()
@@ -22,12 +25,39 @@ _NUMBERS = count()
 Row = tuple[str, ...]
 
 
+class Page(NamedTuple):
+    """One page of a photo file.
+
+    Attributes:
+        photo: The file.
+        number: The first is 1.
+        pages: How many are segmented of the file.
+    """
+
+    photo: Photo
+    number: int
+    pages: int
+
+    @property
+    def name(self) -> str:
+        """What its files' names begin with."""
+        return page_name(self.photo.name, self.number, self.pages)
+
+
+class _Place(NamedTuple):
+    """The first cells of a row."""
+
+    file: str
+    page: str
+    pages: str
+
+
 class _Made(NamedTuple):
-    """The last cells of a row: what decides whether its mask is still right."""
+    """The last cells of a row: what decides whether its files are still right."""
 
     photo_bytes: str
     photo_modified: str
-    mask_bytes: str
+    output_bytes: str
     model_sha256: str
     options: str
 
@@ -52,13 +82,13 @@ def save(content: bytes, target: Path) -> None:
 
 
 class Summary:
-    """The rows of a folder of masks; one process has it at a time.
+    """The rows of a folder of masks, one for each page; one process has it at a time.
 
     Args:
         masks: The folder, made if it is not there.
         classes: Of the model, by their names.
         sha256: Digest of the model's file.
-        options: What else changes masks, in a word.
+        options: The kinds of files to write, and what else changes them, with + between.
         force: Forget what is finished.
 
     Raises:
@@ -71,7 +101,10 @@ class Summary:
     ) -> None:
         self.masks = masks
         self._sha256, self._options = sha256, options
-        self._header: Row = ("file", "width", "height", *classes, *_Made._fields)
+        self._header: Row = (*_Place._fields, "width", "height", *classes, *_Made._fields)
+        # By the name of the file, then by the number of the page.
+        self._rows: dict[str, dict[int, Row]] = {}
+        self._outdated: dict[str, list[Path]] = {}
         try:
             masks.mkdir(parents=True, exist_ok=True)
             self._folder = os.open(masks, os.O_RDONLY | os.O_DIRECTORY)
@@ -81,7 +114,7 @@ class Summary:
             ) from error
         try:
             self._lock()
-            self._rows = {} if force else self._earlier()
+            self._sort(self._earlier(force=force), force=force)
             for left in masks.rglob(".ppool-*.partial"):
                 left.unlink()
             self._rewrite()
@@ -90,40 +123,55 @@ class Summary:
             os.close(self._folder)
             raise
 
-    def mask(self, name: str) -> Path:
-        """Where the mask of a photo goes."""
-        return self.masks / f"{name}.png"
+    def files(self, page: Page) -> dict[str, Path]:
+        """Where the files of a page go, by kind."""
+        return self._files(page.name, self._options)
 
-    def keeps(self, photo: Photo) -> bool:
-        """Whether there is a whole mask of this very photo; if not, its row is forgotten."""
-        row = self._rows.get(photo.name)
-        kept = row is not None and _made(row)[:2] == _identity(photo)
-        if not kept:
-            self._rows.pop(photo.name, None)
-        return kept
+    def keeps(self, photo: Photo) -> int:
+        """How many pages there are of this very photo, if they are finished all; else 0."""
+        rows = self._rows.get(photo.name, {})
+        valid = [row for row in rows.values() if _made(row)[:2] == _identity(photo)]
+        return len(valid) if valid and len(valid) == int(valid[0][2]) == len(rows) else 0
 
-    def _whole(self, row: Row) -> bool:
-        try:
-            return self.mask(row[0]).stat().st_size == int(_made(row).mask_bytes) > 0
-        except (OSError, ValueError):
-            return False
+    def begin(self, photo: Photo) -> set[int]:
+        """Delete what is there of the photo and right no more.
+
+        Returns:
+            The numbers of the pages that are finished.
+        """
+        rows = self._rows.pop(photo.name, {})
+        kept = {page: row for page, row in rows.items() if _made(row)[:2] == _identity(photo)}
+        for page in rows.keys() - kept.keys():
+            self._outdate(rows[page])
+        if kept:
+            self._rows[photo.name] = kept
+        for path in self._outdated.pop(photo.name, ()):
+            with suppress(OSError):
+                path.unlink()
+        return set(kept)
 
     def add(
-        self, photo: Photo, size: tuple[int, int], shares: Mapping[str, float], mask_bytes: int
+        self,
+        page: Page,
+        size: tuple[int, int],
+        shares: Mapping[str, float],
+        output_bytes: Sequence[int],
     ) -> None:
-        """Note that a mask is there.
+        """Note that the files of a page are there.
 
         Args:
-            photo: Of which.
+            page: Which.
             size: Width and height in pixels.
             shares: Of each class, in the order of the header.
-            mask_bytes: Size of its file.
+            output_bytes: Sizes of the files, in the order of :meth:`files`.
 
         Raises:
             OSError: if there is no room for the row; it is redone another time then.
         """
-        made = _Made(*_identity(photo), str(mask_bytes), self._sha256, self._options)
-        row = (photo.name, *map(str, size), *(f"{share:.6f}" for share in shares.values()), *made)
+        place = (page.photo.name, str(page.number), str(page.pages))
+        written = " ".join(map(str, output_bytes))
+        made = _Made(*_identity(page.photo), written, self._sha256, self._options)
+        row = (*place, *map(str, size), *(f"{share:.6f}" for share in shares.values()), *made)
         content = _lines([row])
         end = self._file.seek(0, os.SEEK_END)
         try:
@@ -133,7 +181,7 @@ class Summary:
             with suppress(OSError):
                 os.truncate(self.masks / _NAME, end)
             raise
-        self._rows[photo.name] = row
+        self._rows.setdefault(page.photo.name, {})[page.number] = row
 
     def close(self) -> None:
         """Put the rows in order, and let go of the folder."""
@@ -143,6 +191,37 @@ class Summary:
             self._rewrite()
         finally:
             os.close(self._folder)
+
+    def _files(self, name: str, options: str) -> dict[str, Path]:
+        kinds = (kind for kind in options.split("+") if kind in ENDS)
+        return {kind: self.masks / f"{name}{ENDS[kind]}" for kind in kinds}
+
+    def _outdate(self, row: Row) -> None:
+        place = _Place(*row[:3])
+        name = page_name(place.file, int(place.page), int(place.pages))
+        paths = self._files(name, _made(row).options).values()
+        self._outdated.setdefault(place.file, []).extend(paths)
+
+    def _sort(self, rows: Iterable[Row], *, force: bool) -> None:
+        """Tell the rows of what is finished from others, whose files go with their photos' turn."""
+        ours = (self._sha256, self._options)
+        for row in rows:
+            if not force and _made(row)[-2:] != ours:
+                raise ValueError(self._of_others())
+            if force or not self._whole(row):
+                self._outdate(row)
+            else:
+                self._rows.setdefault(row[0], {})[int(row[1])] = row
+
+    def _whole(self, row: Row) -> bool:
+        place, made = _Place(*row[:3]), _made(row)
+        name = page_name(place.file, int(place.page), int(place.pages))
+        paths = self._files(name, made.options).values()
+        try:
+            sizes = [path.stat().st_size for path in paths]
+        except (OSError, ValueError):
+            return False
+        return " ".join(map(str, sizes)) == made.output_bytes and all(sizes)
 
     def _lock(self) -> None:
         try:
@@ -155,31 +234,50 @@ class Summary:
             pass  # a file system without locks
 
     def _rewrite(self) -> None:
-        rows = [self._rows[name] for name in sorted(self._rows)]
+        rows = (self._rows[file][page] for file in sorted(self._rows)
+                for page in sorted(self._rows[file]))  # fmt: skip
         save(_lines([self._header, *rows]), self.masks / _NAME)
 
-    def _earlier(self) -> dict[str, Row]:
+    def _earlier(self, *, force: bool) -> list[Row]:
         """The rows of an earlier run, but for one that was cut off."""
         path = self.masks / _NAME
         try:
             content = path.read_bytes()
         except FileNotFoundError:
-            return {}
+            return []
         except OSError as error:
             raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
         text = content[: content.rfind(b"\n") + 1].decode("utf-8", "surrogateescape")
         try:
             first, *rows = [tuple(row) for row in csv.reader(io.StringIO(text, newline=""))] or [()]
         except csv.Error as error:
+            if force:
+                return []
             raise ValueError(f"{path}: is no summary of ppool segment ({error})") from error
-        rows = [row for row in rows if len(row) == len(self._header)]
-        ours = (self._sha256, self._options)
-        if first and (first != self._header or any(row[-2:] != ours for row in rows)):
-            raise ValueError(
-                f"{path}: has masks of another model, or made with other options; choose another "
-                "folder for these, or make all of them again with --force"
-            )
-        return {row[0]: row for row in rows if self._whole(row)}
+        if first and first != self._header and not force:
+            raise ValueError(self._of_others())
+        if not _is_header(first):
+            return []
+        return [row for row in rows if len(row) == len(first) and _is_place(row)]
+
+    def _of_others(self) -> str:
+        return (
+            f"{self.masks / _NAME}: has masks of another model, or made with other options; choose "
+            "another folder for these, or make all of them again with --force"
+        )
+
+
+def page_name(file: str, page: int, pages: int) -> str:
+    """What the names of a page's files begin with."""
+    return file if pages == 1 else f"{file}.page-{page:04d}"
+
+
+def _is_header(row: Row) -> bool:
+    return row[:3] == _Place._fields and row[-len(_Made._fields) :] == _Made._fields
+
+
+def _is_place(row: Row) -> bool:
+    return all(cell.isascii() and cell.isdecimal() and len(cell) < 6 for cell in row[1:3])
 
 
 def _made(row: Row) -> _Made:

@@ -1,7 +1,10 @@
 """Folders of photos to folders of masks."""
 
 import csv
+import importlib.util
+import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,17 +15,37 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from ppool.service.codecs.header import ImageLimits
-from ppool.service.folder import Counts, Job, Run, Summary, find_photos
+from ppool.service.folder import SUFFIXES, Counts, Job, Run, Summary, find_photos
 from ppool.service.workers.inference import Segmenter
 from tests.service.harness import Gate, encoded, photo
+from tests.service.pdfs import pdf_file
+from tests.service.test_encodings import decode_rle
 from tests.service.test_segment import outputs_of
 from tests.service.traffic import PATIENCE_SECONDS, until
 
+needs_pdf = pytest.mark.skipif(
+    importlib.util.find_spec("pypdfium2") is None, reason="needs: pip install 'ppool[pdf]'"
+)
 LIMITS = ImageLimits(max_pixels=1_000_000, max_side_pixels=5_000, max_frames=10)
 PPOOL = (sys.executable, "-P", "-m", "ppool")
+
+
+@dataclass
+class Seen:
+    """What a run told of."""
+
+    said: dict[str, str] = field(default_factory=dict)
+    total: int = 0
+
+    def more(self, count: int) -> None:
+        self.total += count
+
+    def done(self, name: str, problem: str) -> None:
+        self.said[name] = problem
 
 
 @dataclass(frozen=True)
@@ -44,11 +67,11 @@ class Folder:
     def run(self, *given: Path, force: bool = False) -> tuple[str, dict[str, str]]:
         """The last line, and what was said of each photo that was done."""
         run = self.prepare(*given, force=force)
-        said: dict[str, str] = {}
-        assert run.work(said.__setitem__)
-        assert set(said) == {photo.name for photo in run.pending}
+        watch = Seen()
+        assert run.work(watch)
+        assert len(watch.said) == watch.total
         assert not list(self.masks.rglob("*.partial"))
-        return str(run.counts), said
+        return str(run.counts), watch.said
 
     def rows(self) -> list[dict[str, str]]:
         with (self.masks / "summary.csv").open(
@@ -139,7 +162,7 @@ def test_masks_of_another_model_or_other_options_are_not_mixed(folder: Folder) -
     folder.run()
     model = replace(folder.segmenter.model, sha256="0" * 64)
     for other in (
-        replace(folder, job=Job(overlay=True)),
+        replace(folder, job=Job(("overlay",))),
         replace(folder, segmenter=replace(folder.segmenter, model=model)),
     ):
         with pytest.raises(ValueError, match=r"of another model, or .* again with --force"):
@@ -191,7 +214,7 @@ def test_two_at_a_time_are_one_too_many(folder: Folder) -> None:
     first = folder.prepare()
     with pytest.raises(ValueError, match="another ppool segment is writing there"):
         folder.prepare()
-    assert first.work(lambda *_: None)
+    assert first.work(Seen())
     folder.run()
 
 
@@ -203,7 +226,7 @@ def test_files_and_patterns_are_taken_too(folder: Folder) -> None:
 
 
 def test_whatever_is_not_done_is_listed(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    (folder.photos / "scan.pdf").write_bytes(b"%PDF-1.7")
+    (folder.photos / "scan.ps").write_bytes(b"%!PS")
     (folder.photos / "photo.XCF").write_bytes(b"ftypheic")
     (folder.photos / "dangling.png").symlink_to("nowhere")
     (folder.photos / "linked").symlink_to("more")
@@ -218,7 +241,7 @@ def test_whatever_is_not_done_is_listed(folder: Folder, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(os, "scandir", forbidding)
     found = find_photos([folder.photos], folder.masks)
-    assert set(found.skipped) == {"notes.txt", "scan.pdf", "photo.XCF", "linked", "pipe.jpg"}
+    assert set(found.skipped) == {"notes.txt", "scan.ps", "photo.XCF", "linked", "pipe.jpg"}
     assert found.failed == {
         "dangling.png": "No such file or directory",
         str(folder.photos / "locked"): "Permission denied",
@@ -246,14 +269,15 @@ def test_stopped_it_keeps_what_is_finished_and_waits_for_nothing(
     (folder.photos / "0.jpg").write_bytes(b"\xff\xd8\xff no")  # done without the model
     gate.close()
     run = slow.prepare()
-    said: dict[str, str] = {}
 
-    def done(name: str, problem: str) -> None:
-        said[name] = problem
-        run.stop()
+    class Stopping(Seen):
+        def done(self, name: str, problem: str) -> None:
+            super().done(name, problem)
+            run.stop()
 
-    assert not run.work(done)
-    assert list(said) == ["0.jpg"]
+    watch = Stopping()
+    assert not run.work(watch)
+    assert list(watch.said) == ["0.jpg"]
     gate.open.set()
     assert folder.run()[0] == "3 written, 0 kept, 1 failed, 1 skipped"
 
@@ -271,11 +295,148 @@ def test_a_full_disk_ends_it_and_what_is_finished_stays(
     monkeypatch.setattr(os, "fsync", full)
     run = replace(folder, job=Job(workers=1)).prepare()
     with pytest.raises(OSError, match="No space left on device"):
-        run.work(lambda *_: None)
+        run.work(Seen())
     assert run.counts == Counts(written=1, skipped=1)
     assert not list(folder.masks.rglob("*.partial"))
     monkeypatch.undo()
     assert folder.run()[0] == "2 written, 1 kept, 0 failed, 1 skipped"
+
+
+def test_several_answers_lie_side_by_side_and_are_whole_together(
+    folder: Folder, segmenter: Segmenter
+) -> None:
+    kinds = ("mask", "overlay", "json")
+    every = replace(folder, job=Job(kinds, workers=2))
+    assert every.run()[0] == "3 written, 0 kept, 0 failed, 1 skipped"
+    names = {path.name for path in folder.masks.glob("a.png.*")}
+    assert names == {"a.png.png", "a.png.overlay.png", "a.png.json"}
+    expected = outputs_of(segmenter, photo(60, 40))["mask"]
+    np.testing.assert_array_equal(np.asarray(Image.open(folder.masks / "a.png.png")), expected)
+    overlay = replace(folder, masks=folder.masks.parent / "alone", job=Job(("overlay",)))
+    overlay.run()
+    alone = (overlay.masks / "a.png.overlay.png").read_bytes()
+    assert (folder.masks / "a.png.overlay.png").read_bytes() == alone
+    document = json.loads((folder.masks / "more" / "b.png.json").read_bytes())
+    assert (document["name"], document["width"]) == ("more/b.png", 40)
+    counts = sum(area["pixels"] for area in document["classes"])
+    assert counts == 1600
+    mask = np.asarray(Image.open(folder.masks / "more" / "b.png.png"))
+    for label, text in document["mask"]["counts"].items():
+        np.testing.assert_array_equal(decode_rle(text, *mask.shape), mask == int(label))
+    (folder.masks / "a.png.overlay.png").unlink()
+    assert every.run() == ("1 written, 2 kept, 0 failed, 1 skipped", {"a.png": ""})
+    # Fewer answers: what nobody keeps up to date any more goes.
+    assert folder.run(force=True)[0] == "3 written, 0 kept, 0 failed, 1 skipped"
+    assert {path.name for path in folder.masks.iterdir()} == {
+        *("a.png.png", "a.JPG.png", "more", "summary.csv")
+    }
+
+
+def test_every_page_of_a_tiff_is_a_row_but_no_smaller_copy(
+    folder: Folder, segmenter: Segmenter
+) -> None:
+    pages = [photo(30 + 5 * number, 20, seed=number) for number in range(3)]
+    path = folder.photos / "scan.TIF"
+    with tifffile.TiffWriter(path) as file:
+        for pixels in pages:
+            file.write(pixels, photometric="rgb")
+            file.write(pixels[::2, ::2], photometric="rgb", subfiletype=1)
+    names = [f"scan.TIF.page-{number:04d}" for number in (1, 3, 5)]
+    line, said = folder.run()
+    assert line == "6 written, 0 kept, 0 failed, 1 skipped"
+    assert set(names) < set(said)
+    for name, pixels in zip(names, pages, strict=True):
+        mask = np.asarray(Image.open(folder.masks / f"{name}.png"))
+        np.testing.assert_array_equal(mask, outputs_of(segmenter, pixels)["mask"])
+    rows = [row for row in folder.rows() if row["file"] == "scan.TIF"]
+    assert [(row["page"], row["pages"]) for row in rows] == [("1", "3"), ("3", "3"), ("5", "3")]
+    # One page is missing; then the file has one page only, and the files of the others go.
+    (folder.masks / f"{names[1]}.png").unlink()
+    assert folder.run() == ("1 written, 5 kept, 0 failed, 1 skipped", {names[1]: ""})
+    tifffile.imwrite(path, pages[0], photometric="rgb")
+    assert folder.run() == ("1 written, 3 kept, 0 failed, 1 skipped", {"scan.TIF": ""})
+    assert {path.name for path in folder.masks.glob("scan*")} == {"scan.TIF.png"}
+
+
+def test_a_broken_page_fails_alone(folder: Folder) -> None:
+    pages = [photo(30, 20, seed=number) for number in range(3)]
+    tifffile.imwrite(folder.photos / "scan.tif", np.stack(pages), photometric="rgb",
+                     compression="zlib")  # fmt: skip
+    content = bytearray((folder.photos / "scan.tif").read_bytes())
+    with tifffile.TiffFile(folder.photos / "scan.tif") as file:
+        place = file.pages[1].dataoffsets[0]
+    content[place : place + 40] = bytes(40)
+    (folder.photos / "scan.tif").write_bytes(content)
+    line, said = folder.run()
+    assert line == "5 written, 0 kept, 1 failed, 1 skipped"
+    assert [name for name, problem in said.items() if problem] == ["scan.tif.page-0002"]
+    assert folder.run()[0] == "0 written, 5 kept, 1 failed, 1 skipped"
+
+
+@needs_pdf
+def test_pages_of_a_pdf_are_drawn_as_they_are(folder: Folder, segmenter: Segmenter) -> None:
+    pages = [photo(64, 48), photo(50, 40, seed=1)]
+    (folder.photos / "scan.PDF").write_bytes(pdf_file(pages))
+    (folder.photos / "letter.pdf").write_bytes(pdf_file(pages[:1]))
+    drawn = replace(folder, job=Job(dpi=72, workers=2))
+    assert drawn.run()[0] == "6 written, 0 kept, 0 failed, 1 skipped"
+    names = {"scan.PDF.page-0001": 0, "scan.PDF.page-0002": 1, "letter.pdf": 0}
+    for name, number in names.items():
+        mask = np.asarray(Image.open(folder.masks / f"{name}.png"))
+        np.testing.assert_array_equal(mask, outputs_of(segmenter, pages[number])["mask"])
+    assert drawn.run()[0] == "0 written, 6 kept, 0 failed, 1 skipped"
+    with pytest.raises(ValueError, match="made with other options"):
+        folder.run()
+    assert folder.run(force=True)[0] == "6 written, 0 kept, 0 failed, 1 skipped"
+    with Image.open(folder.masks / "letter.pdf.png") as mask:
+        assert mask.size == (178, 134)  # at 200 dpi
+
+
+@needs_pdf
+def test_a_pdf_that_cannot_be_read_is_a_failure_of_its_own(folder: Folder) -> None:
+    sound = pdf_file([photo(64, 48)])
+    for name, content in {
+        "broken.pdf": sound[: len(sound) // 3],
+        "empty.pdf": b"",
+        "poster.pdf": pdf_file([photo(64, 48)], points=(3600, 1800)),
+        "secret.pdf": pdf_file([photo(64, 48)], encrypted=True),
+        "sound.pdf": sound,
+    }.items():
+        (folder.photos / name).write_bytes(content)
+    line, said = folder.run()
+    assert line == "4 written, 0 kept, 4 failed, 1 skipped"
+    assert said["broken.pdf"] == said["empty.pdf"]
+    assert said["broken.pdf"].startswith("The PDF is damaged; ")
+    assert said["secret.pdf"] == "The PDF has a password; save it without one."
+    assert said["poster.pdf"].startswith("The page has 10000 x 5000 pixels at 200 dpi; ask for ")
+    (dpi,) = re.findall(r"--dpi (\d+)", said["poster.pdf"])
+    (folder.photos / "a.png").unlink()
+    smaller = replace(folder, job=Job(dpi=int(dpi)), masks=folder.masks.parent / "smaller")
+    assert smaller.run(folder.photos / "poster.pdf")[0] == "1 written, 0 kept, 0 failed, 0 skipped"
+
+
+def test_without_the_extra_a_pdf_says_which_it_needs(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pypdfium2", None)
+    (folder.photos / "scan.pdf").write_bytes(pdf_file([photo()]))
+    line, said = folder.run()
+    assert line == "3 written, 0 kept, 1 failed, 1 skipped"
+    assert "pip install 'ppool[pdf]'" in said["scan.pdf"]
+
+
+@pytest.mark.parametrize("suffix", sorted(SUFFIXES - {".pdf"}))
+def test_every_kind_of_photo_is_found_whatever_the_case(folder: Folder, suffix: str) -> None:
+    kinds = {".avif": "AVIF", ".heic": "HEIF", ".heif": "HEIF", ".gif": "GIF", ".webp": "WEBP"}
+    kinds |= {".bmp": "BMP", ".png": "PNG", ".apng": "PNG", ".tif": "TIFF", ".tiff": "TIFF"}
+    name = f"one{suffix.upper()}"
+    if suffix in (".heic", ".heif"):
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    (folder.photos / name).write_bytes(encoded(photo(64, 64), kinds.get(suffix, "JPEG")))
+    assert folder.run(folder.photos / name) == (
+        "1 written, 0 kept, 0 failed, 0 skipped",
+        {name: ""},
+    )
 
 
 def segment(folder: Folder, model_file: Path, *more: str) -> subprocess.CompletedProcess[str]:
@@ -295,7 +456,7 @@ def test_the_command_counts_and_tells_by_its_status_whether_any_failed(
     (folder.photos / "bad.jpg").unlink()
     done = segment(folder, model_file)
     assert (done.returncode, done.stdout) == (0, "0 written, 3 kept, 0 failed, 1 skipped\n")
-    done = segment(folder, model_file, "--overlay")
+    done = segment(folder, model_file, "--write", "overlay")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines()[-1].startswith(f"error: {folder.masks}/summary.csv: has masks")
 

@@ -8,6 +8,7 @@ Fault
 │   ├── UnsupportedImage  sound, perhaps, but of no type or variant that is decoded
 │   ├── CorruptImage      cut off or damaged
 │   ├── NoSuchPage        fewer pages than asked for
+│   ├── TooDetailed       of more regions than polygons can be
 │   └── CannotTile        the network cannot see a photo in windows
 ├── Refused               not accepted, to keep the promises made to those that were
 ├── TooLate               the deadline passed in the queue
@@ -37,6 +38,7 @@ __all__ = [
     "NotWarm",
     "Refused",
     "Replaced",
+    "TooDetailed",
     "TooLarge",
     "TooLate",
     "UnknownModel",
@@ -76,6 +78,10 @@ class CorruptImage(CodecError):
 
 class NoSuchPage(CodecError):
     """The file has fewer pages than asked for."""
+
+
+class TooDetailed(CodecError):
+    """What was found has more regions than anyone can use as polygons."""
 
 
 class CannotTile(CodecError):

@@ -23,10 +23,7 @@ __all__ = [
     "Feed",
     "Normalisation",
     "feed",
-    "padded_shape",
-    "padded_side",
     "resized_labels",
-    "tiled_shape",
 ]
 
 
@@ -164,7 +161,7 @@ def feed(image: NDArray[np.uint8], policy: InputPolicy, photo: tuple[int, int]) 
         photo: Height and width that the photo had before.
     """
     height, width = content = image.shape[:2]
-    shape = padded_shape(height, width, policy)
+    shape = policy.padded_shape(height, width)
     if shape == content:
         return Feed(image, content, photo)
     padded = np.empty((*shape, 3), np.uint8)
@@ -187,33 +184,6 @@ def resized_labels(labels: NDArray[Any], height: int, width: int) -> NDArray[Any
         if had != wanted:
             labels = labels.take((2 * np.arange(wanted) + 1) * had // (2 * wanted), axis)
     return labels
-
-
-def padded_side(side: int, policy: InputPolicy) -> int:
-    """The rung of the ladder that holds ``side`` pixels, so that photos of many sizes are of few.
-
-    Rungs are multiples of ``policy.multiple``, four to each doubling, so a side grows by
-    less than a quarter plus one multiple; the last rung just holds ``policy.max_side``.
-
-    Example:
-        >>> [padded_side(side, InputPolicy(max_side=1000, multiple=16)) for side in (7, 300, 1000)]
-        [16, 320, 1008]
-    """
-    multiple = policy.multiple
-    units, most = _ceil_div(side, multiple), _ceil_div(policy.max_side, multiple)
-    step = max(1 << (units - 1).bit_length() >> 3, 1)
-    return min(_ceil_div(units, step) * step, most) * multiple
-
-
-def padded_shape(height: int, width: int, policy: InputPolicy) -> tuple[int, int]:
-    """Height and width after padding: on the ladder, or the policy's one size."""
-    return policy.size or (padded_side(height, policy), padded_side(width, policy))
-
-
-def tiled_shape(height: int, width: int, policy: InputPolicy) -> tuple[int, int]:
-    """Height and width in whole windows: what segmenting a photo in windows costs grows with it."""
-    high, wide = policy.size or (policy.max_side, policy.max_side)
-    return _ceil_div(height, high) * high, _ceil_div(width, wide) * wide
 
 
 def _ceil_div(value: int, divisor: int) -> int:

@@ -136,7 +136,34 @@ class InputPolicy:
             >>> InputPolicy(max_side=100, multiple=16).padded(33)
             48
         """
-        return -(-side // self.multiple) * self.multiple
+        return _ceil_div(side, self.multiple) * self.multiple
+
+    def rung(self, side: int) -> int:
+        """The rung of a ladder that holds ``side`` pixels, so that photos of many sizes are of few.
+
+        Rungs are multiples of ``multiple``, four to each doubling, so a side grows by less than a
+        quarter plus one multiple; the last rung just holds ``max_side``.
+
+        Example:
+            >>> [InputPolicy(max_side=1000, multiple=16).rung(side) for side in (7, 300, 1000)]
+            [16, 320, 1008]
+        """
+        units, most = _ceil_div(side, self.multiple), _ceil_div(self.max_side, self.multiple)
+        step = max(1 << (units - 1).bit_length() >> 3, 1)
+        return min(_ceil_div(units, step) * step, most) * self.multiple
+
+    def padded_shape(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width after padding: on the ladder, or the one size."""
+        return self.size or (self.rung(height), self.rung(width))
+
+    def tiled_shape(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width in whole windows: what segmenting in windows costs grows with it."""
+        high, wide = self.size or (self.max_side, self.max_side)
+        return _ceil_div(height, high) * high, _ceil_div(width, wide) * wide
+
+
+def _ceil_div(value: int, divisor: int) -> int:
+    return -(-value // divisor)
 
 
 # A field of a document, as it is in a description.

@@ -11,7 +11,6 @@ from dataclasses import replace
 from importlib.metadata import version
 from typing import Literal, ParamSpec, TypeVar
 
-from ppool.feeding import padded_shape, tiled_shape
 from ppool.service.answers import Encoded
 from ppool.service.codecs.header import probe
 from ppool.service.errors import NotWarm, UnknownModel, WorkerLost
@@ -225,11 +224,11 @@ class Engine:
         policy = served.model.input
         tile = task.answer.tile
         inner = (height, width) if tile else policy.reduced(height, width)
-        padded = tiled_shape if tile else padded_shape
+        padded = policy.tiled_shape if tile else policy.padded_shape
         key = Key(
             served.handle,
             served.model.name,
-            *padded(*inner, policy),
+            *padded(*inner),
             alpha=task.answer.alpha != "none",
             tile=tile,
         )

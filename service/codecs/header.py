@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-import simplejpeg
 from PIL import (  # one by one; on demand Pillow would load all seventy
     BmpImagePlugin,
     GifImagePlugin,
@@ -58,11 +57,6 @@ _SEEK_FACTOR = 4
 # PNG chunks that say something of the pixels; any other may be as large or as broken as it likes.
 _PIXEL_CHUNKS = frozenset({b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT"})
 
-# How a JPEG is coded, by the second byte of its frame header (ITU-T T.81, table B.1).
-_JPEG_CODED = {0xC3: "lossless", 0xC5: "hierarchical", 0xC6: "hierarchical", 0xC7: "hierarchical",
-               0xCB: "lossless", 0xCD: "hierarchical", 0xCE: "hierarchical", 0xCF: "hierarchical",
-               0xF7: "JPEG-LS"}  # fmt: skip
-
 
 @dataclass(frozen=True)
 class ImageLimits:
@@ -98,7 +92,7 @@ class Opened:
     Attributes:
         kind: Of the file.
         data: The file, perhaps without what says nothing of its pixels.
-        image: Its page that was asked for; ``None`` if :mod:`ppool.service.codecs.tiff` reads it.
+        image: Its page that was asked for; ``None`` if :mod:`.tiff_pixels` reads it.
         width: Of that page, in pixels, before what :meth:`orientation` says.
         height: Likewise.
         pages: How many it has.
@@ -117,7 +111,7 @@ class Opened:
         """The EXIF orientation, from 1 to 8; that of a PNG may stand behind its pixels."""
         found = 1
         if self.image is None:
-            found = self.tags.get(tiff.ORIENTATION, (1,))[0]
+            found = self.tags.get(tiff.Tag.ORIENTATION, (1,))[0]
         elif self.kind is not kinds.TIFF:  # which Pillow turns itself
             # A damaged EXIF block is no reason to refuse sound pixels.
             with suppress(Exception):
@@ -156,7 +150,7 @@ def _opened_tiff(data: bytes, limits: ImageLimits, page: int) -> Iterator[Opened
     pages = tiff.count_pages(data)
     _check_page(page, pages)
     tags = tiff.page_tags(data, page)
-    width, height = tags[tiff.WIDTH][0], tags[tiff.HEIGHT][0]
+    width, height = tags[tiff.Tag.WIDTH][0], tags[tiff.Tag.HEIGHT][0]
     limits.check(width, height)
     if reason := tiff.refusal(data, tags):
         raise UnsupportedImage(reason)
@@ -177,10 +171,10 @@ def probe(data: bytes, limits: ImageLimits, page: int = 1) -> tuple[int, int]:
     """
     kind = kind_of(data)
     if kind is kinds.JPEG and page == 1 and b"Exif" not in data[:_EXIF_BYTES]:
-        with suppress(ValueError):
-            height, width, *_ = simplejpeg.decode_jpeg_header(data)
-            limits.check(width, height)
-            return width, height
+        frame = kinds.jpeg_frame(data)
+        if frame is not None and not frame.oddity:
+            limits.check(frame.width, frame.height)
+            return frame.width, frame.height
     if kind in (kinds.AVIF, kinds.HEIC) and (size := kinds.box_size(data)):
         # Their decoders are large, and in a worker a crash of theirs is no great harm.
         limits.check(*size)
@@ -256,9 +250,10 @@ def _pixel_chunks(data: bytes) -> bytes:
 
 def _complaint(kind: Kind, data: bytes) -> CodecError:
     """Why decoding failed, as far as the file tells; sending it again helps only if it is cut."""
-    if kind is kinds.JPEG and (coding := _odd_jpeg(data)):
+    frame = kinds.jpeg_frame(data) if kind is kinds.JPEG else None
+    if frame is not None and frame.oddity:
         return UnsupportedImage(
-            f"Save the JPEG as a baseline or progressive one; this is {coding}."
+            f"Save the JPEG as a baseline or progressive one; this is {frame.oddity}."
         )
     with suppress(Exception):  # what does not even have an end cannot be shown to be whole
         if not kind.is_cut_off(data):
@@ -266,18 +261,3 @@ def _complaint(kind: Kind, data: bytes) -> CodecError:
                 f"The {kind.name} file is damaged; open it in another program and save it anew."
             )
     return CorruptImage(f"The {kind.name} file is cut off; send it again, whole.")
-
-
-def _odd_jpeg(data: bytes) -> str:
-    """What keeps a sound JPEG from being decoded; empty if nothing does."""
-    place = 2
-    while place + 9 < len(data) and data[place] == 0xFF:
-        marker, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4])
-        if marker in _JPEG_CODED:
-            return _JPEG_CODED[marker]
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            return f"of {data[place + 4]} bits" if data[place + 4] != 8 else ""
-        if marker == 0xDA:
-            break
-        place += 2 + length
-    return ""

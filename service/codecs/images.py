@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, PngImagePlugin
 
 from ppool.metadata import InputPolicy
-from ppool.service.codecs import kinds, tiff
+from ppool.service.codecs import kinds, tiff_pixels
 from ppool.service.codecs.header import NO_LIMITS, TURNS, ImageLimits, Opened, opened
 from ppool.service.codecs.resizing import resized
 from ppool.service.errors import CodecError, UnsupportedImage
@@ -109,7 +109,7 @@ def strips(height: int) -> Iterator[slice]:
 def _pixels(file: Opened, page: int) -> NDArray[np.uint8]:
     """The pixels as they are stored, as RGB, uint8 [h, w, 3]."""
     if file.image is None:
-        return tiff.decode(file.data, file.tags)
+        return tiff_pixels.decode(file.data, file.tags)
     if file.kind is kinds.JPEG and page == 1 and file.image.mode in ("L", "RGB"):
         # Pillow takes twice as long, but knows CMYK and forgives what strict decoding does not.
         try:

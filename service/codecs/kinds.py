@@ -5,15 +5,33 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ppool.service.codecs import tiff
 
-__all__ = ["ACCEPTED", "SUFFIXES", "Kind", "box_size", "kind_of", "png_chunks"]
+__all__ = [
+    "ACCEPTED",
+    "SUFFIXES",
+    "JpegFrame",
+    "Kind",
+    "box_size",
+    "jpeg_frame",
+    "kind_of",
+    "png_chunks",
+]
 
 _GIF_EXTENSION, _GIF_IMAGE, _GIF_END = 0x21, 0x2C, 0x3B
 # Of ISO base media files: the brands of AVIF, and those of HEVC in HEIF.
 _AVIF = frozenset({b"avif", b"avis"})
 _HEIC = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"})
+
+
+# How a JPEG is coded, by the second byte of its frame header (ITU-T T.81, table B.1).
+_JPEG_CODED = {0xC3: "lossless", 0xC5: "hierarchical", 0xC6: "hierarchical", 0xC7: "hierarchical",
+               0xCB: "lossless", 0xCD: "hierarchical", 0xCE: "hierarchical", 0xCF: "hierarchical",
+               0xF7: "JPEG-LS"}  # fmt: skip
+_JPEG_TABLES = (0xC4, 0xC8, 0xCC)  # among the numbers of frames
+_JPEG_SCAN = 0xDA
 
 
 @dataclass(frozen=True)
@@ -41,6 +59,35 @@ def kind_of(data: bytes) -> Kind | None:
     if data[:4] == b"RIFF":
         return WEBP if data[8:12] == b"WEBP" else None
     return next((kind for magic, kind in _MAGIC.items() if data.startswith(magic)), None)
+
+
+class JpegFrame(NamedTuple):
+    """What the frame header of a JPEG says.
+
+    Attributes:
+        width: In pixels, as stored.
+        height: Likewise.
+        oddity: What keeps a sound file from being decoded; empty if nothing does.
+    """
+
+    width: int
+    height: int
+    oddity: str
+
+
+def jpeg_frame(data: bytes) -> JpegFrame | None:
+    """The frame header of a JPEG; ``None`` if it does not follow the markers before it."""
+    place = 2
+    while place + 9 < len(data) and data[place] == 0xFF:
+        marker, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4])
+        if marker in _JPEG_CODED or (0xC0 <= marker <= 0xCF and marker not in _JPEG_TABLES):
+            bits, height, width = struct.unpack_from(">BHH", data, place + 4)
+            coded = _JPEG_CODED.get(marker, "" if bits == 8 else f"of {bits} bits")
+            return JpegFrame(width, height, coded)
+        if marker == _JPEG_SCAN:
+            break
+        place += 2 + length
+    return None
 
 
 def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:

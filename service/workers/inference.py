@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from random import Random
 from types import MappingProxyType
 from typing import Any
 
@@ -166,7 +167,9 @@ class Segmenter:
         """
         stages = (stage.output for stage in self.model.stages)
         logits = (LOGITS,) if "tile" in self.model.modes else ()
-        noise = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), np.uint8)
+        # Not NumPy's generators, which every worker would load for this alone.
+        pixels = Random(0).randbytes(height * width * 3)  # noqa: S311 - no secret
+        noise = np.frombuffer(pixels, np.uint8).reshape(1, height, width, 3)
         self._try(("mask", *stages, *logits), noise)
         # Most will never be asked for the memory that alpha maps take.
         self.session.run(("mask",), {"image": noise}, release=True)

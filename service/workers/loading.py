@@ -10,7 +10,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from ppool.feeding import padded_shape
 from ppool.service.codecs.header import ImageLimits
 from ppool.service.errors import WorkerFailed, WorkerLost
 from ppool.service.models import Model, Served
@@ -250,7 +249,7 @@ class ModelLoader:
         sizes = [tuple(map(int, text.split("x"))) for text in self._settings.warm_shapes]
         return sorted(
             {
-                padded_shape(*policy.reduced(height, width), policy)
+                policy.padded_shape(*policy.reduced(height, width))
                 for width, height in sizes or [(side, side)]
             }
         )

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ppool.feeding import feed, padded_side
+from ppool.feeding import feed
 from ppool.metadata import InputPolicy
 from tests.service.harness import photo
 
@@ -20,17 +20,17 @@ def test_a_side_grows_to_a_multiple_by_less_than_a_quarter_and_one(
     policy: InputPolicy, data: st.DataObject
 ) -> None:
     side = data.draw(st.integers(1, policy.max_side))
-    padded = padded_side(side, policy)
+    padded = policy.rung(side)
     assert padded % policy.multiple == 0
     assert side <= padded <= side * 1.25 + policy.multiple
 
 
 @given(policies)
 def test_rungs_stay_put_grow_and_are_few(policy: InputPolicy) -> None:
-    padded = [padded_side(side, policy) for side in range(1, policy.max_side + 1)]
+    padded = [policy.rung(side) for side in range(1, policy.max_side + 1)]
     assert padded == sorted(padded)
     rungs = sorted(set(padded))
-    assert [padded_side(min(rung, policy.max_side), policy) for rung in rungs] == rungs
+    assert [policy.rung(min(rung, policy.max_side)) for rung in rungs] == rungs
     octaves = (policy.max_side / policy.multiple + 1) * 2
     assert len(rungs) <= 4 * np.log2(octaves) + 2
 

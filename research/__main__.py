@@ -12,6 +12,7 @@ from rich.console import Console
 from ppool._cli import command_line
 from ppool.training.cli import SETTINGS
 from ppool.training.cli import app as training
+from ppool.training.datasets import open_dataset
 from research.figure_command import figures
 from research.layouts import LAYOUTS, Plan, write_fineshapes
 from research.pages import write_dataset
@@ -52,6 +53,23 @@ def fineshapes(
         raise ValueError(f"--size: expected height x width such as 128x160, got {size!r}")
     write_fineshapes(root, layout, Plan(count, int(found[1]), int(found[2]), seed))
     Console().print(f"wrote {count} scenes in the layout of {layout} to {root}")
+
+
+@app.command()
+def mechanism(
+    checkpoints: Annotated[list[Path], typer.Argument(help="checkpoint.pt of trained networks.")],
+    data: Annotated[Path, typer.Option(help="Folder of the data set.")],
+    dataset: Annotated[str, typer.Option(help="Its name.")] = "camvid",
+    split: Annotated[str, typer.Option(help="Images that none of them was trained on.")] = "val",
+    images: Annotated[int, typer.Option(min=1, help="How many, evenly spread.")] = 20,
+    output: Annotated[Path, typer.Option("--output", "-o", help="JSON to write.")] = Path(
+        "mechanism.json"
+    ),
+) -> None:
+    """What the poolings of trained networks do: zeros seen, alpha, gradients, swaps, shifts."""
+    from research.mechanism import measure
+
+    measure(checkpoints, open_dataset(dataset, data, split), images, output)
 
 
 def main() -> None:

@@ -51,7 +51,7 @@ ELSEWHERE = {
     r"kustomize edit": "needs a registry; tests/deploy/test_manifests.py renders the overlays",
     r"git (tag|push)": "needs a remote repository",
     r"pip install|python3 -m venv": "needs the network; so does tests/deploy/test_packages.py",
-    r"research (pages|compare|run|table|evaluation|mechanism)": "needs data or hours; tests/research",
+    r"research (pages|compare|run|table|evaluation|mechanism)": "needs data or hours; its tests",
     r"python -m research figure": "needs a trained network, or takes a minute; tests/training",
     r"torchrun": "needs data and hours; tests/training",
     r"ppool export runs/": "needs a trained network; tests/export",

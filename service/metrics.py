@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import astuple, dataclass
 from typing import Protocol
@@ -17,6 +18,8 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
+
+from ppool.service.statistics import ModelStatistics
 
 __all__ = ["BucketState", "Build", "Metrics", "Watched", "WorkerState"]
 
@@ -77,11 +80,16 @@ class Watched(Protocol):
 
 
 class Metrics:
-    """Every instrument of the service."""
+    """Every instrument of the service.
+
+    Attributes:
+        statistics: For ``/v2``, by the name of the model.
+    """
 
     content_type = CONTENT_TYPE_PLAIN_0_0_4
 
     def __init__(self) -> None:
+        self.statistics: defaultdict[str, ModelStatistics] = defaultdict(ModelStatistics)
         self._registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         self.requests = Counter(

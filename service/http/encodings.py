@@ -1,15 +1,24 @@
-"""What clients wrap bytes in, taken off piece by piece: compression, base64, quoted-printable."""
+"""What clients wrap bytes in, taken off piece by piece: compression, base64, quoted-printable.
+
+And compression of answers.
+"""
 
 from __future__ import annotations
 
 import binascii
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-__all__ = ["TRANSFER_ENCODINGS", "Base64", "Inflater", "Plain"]
+from zlib_ng import zlib_ng
+
+__all__ = ["CODINGS", "TRANSFER_ENCODINGS", "Base64", "Inflater", "Plain", "deflated"]
 
 # `zlib` then tells gzip from zlib by the first bytes.
 _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
+# What answers are compressed to, best first, and what is added to the window's size for it.
+_WRAPPING = {"gzip": 16, "deflate": 0}
+CODINGS = tuple(_WRAPPING)
+
 _STEP_BYTES = 64 * 1024
 # A file of `bgzip` has one for every 64 KiB; each costs as much as many bytes.
 _MAX_MEMBERS = 1024
@@ -53,6 +62,12 @@ class Inflater:
                 raise ValueError("The body is not what its Content-Encoding says.") from error
             data = self._one.unconsumed_tail
             yield piece
+
+
+def deflated(pieces: Sequence[bytes | memoryview], coding: str) -> list[bytes | memoryview]:
+    """The same, compressed at the level that takes least."""
+    one = zlib_ng.compressobj(1, zlib_ng.DEFLATED, zlib.MAX_WBITS + _WRAPPING[coding])
+    return [*(one.compress(piece) for piece in pieces), one.flush()]
 
 
 class Plain:

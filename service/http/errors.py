@@ -3,6 +3,7 @@
 ServiceError
 ├── BadRequest           400  malformed multipart or query
 ├── Unauthorized         401  no valid API key
+├── Forbidden            403  switched off by a setting
 ├── UnknownModel         404
 ├── NotAcceptable        406  no answer of a type the client accepts
 ├── TooLarge             413  a limit in bytes, pixels, sides, frames or images
@@ -12,6 +13,7 @@ ServiceError
 ├── Overloaded           429  refused by admission control; Retry-After says when to come back
 ├── ClientGone           499  the client hung up; nobody reads this
 ├── InternalError        500  generic on purpose: the traceback is in the log
+├── NotSupported         501  a part of a protocol that is not served
 ├── NotReady             503  starting or draining
 └── DeadlinePassed       504  names the stage reached
 """
@@ -32,9 +34,11 @@ __all__ = [
     "ClientGone",
     "CorruptImage",
     "DeadlinePassed",
+    "Forbidden",
     "InternalError",
     "NotAcceptable",
     "NotReady",
+    "NotSupported",
     "Overloaded",
     "ServiceError",
     "TooLarge",
@@ -105,6 +109,12 @@ class Unauthorized(ServiceError):
             "Send a valid API key in the header 'Authorization: Bearer KEY' or 'X-API-Key: KEY'."
         )
         self.headers["WWW-Authenticate"] = "Bearer"
+
+
+class Forbidden(ServiceError):
+    """A setting forbids it."""
+
+    status, title = 403, "Switched off"
 
 
 class UnknownModel(ServiceError):
@@ -179,6 +189,12 @@ class InternalError(ServiceError):
         super().__init__(
             "Something went wrong on our side. Report it with the X-Request-Id of this answer."
         )
+
+
+class NotSupported(ServiceError):
+    """A part of a protocol that is not served here."""
+
+    status, title = 501, "Not supported"
 
 
 class NotReady(ServiceError):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 from fastapi import Request, Response
 
@@ -18,7 +19,7 @@ from ppool.service.http.forms import Upload
 from ppool.service.models import Served
 from ppool.service.timing import Progress, Stage
 
-__all__ = ["TIMEOUT_HEADER", "Order", "exchange"]
+__all__ = ["TIMEOUT_HEADER", "Exchanged", "Hold", "Order", "carry_out", "exchange"]
 
 TIMEOUT_HEADER = "X-Request-Timeout-Ms"
 
@@ -32,56 +33,87 @@ Hold = Callable[[int], None]
 
 
 @dataclass(frozen=True)
-class Order:
+class Order(Generic[R]):
     """What a request asks for; ``render`` makes the answer of what was found in each photo."""
 
     uploads: list[Upload]
     answer: Answer
-    render: Callable[[list[Encoded]], Awaitable[Response]]
+    render: Callable[[list[Encoded]], Awaitable[R]]
     served: Served
+
+
+@dataclass(frozen=True)
+class Exchanged(Generic[R]):
+    """An answer, what was found in each photo, and by which model."""
+
+    answer: R
+    parts: list[Encoded]
+    served: Served
+
+    def headers(self) -> dict[str, str]:
+        """What every protocol tells beside the answer."""
+        headers = {"X-Model": self.served.model.name}
+        if any(part.pages > 1 for part in self.parts):
+            headers["X-Pages"] = ", ".join(str(part.pages) for part in self.parts)
+        return headers | {"Server-Timing": _server_timing(self.parts)}
 
 
 async def exchange(
     engine: Engine,
     request: Request,
     served: Served,
-    read: Callable[[Hold], Awaitable[Order]],
+    read: Callable[[Hold], Awaitable[Order[Response]]],
 ) -> Response:
+    """Answer a request of HTTP, as :func:`carry_out`."""
+    attached = partial(_while_connected, request)
+    done = await carry_out(engine, served, _limit(engine, request), read, attached)
+    request.state.parts = done.parts
+    done.answer.headers.update(done.headers())
+    return done.answer
+
+
+async def carry_out(
+    engine: Engine,
+    served: Served,
+    limit: float,
+    read: Callable[[Hold], Awaitable[Order[R]]],
+    attached: Callable[[Awaitable[list[Encoded]]], Awaitable[list[Encoded]]],
+) -> Exchanged[R]:
     """Answer a request for masks; ``read`` makes of it what is asked for.
 
     Args:
         engine: Segments.
-        request: Whose body was not yet read.
-        served: The model, as far as it is known before that.
+        served: The model, as far as it is known before anything was read.
+        limit: Seconds until there must be an answer.
         read: Called once there is a place, with what to tell how many bytes came.
+        attached: Waits for what it is given, and ends it when the client is gone.
 
     Raises:
         ServiceError: of the class that says what went wrong.
     """
-    start, limit = time.monotonic(), _limit(engine, request)
+    start = time.monotonic()
     progress = [Progress()]
     rendering = False
-    with engine.admission(served, start + limit) as hold:
-        try:
+    try:
+        with engine.admission(served, start + limit) as hold:
             async with asyncio.timeout(limit):
                 order = await read(hold)
+                served = order.served
                 progress = [Progress() for _ in order.uploads]
-                with _kept(engine, order.served):
-                    work = _segment_all(engine, order, progress, start + limit)
-                    parts = await _while_connected(request, work)
+                with _kept(engine, served):
+                    parts = await attached(_segment_all(engine, order, progress, start + limit))
                 rendering = True
-                response = await order.render(parts)
-        except TimeoutError:
+                answer = await order.render(parts)
+    except BaseException as error:
+        seconds = time.monotonic() - start
+        engine.metrics.statistics[served.model.name].fail.add(seconds)
+        if isinstance(error, TimeoutError):
             stages = (photo.stage for photo in progress)
             stage = "encode" if rendering else min(stages, key=_STAGES.index)
             raise DeadlinePassed(stage) from None
-    request.state.parts = parts
-    _observe(engine, order.served, parts, time.monotonic() - start)
-    response.headers["X-Model"] = order.served.model.name
-    if any(part.pages > 1 for part in parts):
-        response.headers["X-Pages"] = ", ".join(str(part.pages) for part in parts)
-    response.headers["Server-Timing"] = _server_timing(parts)
-    return response
+        raise
+    _observe(engine, served, parts, time.monotonic() - start)
+    return Exchanged(answer, parts, served)
 
 
 @contextmanager
@@ -108,7 +140,7 @@ def _limit(engine: Engine, request: Request) -> float:
 
 
 async def _segment_all(
-    engine: Engine, order: Order, progress: list[Progress], deadline: float
+    engine: Engine, order: Order[Any], progress: list[Progress], deadline: float
 ) -> list[Encoded]:
     """Segment every photo, at a time; the first failure is raised and ends the others."""
 
@@ -134,7 +166,7 @@ async def _segment_all(
     return [task.result() for task in tasks]
 
 
-async def _while_connected(request: Request, work: Coroutine[Any, Any, R]) -> R:
+async def _while_connected(request: Request, work: Awaitable[R]) -> R:
     """The result of ``work``, which is cancelled when the client hangs up.
 
     Raises:
@@ -164,11 +196,13 @@ async def _while_connected(request: Request, work: Coroutine[Any, Any, R]) -> R:
 
 def _observe(engine: Engine, served: Served, parts: list[Encoded], total: float) -> None:
     """Note the seconds of each stage and of the whole in the metrics."""
+    name = served.model.name
+    engine.metrics.statistics[name].answered((part.seconds for part in parts), total)
     histogram = engine.metrics.stage_seconds
     for part in parts:
         for stage, seconds in part.seconds._asdict().items():
-            histogram.labels(served.model.name, stage).observe(seconds)
-    histogram.labels(served.model.name, "total").observe(total)
+            histogram.labels(name, stage).observe(seconds)
+    histogram.labels(name, "total").observe(total)
 
 
 def _server_timing(parts: list[Encoded]) -> str:

@@ -7,30 +7,36 @@ stage, FP32 [N, C, h, w]. The parameter ``page`` names a page of each file.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
-from importlib.metadata import version
 from typing import Any
 
 import orjson
 from fastapi import FastAPI, Request, Response
 from starlette.types import Receive, Scope, Send
 
-from ppool.service.answers import Alpha, Answer, Encoded
 from ppool.service.engine import Engine
-from ppool.service.http import openapi
+from ppool.service.http import control, documents, openapi
 from ppool.service.http.bodies import read_body
+from ppool.service.http.documents import VERSION
+from ppool.service.http.encodings import CODINGS, deflated
 from ppool.service.http.errors import BadRequest
 from ppool.service.http.exchange import Hold, Order, exchange
-from ppool.service.http.tensors import INPUT, parsed, photos, rendered
+from ppool.service.http.negotiation import choose
+from ppool.service.http.outputs import Tensor, order, rendered
+from ppool.service.http.tensors import parsed
 from ppool.service.http.turns import Turns
 from ppool.service.models import Served
 
 __all__ = ["add_open_inference"]
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
-VERSION = "1"
+
+# Of requests without tensors.
+_DOCUMENT_BYTES = 64 * 1024
+# What is smaller fits one packet anyway.
+_LEAST_BYTES = 1400
 
 
 def add_open_inference(app: FastAPI, engine: Engine) -> None:
@@ -58,8 +64,7 @@ def add_open_inference(app: FastAPI, engine: Engine) -> None:
     @route("GET", "", "server")
     async def server() -> Response:
         """Name, version and extensions of the server."""
-        about = {"name": "ppool", "version": version("ppool")}
-        return _json(about | {"extensions": ["binary_tensor_data"]})
+        return _json(documents.server())
 
     @route("GET", "/health/live", "live")
     async def live() -> Response:
@@ -71,80 +76,111 @@ def add_open_inference(app: FastAPI, engine: Engine) -> None:
         """Whether requests are welcome."""
         return _json({"ready": engine.ready()}, 200 if engine.ready() else 503)
 
+    @route("GET", "/models/stats", "statistics")
+    async def statistics() -> Response:
+        """What was asked of each model since the server started."""
+        return _json(documents.statistics(engine, list(engine.registry.models.values())))
+
     places = {"model": "/models/{name}", "version": "/models/{name}/versions/{version}"}
     for what, place in places.items():
 
         @route("GET", place, what)
         async def model(request: Request) -> Response:
             """Inputs and outputs of a model."""
-            return await _of_model(request, _metadata)
+            return _json(documents.metadata(_served(engine, request)))
 
         @route("GET", f"{place}/ready", f"{what}_ready")
         async def model_ready(request: Request) -> Response:
             """Whether a model takes requests."""
-            return await _of_model(request, _readiness)
+            ready = {"name": _served(engine, request).model.name, "ready": engine.ready()}
+            return _json(ready, 200 if engine.ready() else 503)
+
+        @route("GET", f"{place}/config", f"{what}_config")
+        async def model_config(request: Request) -> Response:
+            """A model as Triton's configuration has it."""
+            return _json(documents.config(engine, _served(engine, request)))
+
+        @route("GET", f"{place}/stats", f"{what}_statistics")
+        async def model_statistics(request: Request) -> Response:
+            """What was asked of a model since the server started."""
+            return _json(documents.statistics(engine, [_served(engine, request)]))
 
         @route("POST", f"{place}/infer", f"{what}_infer")
         async def infer(request: Request) -> Response:
             """Segment the photos of a tensor."""
-            return await _of_model(request, partial(_infer, turns))
+            return await _infer(turns, engine, _served(engine, request), request)
 
-    async def _of_model(
-        request: Request, work: Callable[[Engine, Served, Request], Awaitable[Response]]
-    ) -> Response:
-        served = engine.served(request.path_params["name"])
-        if request.path_params.get("version", VERSION) != VERSION:
-            raise BadRequest(f"Every model has the one version {VERSION!r}.")
-        return await work(engine, served, request)
+    @route("POST", "/repository/index", "repository_index")
+    async def repository_index(request: Request) -> Response:
+        """The models there are; with `{"ready": true}` those in service."""
+        asked = await _asked(request)
+        return _json(documents.index(engine, ready=asked.get("ready") is True))
 
+    @route("POST", "/repository/models/{name}/load", "repository_load")
+    async def load(request: Request) -> Response:
+        """Take a model into service, if PPOOL_MODEL_CONTROL allows it."""
+        given = (await _asked(request)).get("parameters") or {}
+        await control.load(engine, request.path_params["name"], given)
+        return _json({})
 
-async def _metadata(_: Engine, served: Served, __: Request) -> Response:
-    about = served.model
-    outputs = [{"name": "mask", "datatype": "UINT8", "shape": [-1, -1, -1]}]
-    outputs += [
-        {"name": stage.output, "datatype": "FP32", "shape": [-1, stage.channels, -1, -1]}
-        for stage in about.stages
-    ]
-    return _json(
-        {
-            "name": served.model.name,
-            "versions": [VERSION],
-            "platform": "onnx_onnxv1",
-            "inputs": [{"name": INPUT, "datatype": "UINT8", "shape": [-1, -1, -1, 3]}],
-            "outputs": outputs,
-        }
-    )
+    @route("POST", "/repository/models/{name}/unload", "repository_unload")
+    async def unload(request: Request) -> Response:
+        """End the service of a model, if PPOOL_MODEL_CONTROL allows it."""
+        await _asked(request)
+        await control.unload(engine, request.path_params["name"])
+        return _json({})
 
 
-async def _readiness(engine: Engine, served: Served, _: Request) -> Response:
-    ready = {"name": served.model.name, "ready": engine.ready()}
-    return _json(ready, 200 if engine.ready() else 503)
+def _served(engine: Engine, request: Request) -> Served:
+    """The model that the path names."""
+    served = engine.served(request.path_params["name"])
+    if request.path_params.get("version", VERSION) != VERSION:
+        raise BadRequest(f"Every model has the one version {VERSION!r}.")
+    return served
+
+
+async def _asked(request: Request) -> dict[str, Any]:
+    """The JSON object that a request for other things than masks may have as its body."""
+    body = await read_body(request, _DOCUMENT_BYTES, lambda _: None)
+    try:
+        given = orjson.loads(body or b"{}")
+    except orjson.JSONDecodeError:
+        given = None
+    if not isinstance(given, dict):
+        raise BadRequest("Send a JSON object, or nothing.")
+    return given
 
 
 async def _infer(turns: Turns, engine: Engine, served: Served, request: Request) -> Response:
     most = engine.settings.max_images
 
-    async def read(hold: Hold) -> Order:
+    async def read(hold: Hold) -> Order[Response]:
         body = await read_body(request, engine.settings.max_body_bytes, hold)
         inference = await turns.take(parsed(body, request.headers.get(HEADER_LENGTH), most))
-        uploads = await turns.take(photos(inference, most))
-        stages = [stage.output for stage in served.model.stages]
-        wanted = inference.outputs(["mask", *stages])
-        alpha: Alpha = "full" if set(stages).intersection(wanted) else "none"
 
-        async def render(parts: list[Encoded]) -> Response:
-            outputs = {name: [part.files[name] for part in parts] for name in wanted}
+        async def write(outputs: list[Tensor]) -> Response:
             about = {"model_name": served.model.name, "model_version": VERSION}
             pieces, length = await turns.take(rendered(inference, about, outputs))
-            if length is None:
-                return Pieces(pieces, media_type="application/json")
-            headers = {HEADER_LENGTH: str(length)}
-            return Pieces(pieces, headers=headers, media_type="application/octet-stream")
+            headers = {"Vary": "Accept-Encoding"}
+            if length is not None:
+                headers[HEADER_LENGTH] = str(length)
+            if coding := _coding(request, pieces):
+                headers["Content-Encoding"] = coding
+                pieces = await asyncio.to_thread(deflated, pieces, coding)
+            binary = "json" if length is None else "octet-stream"
+            return Pieces(pieces, headers=headers, media_type=f"application/{binary}")
 
-        answer = Answer(("tensors",), alpha, page=inference.page)
-        return Order(uploads, answer, render, served)
+        return await order(turns, inference, served, most, write)
 
     return await exchange(engine, request, served, read)
+
+
+def _coding(request: Request, pieces: Sequence[bytes | memoryview]) -> str | None:
+    """How to compress an answer, if the client takes that and it is worth it."""
+    accepted = request.headers.get("accept-encoding", "")
+    if not accepted or sum(map(len, pieces)) < _LEAST_BYTES:
+        return None
+    return choose(accepted, CODINGS)
 
 
 class Pieces(Response):
@@ -164,5 +200,5 @@ class Pieces(Response):
         await send({"type": "http.response.body"})
 
 
-def _json(content: dict[str, Any], status: int = 200) -> Response:
+def _json(content: object, status: int = 200) -> Response:
     return Response(orjson.dumps(content), status, media_type="application/json")

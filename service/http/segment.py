@@ -47,7 +47,7 @@ def add_segment(app: FastAPI, engine: Engine) -> None:
         asked = _options(query)
         served = engine.served(asked.model)
 
-        async def read(hold: Hold) -> Order:
+        async def read(hold: Hold) -> Order[Response]:
             form = await read_uploads(request, engine.settings, hold)
             options = _options([*query, *form.options]) if form.options else asked
             kind = _negotiate(request, options, len(form.uploads))

@@ -1,15 +1,14 @@
-"""The documents of the Open Inference Protocol, read and written a little at a time.
+"""The requests of the Open Inference Protocol, read a little at a time.
 
-What reads or writes much is a generator: after each step of it others may go on.
+What reads much is a generator: after each step of it others may go on.
 """
 
 from __future__ import annotations
 
 import codecs
-import io
 import math
 import struct
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -22,18 +21,16 @@ from ppool.service.http.arrays import Numbers, Texts, lifted
 from ppool.service.http.errors import BadRequest, TooLarge
 from ppool.service.http.forms import Upload
 
-__all__ = ["INPUT", "Inference", "parsed", "photos", "rendered"]
+__all__ = ["DOCUMENT_BYTES", "INPUT", "SHOWN", "Inference", "checked", "parsed", "photos"]
 
 INPUT = "image"
 
 _STEP_VALUES = 16 * 1024
 # Of JSON beside the data; a request has a few hundred.
-_DOCUMENT_BYTES = 256 * 1024
-_SHOWN = 80
+DOCUMENT_BYTES = 256 * 1024
+SHOWN = 80
 _MOST_PAGES = 4096
 _DATA = "Send data as a list of whole numbers from 0 to 255, or of at most {} texts in base64."
-
-_DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
 
 
 def _short(most: int) -> Any:
@@ -41,7 +38,7 @@ def _short(most: int) -> Any:
     return Field(max_length=most, fail_fast=True)
 
 
-class _Document(BaseModel):
+class _Nullable(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _without_null(cls, given: Any) -> Any:
@@ -51,7 +48,7 @@ class _Document(BaseModel):
         return given
 
 
-class _Input(_Document):
+class _Input(_Nullable):
     name: str
     shape: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], _short(4)]
     datatype: str
@@ -59,12 +56,14 @@ class _Input(_Document):
     data: Any = None
 
 
-class _Output(_Document):
+class _Output(_Nullable):
     name: str
     parameters: dict[str, Any] = {}
 
 
-class _Inference(_Document):
+class Document(_Nullable):
+    """A request beside the data."""
+
     id: str = ""
     parameters: dict[str, Any] = {}
     inputs: Annotated[list[_Input], Field(min_length=1), _short(1)]
@@ -75,7 +74,7 @@ class _Inference(_Document):
 class Inference:
     """A request: its document, the array that was in it, and the bytes behind it."""
 
-    document: _Inference
+    document: Document
     data: Numbers | Texts | None
     binary: memoryview
 
@@ -87,7 +86,7 @@ class Inference:
         """
         wanted = list(dict.fromkeys(output.name for output in self.document.outputs))
         if unknown := set(wanted).difference(known):
-            raise BadRequest(f"This model has no output called {min(unknown)[:_SHOWN]!r}.")
+            raise BadRequest(f"This model has no output called {min(unknown)[:SHOWN]!r}.")
         return wanted or [known[0]]
 
     @property
@@ -101,7 +100,7 @@ class Inference:
         if page is None:
             return 1
         if isinstance(page, bool) or not isinstance(page, int) or not 1 <= page <= _MOST_PAGES:
-            raise BadRequest(f"page: expected 1 to {_MOST_PAGES}, got {str(page)[:_SHOWN]!r}.")
+            raise BadRequest(f"page: expected 1 to {_MOST_PAGES}, got {str(page)[:SHOWN]!r}.")
         return page
 
 
@@ -121,19 +120,12 @@ def parsed(
     """
     length = len(body) if header_length is None else _count(header_length, len(body))
     text = body[:length].removeprefix(codecs.BOM_UTF8)
-    found = yield from lifted(text, _DOCUMENT_BYTES, max_images)
-    if len(found.rest) > _DOCUMENT_BYTES:
+    found = yield from lifted(text, DOCUMENT_BYTES, max_images)
+    if len(found.rest) > DOCUMENT_BYTES:
         if found.strange:
             raise BadRequest(_DATA.format(max_images))
-        raise TooLarge(f"Send at most {_DOCUMENT_BYTES} bytes of JSON beside the data.")
-    try:
-        document = _Inference.model_validate_json(found.rest)
-    except ValidationError as error:
-        faults = [
-            f"{'.'.join(map(str, fault['loc']))[:_SHOWN] or 'body'}: {fault['msg']}"
-            for fault in error.errors(include_url=False, include_input=False)
-        ]
-        raise BadRequest(f"Correct the request: {'; '.join(faults[:4])}.") from error
+        raise TooLarge(f"Send at most {DOCUMENT_BYTES} bytes of JSON beside the data.")
+    document = checked(found.rest)
     mark = document.inputs[0].data
     if mark is not None and (not isinstance(mark, str) or mark not in found.arrays):
         raise BadRequest(_DATA.format(max_images))
@@ -141,10 +133,28 @@ def parsed(
     return Inference(document, data, memoryview(body)[length:])
 
 
+def checked(given: bytes | dict[str, Any]) -> Document:
+    """A request's document without the data, of JSON or already read.
+
+    Raises:
+        BadRequest: if it is none.
+    """
+    try:
+        if isinstance(given, bytes):
+            return Document.model_validate_json(given)
+        return Document.model_validate(given)
+    except ValidationError as error:
+        faults = [
+            f"{'.'.join(map(str, fault['loc']))[:SHOWN] or 'body'}: {fault['msg']}"
+            for fault in error.errors(include_url=False, include_input=False)
+        ]
+        raise BadRequest(f"Correct the request: {'; '.join(faults[:4])}.") from error
+
+
 def _count(given: str, most: int) -> int:
     if not given.isascii() or not given.isdecimal() or len(given) > 20 or int(given) > most:
         raise BadRequest(
-            f"Inference-Header-Content-Length: expected at most {most}, got {given[:_SHOWN]!r}."
+            f"Inference-Header-Content-Length: expected at most {most}, got {given[:SHOWN]!r}."
         )
     return int(given)
 
@@ -158,13 +168,13 @@ def photos(inference: Inference, max_images: int) -> Generator[None, None, list[
     """
     tensor, binary = inference.document.inputs[0], inference.binary
     if tensor.name != INPUT:
-        raise BadRequest(f"Send the one input {INPUT!r}, not {tensor.name[:_SHOWN]!r}.")
+        raise BadRequest(f"Send the one input {INPUT!r}, not {tensor.name[:SHOWN]!r}.")
     size = tensor.parameters.get("binary_data_size")
     if (size is None) == (inference.data is None):
         raise BadRequest("Give the input either data or the parameter binary_data_size.")
     if size is not None and (isinstance(size, bool) or size != len(binary)):
         raise BadRequest(
-            f"binary_data_size: expected {len(binary)}, what follows, got {str(size)[:_SHOWN]}."
+            f"binary_data_size: expected {len(binary)}, what follows, got {str(size)[:SHOWN]}."
         )
     match tensor.datatype, tensor.shape:
         case "BYTES" | "UINT8", [count, *_] if count > max_images:
@@ -180,7 +190,7 @@ def photos(inference: Inference, max_images: int) -> Generator[None, None, list[
         case _:
             raise BadRequest(
                 "Send the input as UINT8 [N, H, W, 3] or as BYTES [N], not as "
-                f"{tensor.datatype[:_SHOWN]} {tensor.shape}."
+                f"{tensor.datatype[:SHOWN]} {tensor.shape}."
             )
     if not files:
         raise BadRequest("Send at least one image.")
@@ -262,80 +272,3 @@ def _tiff(pixels: NDArray[np.uint8], height: int, width: int) -> bytes:
     head = struct.pack("<2sHIH", b"II", 42, 8, len(entries))
     directory = b"".join(struct.pack("<HHII", *entry) for entry in entries)
     return b"".join((head, directory, struct.pack("<I3H", 0, 8, 8, 8), pixels.data))
-
-
-def rendered(
-    inference: Inference, about: Mapping[str, str], outputs: Mapping[str, list[bytes]]
-) -> Generator[None, None, tuple[list[bytes | memoryview], int | None]]:
-    """The answer in pieces, and how many bytes of it are JSON where not all are.
-
-    Args:
-        inference: What was asked.
-        about: What the answer begins with.
-        outputs: The files (NPY) of each output, one for each image.
-
-    Raises:
-        BadRequest: if the images are of different sizes, or a flag is no boolean.
-    """
-    document = inference.document
-    everything = _flag(document.parameters, "binary_data_output", default=False)
-    binary = {
-        output.name: _flag(output.parameters, "binary_data", default=everything)
-        for output in document.outputs
-    }
-    about = {**about, "id": document.id} if document.id else about
-    text, blobs = [orjson.dumps(about)[:-1] + b',"outputs":['], list[memoryview]()
-    for number, (name, files) in enumerate(outputs.items()):
-        arrays = [_array(file) for file in files]
-        if len({array.shape for array in arrays}) > 1:
-            raise BadRequest(
-                "One tensor cannot hold masks of different sizes; send photos of one size."
-            )
-        entry: dict[str, Any] = {
-            "name": name,
-            "datatype": _DATATYPES[str(arrays[0].dtype)],
-            "shape": [len(arrays), *arrays[0].shape],
-        }
-        text.append(b"," if number else b"")
-        if binary.get(name, everything):
-            entry["parameters"] = {"binary_data_size": sum(array.nbytes for array in arrays)}
-            text.append(orjson.dumps(entry))
-            blobs += [array.ravel().view(np.uint8).data for array in arrays]
-            yield
-        else:
-            text.append(orjson.dumps(entry)[:-1] + b',"data":[')
-            for piece in _values(arrays):
-                text.append(piece)
-                yield
-            text.append(b"]}")
-    text.append(b"]}")
-    return [*text, *blobs], sum(map(len, text)) if blobs else None
-
-
-def _flag(parameters: Mapping[str, Any], name: str, *, default: bool) -> bool:
-    given = parameters.get(name)
-    if given is None:
-        return default
-    if not isinstance(given, bool):
-        raise BadRequest(f"{name}: expected true or false, got {str(given)[:_SHOWN]!r}.")
-    return given
-
-
-def _array(file: bytes) -> NDArray[Any]:
-    """The array of an NPY file, where it lies."""
-    head = io.BytesIO(file)
-    np.lib.format.read_magic(head)
-    shape, fortran, dtype = np.lib.format.read_array_header_1_0(head)
-    flat = np.frombuffer(file, dtype, offset=head.tell())
-    return flat.reshape(shape, order="F" if fortran else "C")
-
-
-def _values(arrays: list[NDArray[Any]]) -> Iterator[bytes]:
-    """The numbers of arrays as JSON, with commas between."""
-    comma = b""
-    for array in arrays:
-        flat = array.ravel()
-        for start in range(0, flat.size, _STEP_VALUES):
-            part = flat[start : start + _STEP_VALUES]
-            yield comma + orjson.dumps(part, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
-            comma = b","

@@ -315,6 +315,7 @@ class Dispatcher:
         key = batch.tickets[0].key
         images = len(batch.tickets)
         content = sum(ticket.item.content for ticket in batch.tickets)
+        self._metrics.statistics[key.model].batches[images].add(self._clock() - start)
         self._metrics.batch_size.labels(key.model).observe(images)
         self._metrics.batch_fill.labels(key.model).observe(images / self._pool.plan.batch)
         self._metrics.pad_waste.labels(key.model).observe(

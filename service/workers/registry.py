@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from ppool.service.errors import WorkerLost
+from ppool.service.errors import UnknownModel, WorkerLost
 from ppool.service.metrics import Metrics
 from ppool.service.models import Model, Served, model_files, shipped_model
 from ppool.service.settings import Settings
@@ -51,6 +51,7 @@ class ModelRegistry:
         self._problems: set[str] = set()
         self._known_problems: set[str] = set()
         self._refused: dict[Path, Stamp] = {}
+        self._unloaded: dict[Path, str] = {}
         self._reloading = asyncio.Lock()
 
     async def start(self) -> None:
@@ -92,6 +93,51 @@ class ModelRegistry:
         self._uses[served.handle] -= 1
         self._drop_unused(served.handle)
 
+    def unserved(self) -> dict[str, str]:
+        """Why the others of the files there are are not in service, by name."""
+        reasons = {
+            path.stem: "its file cannot be served; the log says why" for path in self._refused
+        }
+        reasons |= dict.fromkeys(self._unloaded.values(), "unloaded")
+        return {name: reason for name, reason in reasons.items() if name not in self.models}
+
+    async def unload(self, served: Served) -> bool:
+        """End the service of a model until :meth:`load`, unless it is the only one."""
+        async with self._reloading:
+            if len(self.models) == 1 or self.models.get(served.model.name) is not served:
+                return False
+            self._unloaded[self._sources[served.handle].path] = served.model.name
+            self._retire(self.models.pop(served.model.name))
+            _logger.info("model %s is unloaded", served.model.name)
+            return True
+
+    async def load(self, name: str) -> bool:
+        """Take a model into service: one unloaded, or whose file is new or changed.
+
+        Raises:
+            UnknownModel: if there is no such file.
+        """
+        async with self._reloading:
+            files, _ = self._look()
+            old = self.models.get(name)
+            if old is not None:
+                paths = [self._sources[old.handle].path]
+            else:
+                known = self._unloaded.items()
+                paths = [path for path, unloaded in known if unloaded == name] or [
+                    path for path in files if path.stem == name
+                ]
+            path = next((path for path in paths if path in files), None)
+            if path is None:
+                raise UnknownModel(f"There is no file of a model called {name[:80]!r}.")
+            self._unloaded.pop(path, None)
+            if old is None or files[path] != self._sources[old.handle].snapshot.stamp:
+                await self._take(path, files[path], old)
+            self._sort()
+            return path not in self._refused and any(
+                self._sources[entry.handle].path == path for entry in self.models.values()
+            )
+
     async def reload(self) -> None:
         """Load files that are new or changed beside those in service, then swap.
 
@@ -119,6 +165,8 @@ class ModelRegistry:
         changed = bool(gone)
         for path, found in files.items():
             old = served.get(path)
+            if path in self._unloaded:
+                continue
             if found != self._refused.get(path) and (
                 old is None or found != self._sources[old.handle].snapshot.stamp
             ):

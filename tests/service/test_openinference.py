@@ -1,12 +1,8 @@
 """The Open Inference Protocol, by hand and through a client written by others."""
 
 import base64
-import importlib.util
 import struct
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,7 +14,7 @@ from PIL import Image
 from ppool.service.workers.inference import Segmenter
 from tests.service.harness import Client, Gate, encoded, photo
 from tests.service.test_segment import outputs_of, png
-from tests.service.traffic import PATIENCE_SECONDS, ROOT, served, until
+from tests.service.traffic import PATIENCE_SECONDS, until
 
 INFER = "/v2/models/tiny/infer"
 PHOTOS = np.stack([photo(60, 40), photo(60, 40, seed=1)])
@@ -42,7 +38,7 @@ def elements(*files: bytes) -> bytes:
 
 
 def test_health_and_metadata(client: Client) -> None:
-    assert client.get("/v2").json()["extensions"] == ["binary_tensor_data"]
+    assert "binary_tensor_data" in client.get("/v2").json()["extensions"]
     assert client.get("/v2/health/live").json() == {"live": True}
     assert client.get("/v2/health/ready").json() == {"ready": True}
     for path in ("/v2/models/tiny", "/v2/models/tiny/versions/1"):
@@ -344,56 +340,3 @@ def test_what_breaks_unforeseen_is_said_in_the_protocols_form_without_its_cause(
     assert answer.status_code == 500
     assert list(answer.json()) == ["error"]
     assert "cause" not in answer.text
-
-
-ROUND_TRIP = """
-import sys
-import numpy as np
-import tritonclient.http as triton
-
-address, photo_file, pixels_file = sys.argv[1:]
-client = triton.InferenceServerClient(address)
-assert client.is_server_live() and client.is_server_ready() and client.is_model_ready("mine")
-assert client.get_server_metadata()["name"] == "ppool"
-assert client.get_model_metadata("mine")["inputs"][0]["name"] == "image"
-pixels = np.load(pixels_file)
-as_pixels = triton.InferInput("image", [1, *pixels.shape], "UINT8")
-file = np.array([open(photo_file, "rb").read()], dtype=np.object_)
-as_file = triton.InferInput("image", [1], "BYTES")
-masks = []
-for given, value in ((as_pixels, pixels[None]), (as_file, file)):
-    for binary in (True, False):
-        given.set_data_from_numpy(value)
-        wanted = [triton.InferRequestedOutput("mask", binary_data=binary)]
-        masks.append(client.infer("mine", [given], outputs=wanted).as_numpy("mask"))
-assert all((mask == masks[0]).all() for mask in masks) and masks[0].shape == (1, *pixels.shape[:2])
-try:
-    client.infer("cats", [as_file])
-except triton.InferenceServerException as error:
-    assert "cats" in error.message(), error
-else:
-    raise AssertionError("an unknown model was served")
-np.save(pixels_file, masks[0][0])
-"""
-
-
-@pytest.mark.skipif(
-    importlib.util.find_spec("tritonclient") is None,
-    reason="needs: pip install tritonclient geventhttpclient python-rapidjson",
-)
-def test_tritonclient_round_trip(model_file: Path, tmp_path: Path) -> None:
-    file, pixels = tmp_path / "photo.png", tmp_path / "pixels.npy"
-    file.write_bytes(encoded(photo(70, 50)))
-    np.save(pixels, photo(70, 50))
-    with served(str(model_file), "--name", "mine") as server:
-        address = server.address.removeprefix("http://")
-        done = subprocess.run(
-            [sys.executable, "-c", ROUND_TRIP, address, str(file), str(pixels)],
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=ROOT,
-        )
-        assert done.returncode == 0, done.stderr
-        content = httpx.post(f"{server.address}/segment", content=file.read_bytes()).content
-    np.testing.assert_array_equal(np.load(pixels), np.asarray(png(content)))

@@ -1,0 +1,202 @@
+"""The outputs of the Open Inference Protocol, made and written a little at a time.
+
+What makes or writes much is a generator: after each step of it others may go on.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from ppool.service.answers import Alpha, Answer, Encoded
+from ppool.service.http.errors import BadRequest
+from ppool.service.http.exchange import Order
+from ppool.service.http.tensors import SHOWN, Inference, photos
+from ppool.service.http.turns import Turns
+from ppool.service.models import Served
+
+__all__ = ["Tensor", "order", "rendered"]
+
+_STEP_VALUES = 16 * 1024
+_STEP_PIXELS = 256 * 1024
+
+R = TypeVar("R")
+
+_DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One output: an array for each photo, or texts."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+    arrays: Sequence[NDArray[Any]] = ()
+    texts: Sequence[str] = ()
+
+    def binary(self) -> list[memoryview]:
+        """The bytes of it, in pieces; each text is behind its length, 4 bytes, little-endian."""
+        encoded = [text.encode() for text in self.texts]
+        texts = [memoryview(struct.pack("<I", len(text)) + text) for text in encoded]
+        return texts + [array.ravel().view(np.uint8).data for array in self.arrays]
+
+
+async def order(
+    turns: Turns,
+    inference: Inference,
+    served: Served,
+    most_images: int,
+    write: Callable[[list[Tensor]], Awaitable[R]],
+) -> Order[R]:
+    """What a request asks for; ``write`` makes the answer of its outputs.
+
+    Raises:
+        BadRequest: if it asks for what this model has not, or sends no photos.
+        TooLarge: if it holds more than ``most_images``.
+    """
+    uploads = await turns.take(photos(inference, most_images))
+    stages = [stage.output for stage in served.model.stages]
+    wanted = inference.outputs(["mask", *stages])
+    alpha: Alpha = "full" if set(stages).intersection(wanted) else "none"
+
+    async def render(parts: list[Encoded]) -> R:
+        files = {name: [part.files[name] for part in parts] for name in wanted}
+        classes = [label.name for label in served.model.classes]
+        return await write(await turns.take(_tensors(inference, files, classes)))
+
+    return Order(uploads, Answer(("tensors",), alpha, page=inference.page), render, served)
+
+
+def _tensors(
+    inference: Inference, files: Mapping[str, list[bytes]], classes: Sequence[str]
+) -> Generator[None, None, list[Tensor]]:
+    """The outputs that were asked for.
+
+    Args:
+        inference: What was asked.
+        files: Those (NPY) of each output, one for each image.
+        classes: Their names, by id.
+
+    Raises:
+        BadRequest: if one tensor cannot hold them.
+    """
+    wanted = {output.name: output.parameters for output in inference.document.outputs}
+    found = []
+    for name, contents in files.items():
+        arrays = [_array(file) for file in contents]
+        if (most := wanted.get(name, {}).get("classification")) is not None:
+            found.append((yield from _classified(name, arrays, most, classes)))
+            continue
+        if len({array.shape for array in arrays}) > 1:
+            raise BadRequest(
+                "One tensor cannot hold masks of different sizes; send photos of one size."
+            )
+        shape = [len(arrays), *arrays[0].shape]
+        found.append(Tensor(name, _DATATYPES[str(arrays[0].dtype)], shape, arrays))
+    return found
+
+
+def _classified(
+    name: str, masks: list[NDArray[Any]], most: object, classes: Sequence[str]
+) -> Generator[None, None, Tensor]:
+    """The classes that cover most of each photo, as Triton writes them: ``share:id:name``."""
+    if isinstance(most, bool) or not isinstance(most, int) or most < 1:
+        raise BadRequest(f"classification: expected how many classes, got {str(most)[:SHOWN]!r}.")
+    if name != "mask":
+        raise BadRequest(
+            f"classification: 'mask' has classes, {name[:SHOWN]!r} has none; leave it out there."
+        )
+    texts = list[str]()
+    for mask in masks:
+        pixels, counts = mask.ravel(), np.zeros(256, np.int64)
+        for start in range(0, pixels.size, _STEP_PIXELS):
+            counts += np.bincount(pixels[start : start + _STEP_PIXELS], minlength=256)
+            yield
+        order = sorted(range(len(classes)), key=lambda index: -counts[index])
+        texts += [
+            f"{counts[index] / pixels.size:.6f}:{index}:{classes[index]}" for index in order[:most]
+        ]
+    return Tensor(name, "BYTES", [len(masks), min(most, len(classes))], texts=texts)
+
+
+def rendered(
+    inference: Inference, about: Mapping[str, str], outputs: Sequence[Tensor]
+) -> Generator[None, None, tuple[list[bytes | memoryview], int | None]]:
+    """The answer in pieces, and how many bytes of it are JSON where not all are.
+
+    Args:
+        inference: What was asked.
+        about: What the answer begins with.
+        outputs: What it holds.
+
+    Raises:
+        BadRequest: if a flag is no boolean.
+    """
+    document = inference.document
+    everything = _flag(document.parameters, "binary_data_output", default=False)
+    binary = {
+        output.name: _flag(output.parameters, "binary_data", default=everything)
+        for output in document.outputs
+    }
+    about = {**about, "id": document.id} if document.id else about
+    text, blobs = [orjson.dumps(about)[:-1] + b',"outputs":['], list[memoryview]()
+    for number, tensor in enumerate(outputs):
+        entry: dict[str, Any] = {
+            "name": tensor.name,
+            "datatype": tensor.datatype,
+            "shape": tensor.shape,
+        }
+        text.append(b"," if number else b"")
+        if binary.get(tensor.name, everything):
+            pieces = tensor.binary()
+            entry["parameters"] = {"binary_data_size": sum(map(len, pieces))}
+            text.append(orjson.dumps(entry))
+            blobs += pieces
+            yield
+        else:
+            text.append(orjson.dumps(entry)[:-1] + b',"data":[')
+            for piece in _values(tensor):
+                text.append(piece)
+                yield
+            text.append(b"]}")
+    text.append(b"]}")
+    return [*text, *blobs], sum(map(len, text)) if blobs else None
+
+
+def _flag(parameters: Mapping[str, Any], name: str, *, default: bool) -> bool:
+    given = parameters.get(name)
+    if given is None:
+        return default
+    if not isinstance(given, bool):
+        raise BadRequest(f"{name}: expected true or false, got {str(given)[:SHOWN]!r}.")
+    return given
+
+
+def _array(file: bytes) -> NDArray[Any]:
+    """The array of an NPY file, where it lies."""
+    head = io.BytesIO(file)
+    np.lib.format.read_magic(head)
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(head)
+    flat = np.frombuffer(file, dtype, offset=head.tell())
+    return flat.reshape(shape, order="F" if fortran else "C")
+
+
+def _values(tensor: Tensor) -> Iterator[bytes]:
+    """What a tensor holds as JSON, with commas between."""
+    if tensor.texts:
+        yield orjson.dumps(tensor.texts)[1:-1]
+    comma = b""
+    for array in tensor.arrays:
+        flat = array.ravel()
+        for start in range(0, flat.size, _STEP_VALUES):
+            part = flat[start : start + _STEP_VALUES]
+            yield comma + orjson.dumps(part, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
+            comma = b","

@@ -27,6 +27,7 @@ from ppool.service.workers.launch import launch_early
 if TYPE_CHECKING:
     from ppool.service.engine import Engine
     from ppool.service.folder import Run
+    from ppool.service.http.app import Beside
 
 __all__ = ["app"]
 
@@ -91,13 +92,24 @@ def serve(
     gc.disable()
     from ppool.service.http.server import run
 
+    beside = None if settings.grpc_port is None else _grpc(settings, settings.grpc_port)
     gc.freeze()
     gc.enable()
     try:
-        run(settings, listener, launch)
+        run(settings, listener, launch, beside)
     finally:
         if settings.uds is not None:
             settings.uds.unlink(missing_ok=True)
+
+
+def _grpc(settings: Settings, port: int) -> Beside:
+    try:
+        from ppool.service.rpc.server import RpcServer
+    except ImportError as error:
+        raise MisuseError(
+            "PPOOL_GRPC_PORT is set, but grpcio is not installed; install ppool[grpc]"
+        ) from error
+    return RpcServer(settings, port)
 
 
 @app.command()

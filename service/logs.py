@@ -10,22 +10,26 @@ import atexit
 import json
 import logging
 import os
+import re
 import sys
 import threading
 import time
+import uuid
 from contextvars import ContextVar
 from queue import SimpleQueue
 from typing import Any, Literal
 
 import orjson
 
-__all__ = ["Form", "Level", "configure_logging", "request_id"]
+__all__ = ["Form", "Level", "begin_request", "configure_logging", "request_id"]
 
 Form = Literal["text", "json"]
 Level = Literal["debug", "info", "warning", "error"]
 
 # Of the request that the running code answers; empty outside of any.
 request_id: ContextVar[str] = ContextVar("request_id", default="")
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 
 _WAITING_LINES = 1000
 # At the end of the process, for lines that still wait.
@@ -44,6 +48,13 @@ def configure_logging(form: Form, level: Level = "info") -> None:
     complaints = logging.getLogger("uvicorn.error")
     complaints.filters.clear()
     complaints.addFilter(_Seldom())
+
+
+def begin_request(sent: str | None) -> str:
+    """Name the request that the running code answers as its client did, or by a new name."""
+    identity = sent if sent and _REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex
+    request_id.set(identity)
+    return identity
 
 
 class _Unwaiting(logging.Handler):

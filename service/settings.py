@@ -73,12 +73,18 @@ class Settings(BaseSettings):
     reload_seconds: float = Field(
         0.0, ge=0, description="look for changed model files this often; 0: on SIGHUP only"
     )
+    model_control: bool = Field(
+        False, description="clients may load and unload models over /v2/repository"
+    )
     host: str = Field(
         "127.0.0.1", description="address to listen on; :: is every one, of IPv4 and IPv6"
     )
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     uds: Path | None = Field(
         None, description="listen on this Unix socket instead, made or, if stale, replaced"
+    )
+    grpc_port: int | None = Field(
+        None, ge=0, le=65535, description="port for gRPC, with ppool[grpc]; 0 takes a free one"
     )
     api_keys: Listed[Annotated[SecretStr, Field(min_length=1)]] = Field(
         (), description="accept only these as Authorization: Bearer or X-API-Key; none: everybody"

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-from starlette.requests import Request
 
 from ppool.service.answers import Encoded
 from ppool.service.timing import Stage, StageSeconds
@@ -15,12 +14,24 @@ from ppool.service.timing import Stage, StageSeconds
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
 
-__all__ = ["Record", "exporting_provider", "recorder"]
+__all__ = ["Asked", "Record", "exporting_provider", "recorder"]
 
 _ORDER: tuple[Stage, ...] = ("queue", "decode", "infer", "encode")
 
+
+@dataclass
+class Asked:
+    """A request, whichever protocol it came by; ``reason`` and ``parts`` say what became of it."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    reason: str = "ok"
+    parts: Sequence[Encoded] = ()
+
+
 # Notes an answered request: its status and the seconds it took.
-Record = Callable[[Request, int, float], None]
+Record = Callable[[Asked, int, float], None]
 
 
 def exporting_provider() -> TracerProvider | None:
@@ -57,24 +68,23 @@ def recorder(provider: TracerProvider) -> Record:
     tracer = provider.get_tracer("ppool.service")
     propagator = TraceContextTextMapPropagator()
 
-    def record(request: Request, status: int, seconds: float) -> None:
+    def record(asked: Asked, status: int, seconds: float) -> None:
         end = time.time_ns()
         span = tracer.start_span(
-            f"{request.method} {request.url.path}",
-            context=propagator.extract(dict(request.headers)),
+            f"{asked.method} {asked.path}",
+            context=propagator.extract(dict(asked.headers)),
             kind=trace.SpanKind.SERVER,
             start_time=end - _nanoseconds(seconds),
             attributes={
-                "http.request.method": request.method,
-                "url.path": request.url.path,
+                "http.request.method": asked.method,
+                "url.path": asked.path,
                 "http.response.status_code": status,
-                "ppool.reason": request.state.reason,
+                "ppool.reason": asked.reason,
             },
         )
         if status >= 500:
-            span.set_status(trace.StatusCode.ERROR, request.state.reason)
-        parts: Sequence[Encoded] = getattr(request.state, "parts", ())
-        for part in parts:
+            span.set_status(trace.StatusCode.ERROR, asked.reason)
+        for part in asked.parts:
             inside = trace.set_span_in_context(span)
             for stage, start, stop in _timeline(part.seconds, end):
                 child = tracer.start_span(

@@ -7,8 +7,8 @@ import logging
 import re
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
 from fastapi import FastAPI, Request, Response
@@ -27,18 +27,32 @@ from ppool.service.http.segment import add_segment
 from ppool.service.metrics import Metrics
 from ppool.service.models import ModelInfo
 from ppool.service.settings import Settings
-from ppool.service.tracing import recorder
+from ppool.service.tracing import Record, recorder
 from ppool.service.workers.launch import Launch, launch_process
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
 
-__all__ = ["create_app"]
+__all__ = ["Beside", "create_app"]
 
 _logger = logging.getLogger("ppool.service")
 
 # What a proxy may have taken off the path, as Traefik says it.
 _PREFIX = re.compile(r"(/[\w.~-]+)+/?")
+
+
+class Beside(Protocol):
+    """Another protocol in the same process."""
+
+    def serving(self, engine: Engine, record: Record | None) -> AbstractAsyncContextManager[None]:
+        """Answer requests inside of this, and finish them at its end.
+
+        Raises:
+            ValueError: if that cannot be; the message says why.
+        """
+
+    def stop(self) -> object:
+        """Begin to finish."""
 
 
 class Json(Response):
@@ -57,6 +71,7 @@ def create_app(
     launch: Launch = launch_process,
     failed: Callable[[str], None] = lambda _: None,
     tracing: TracerProvider | None = None,
+    beside: Beside | None = None,
 ) -> FastAPI:
     """The application; its lifespan starts workers and models and, at the end, drains.
 
@@ -67,14 +82,22 @@ def create_app(
         launch: Starts a worker process.
         failed: Called with the reason when the models cannot be served.
         tracing: Takes the spans of OpenTelemetry.
+        beside: Another protocol.
     """
     engine = Engine(settings, Metrics(), launch)
+    record = recorder(tracing) if tracing is not None else None
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         # In the background, so that the probes answer while the models warm up.
         starting = asyncio.create_task(_start(engine, failed))
-        yield
+        async with AsyncExitStack() as protocols:
+            if beside is not None:
+                try:
+                    await protocols.enter_async_context(beside.serving(engine, record))
+                except ValueError as error:
+                    failed(str(error))
+            yield
         # Cancelled where a signal came first: nothing has been accepted yet.
         starting.cancel()
         with suppress(asyncio.CancelledError):
@@ -83,7 +106,6 @@ def create_app(
 
     app = openapi.DescribedApp(secured=bool(settings.api_keys), lifespan=lifespan)
     app.state.engine = engine
-    record = recorder(tracing) if tracing is not None else None
     app.add_middleware(Envelope, engine=engine, record=record)
     if settings.cors_origins:  # around it, so that refusals can be read too
         app.add_middleware(CORSMiddleware, **access.cors(settings.cors_origins))

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import time
-import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -19,13 +17,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ppool.service.engine import Engine
 from ppool.service.http.access import Access
+from ppool.service.http.accounts import Accounts
 from ppool.service.http.errors import PROBLEM_JSON, InternalError, ServiceError, Unauthorized
-from ppool.service.logs import request_id
-from ppool.service.tracing import Record
+from ppool.service.logs import begin_request
+from ppool.service.tracing import Asked, Record
 
 __all__ = ["Envelope", "answer_error", "error_response"]
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 
 _DISCARD_SECONDS = 2.0
 
@@ -57,8 +55,7 @@ class Envelope:
     def __init__(self, app: ASGIApp, engine: Engine, record: Record | None) -> None:
         self._app = app
         self._engine = engine
-        self._record = record
-        self._log_requests = engine.settings.log_requests
+        self._accounts = Accounts(engine, record)
         self._access = Access(engine.settings.api_keys)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -67,9 +64,7 @@ class Envelope:
             await self._app(scope, receive, send)
             return
         request = Request(scope)
-        sent_id = request.headers.get("x-request-id", "")
-        identity = sent_id if _REQUEST_ID.fullmatch(sent_id) else uuid.uuid4().hex
-        request_id.set(identity)
+        identity = begin_request(request.headers.get("x-request-id"))
         request.state.reason = "ok"
         start = time.monotonic()
         status = 0
@@ -94,7 +89,7 @@ class Envelope:
             await send(message)
 
         try:
-            if self._access.allowed(request):
+            if self._access.allowed(scope["path"], request.headers):
                 await self._app(scope, body.receive, send_labelled)
             else:
                 await answer_error(request, Unauthorized())(scope, body.receive, send_labelled)
@@ -103,13 +98,12 @@ class Envelope:
             answer = answer_error(request, InternalError())
             if not status:
                 await answer(scope, body.receive, send_labelled)
-        if status and (scope["path"] == "/segment" or scope["path"].endswith("/infer")):
-            self._engine.metrics.requests.labels(str(status), request.state.reason).inc()
-            if self._record is not None:
-                self._record(request, status, time.monotonic() - start)
-        level = logging.INFO if self._log_requests else logging.DEBUG
-        if level == logging.INFO or (status >= 400 and _logger.isEnabledFor(level)):
-            _log(level, request, status, time.monotonic() - start)
+        masks = scope["path"] == "/segment" or scope["path"].endswith("/infer")
+        parts = getattr(request.state, "parts", ())
+        asked = Asked(
+            request.method, request.url.path, request.headers, request.state.reason, parts
+        )
+        self._accounts.close(asked, status, time.monotonic() - start, masks=masks)
 
 
 class _Body:
@@ -136,14 +130,3 @@ class _Body:
             async with asyncio.timeout(_DISCARD_SECONDS):
                 while not self._ended and self._bytes <= limit_bytes:
                     await self.receive()
-
-
-def _log(level: int, request: Request, status: int, seconds: float) -> None:
-    fields = {
-        "method": request.method,
-        "path": request.url.path,
-        "status": status,
-        "reason": request.state.reason,
-        "seconds": round(seconds, 4),
-    }
-    _logger.log(level, "%s %s %d %s %.4f s", *fields.values(), extra={"fields": fields})

@@ -17,7 +17,7 @@ from types import FrameType
 import uvicorn
 
 from ppool.service.engine import Engine
-from ppool.service.http.app import create_app
+from ppool.service.http.app import Beside, create_app
 from ppool.service.http.connection import limited
 from ppool.service.settings import Settings
 from ppool.service.tracing import exporting_provider
@@ -33,13 +33,16 @@ _START_UP_ENDS_SECONDS = 1.5
 _logger = logging.getLogger("ppool.service")
 
 
-def run(settings: Settings, listener: socket.socket, launch: Launch) -> None:
+def run(
+    settings: Settings, listener: socket.socket, launch: Launch, beside: Beside | None = None
+) -> None:
     """Serve until a signal says to stop, and finish what was accepted.
 
     Args:
         settings: Of everything.
         listener: Where requests come in.
         launch: Starts a worker process.
+        beside: Another protocol.
 
     Raises:
         ValueError: if the models cannot be served, or tracing cannot be done.
@@ -50,7 +53,9 @@ def run(settings: Settings, listener: socket.socket, launch: Launch) -> None:
         failures.append(reason)
         server.should_exit = True
 
-    app = create_app(settings, launch=launch, failed=failed, tracing=exporting_provider())
+    app = create_app(
+        settings, launch=launch, failed=failed, tracing=exporting_provider(), beside=beside
+    )
     config = uvicorn.Config(
         app,
         http=limited(settings.head_timeout_seconds),
@@ -60,7 +65,7 @@ def run(settings: Settings, listener: socket.socket, launch: Launch) -> None:
         server_header=False,
         timeout_graceful_shutdown=math.ceil(settings.request_timeout_seconds) + 1,
     )
-    server = _Server(config, app.state.engine, settings.drain_delay_seconds)
+    server = _Server(config, app.state.engine, settings.drain_delay_seconds, beside)
     server.run(sockets=[listener])
     if failures:
         raise ValueError(failures[0])
@@ -73,9 +78,16 @@ class _Server(uvicorn.Server):
     whatever is under way. While it starts nothing is: the first stops it, the second ends it.
     """
 
-    def __init__(self, config: uvicorn.Config, engine: Engine, drain_delay_seconds: float) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        engine: Engine,
+        drain_delay_seconds: float,
+        beside: Beside | None,
+    ) -> None:
         super().__init__(config)
         self._engine = engine
+        self._beside = beside
         self._drain_delay_seconds = drain_delay_seconds
         self._signalled = -math.inf
         self._served = False
@@ -85,6 +97,12 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGHUP, self._reload)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Finish what is under way, by every protocol at a time."""
+        if self._beside is not None:
+            self._beside.stop()
+        await super().shutdown(sockets)
 
     def _reload(self) -> None:
         _logger.info("SIGHUP: looking for changed model files")

@@ -24,6 +24,7 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 
+from benchmarks.running import free_port
 from tests.service.traffic import served
 
 ROOT = Path(__file__).parents[2]
@@ -95,6 +96,7 @@ class Reader:
     def __init__(self, folder: Path, resources: ExitStack) -> None:
         self.folder = folder
         self.address = ""
+        self.grpc_port = ""
         self.names: dict[str, Any] = {}
         self._server = ExitStack()
         resources.push(self._server)
@@ -121,11 +123,14 @@ class Reader:
         self._server.close()
         words = [str(f) if (f := self.folder / w).exists() else w for w in arguments.split()]
         environment = dict(setting.split("=", 1) for setting in settings.split())
+        if "PPOOL_GRPC_PORT" in environment:
+            self.grpc_port = environment["PPOOL_GRPC_PORT"] = str(free_port())
         server = self._server.enter_context(served(*words, **environment))
         self.address = server.address.removeprefix("http://")
 
     def here(self, text: str) -> str:
-        """The text with the address of the server that runs."""
+        """The text with the addresses of the server that runs."""
+        text = re.sub("localhost:8001", f"localhost:{self.grpc_port}", text)
         return re.sub(r"(localhost|127\.0\.0\.1):8000", self.address, text)
 
     def run(self, command: str, shown: str) -> None:

@@ -10,6 +10,7 @@ import anyio.from_thread
 import pytest
 
 from ppool.service.http.app import create_app
+from ppool.service.rpc.server import RpcServer
 from ppool.service.settings import Settings
 from ppool.service.workers.inference import Segmenter, load_segmenter
 from ppool.service.workers.launch import Launched
@@ -46,24 +47,28 @@ def gated(segmenter: Segmenter, gate: Gate) -> Segmenter:
 def serving(segmenter: Segmenter, model_file: Path) -> Callable[..., Any]:
     @contextmanager
     def serve(
-        served: Segmenter = segmenter, tracing: Any = None, **settings: Any
+        served: Segmenter = segmenter, tracing: Any = None, *, rpc: bool = False, **options: Any
     ) -> Iterator[Client]:
         def launch(lanes: int, _: str) -> Launched:
             return ThreadWorker.launch(lanes, lambda _: served)
 
         defaults = {"model": [model_file], "workers": 2, "threads": 1, "max_batch_size": 1}
-        app = create_app(Settings(**{**defaults, **settings}), launch=launch, tracing=tracing)
+        settings = Settings(**{**defaults, **options})
+        beside = RpcServer(settings, 0) if rpc else None
+        app = create_app(settings, launch=launch, tracing=tracing, beside=beside)
         if isinstance(served.session, Gate):
             # Behind it nothing is soon done, so nothing is to be sent ahead.
             app.state.engine.dispatcher.ahead_seconds = 0.0
         lifespan = app.router.lifespan_context(app)
-        options = {"loop_factory": SkippingLoop}
+        loop = {"loop_factory": SkippingLoop}
         with (
-            anyio.from_thread.start_blocking_portal(backend_options=options) as portal,
+            anyio.from_thread.start_blocking_portal(backend_options=loop) as portal,
             portal.wrap_async_context_manager(lifespan),
         ):
             until(lambda: app.state.engine.phase != "starting")
-            yield Client(app, portal)
+            client = Client(app, portal)
+            client.rpc_port = beside.port if beside else 0
+            yield client
 
     return serve
 

@@ -247,6 +247,8 @@ class SkippingLoop(asyncio.SelectorEventLoop):
 class Client:
     """Speaks to an application in this process, from ordinary tests."""
 
+    rpc_port = 0
+
     def __init__(self, app: FastAPI, portal: BlockingPortal) -> None:
         self.app = app
         self.portal = portal

@@ -25,7 +25,6 @@ from ppool.service.http.openinference import add_open_inference
 from ppool.service.http.schemas import Health
 from ppool.service.http.segment import add_segment
 from ppool.service.metrics import Metrics
-from ppool.service.models import ModelInfo
 from ppool.service.settings import Settings
 from ppool.service.tracing import Record, recorder
 from ppool.service.workers.launch import Launch, launch_process
@@ -134,14 +133,20 @@ async def _start(engine: Engine, failed: Callable[[str], None]) -> None:
 
 def _add_operations(app: FastAPI, engine: Engine) -> None:
     @app.get(
-        "/livez", tags=["operations"], response_model=Health, responses=openapi.HEALTH_RESPONSES
+        "/livez",
+        tags=["operations"],
+        response_class=Response,
+        responses=openapi.HEALTH_RESPONSES,
     )
     async def livez() -> Response:
         """Whether the process can be left running: not if no worker could be started for long."""
         return Json(Health("alive")) if engine.alive else Json(Health("no-worker"), 503)
 
     @app.get(
-        "/readyz", tags=["operations"], response_model=Health, responses=openapi.HEALTH_RESPONSES
+        "/readyz",
+        tags=["operations"],
+        response_class=Response,
+        responses=openapi.HEALTH_RESPONSES,
     )
     async def readyz() -> Response:
         """Whether to send requests here: a live, warmed worker, and the service not draining."""
@@ -157,7 +162,12 @@ def _add_operations(app: FastAPI, engine: Engine) -> None:
         """Counters and histograms for Prometheus."""
         return Response(engine.metrics.render(), media_type=engine.metrics.content_type)
 
-    @app.get("/models", tags=["models"], response_model=list[ModelInfo])
+    @app.get(
+        "/models",
+        tags=["models"],
+        response_class=Response,
+        responses=openapi.MODELS_RESPONSES,
+    )
     async def models() -> Response:
         """The loaded models; the first one answers unless another is asked for."""
         return Json([engine.describe(served) for served in engine.registry.models.values()])
@@ -165,12 +175,13 @@ def _add_operations(app: FastAPI, engine: Engine) -> None:
     @app.get(
         "/models/{name}",
         tags=["models"],
-        response_model=ModelInfo,
+        response_class=Response,
         responses=openapi.MODEL_RESPONSES,
+        openapi_extra=openapi.in_path("name"),
     )
-    async def model(name: str) -> Response:
+    async def model(request: Request) -> Response:
         """One loaded model: classes, colours, pooling stages, kernels, file digest."""
-        return Json(engine.describe(engine.served(name)))
+        return Json(engine.describe(engine.served(request.path_params["name"])))
 
 
 def _add_pages(app: FastAPI) -> None:

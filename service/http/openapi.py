@@ -29,14 +29,17 @@ from ppool.service.http.errors import (
 from ppool.service.http.exchange import TIMEOUT_HEADER
 from ppool.service.http.media import JSON, MEDIA_TYPES
 from ppool.service.http.schemas import Health, Problem
+from ppool.service.models import ModelInfo
 from ppool.service.results import SegmentReply
 
 __all__ = [
     "HEALTH_RESPONSES",
     "INFERENCE_ERROR",
+    "MODELS_RESPONSES",
     "MODEL_RESPONSES",
     "SEGMENT_RESPONSES",
     "DescribedApp",
+    "in_path",
     "segment_request",
 ]
 
@@ -51,6 +54,9 @@ Segmentation that keeps fine details, by polynomial pooling
 
 Errors are `application/problem+json` (RFC 9457): `type` never changes, `detail` says what to do.
 """
+
+_COMPONENTS = "#/components/schemas/"
+_DOCUMENTS = (Health, ModelInfo, Problem, SegmentReply)
 
 _BINARY = {"type": "string", "format": "binary"}
 _TYPES = ("jpeg", "png", "webp", "avif", "heic", "gif", "bmp", "tiff")
@@ -136,20 +142,36 @@ _REPLY: dict[str, Any] = {
 }
 
 
+def in_path(*names: str) -> dict[str, Any]:
+    """The parameters of a path; FastAPI would load what it validates them with."""
+    return {
+        "parameters": [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+            for name in names
+        ]
+    }
+
+
 def _text_header(description: str) -> dict[str, Any]:
     return {"description": description, "schema": {"type": "string"}}
+
+
+def _reference(kind: type) -> dict[str, Any]:
+    return {"schema": {"$ref": f"{_COMPONENTS}{kind.__name__}"}}
+
+
+def _document(kind: type, description: str) -> dict[str, Any]:
+    return {"description": description, "content": {JSON: _reference(kind)}}
 
 
 def _problem(error: ServiceError) -> dict[str, Any]:
     return {
         "description": error.title,
-        "content": {PROBLEM_JSON: {"schema": _PROBLEM_SCHEMA, "example": error.document()}},
+        "content": {PROBLEM_JSON: _reference(Problem) | {"example": error.document()}},
     }
 
 
-_PROBLEM_SCHEMA = {"$ref": "#/components/schemas/Problem"}
 _SCHEMAS = {
-    "Problem": TypeAdapter(Problem).json_schema(),
     "InferenceError": {
         "type": "object",
         "description": "An error, as the Open Inference Protocol has it.",
@@ -164,7 +186,6 @@ SEGMENT_RESPONSES: Responses = {
         "description": "The mask, in the form that `Accept` asks for: "
         + "; ".join(f"`{kind}`, {media.description}" for kind, media in MEDIA_TYPES.items())
         + ".",
-        "model": SegmentReply,
         "headers": {
             "X-Request-Id": _text_header("the one sent, or a new one"),
             "X-Model": _text_header("the model that answered"),
@@ -172,7 +193,9 @@ SEGMENT_RESPONSES: Responses = {
             "Server-Timing": _text_header("decode, queue, infer and encode, in milliseconds"),
         },
         "content": {
-            kind: {"example": _REPLY} if kind == JSON else {"schema": _BINARY}
+            kind: _reference(SegmentReply) | {"example": _REPLY}
+            if kind == JSON
+            else {"schema": _BINARY}
             for kind in MEDIA_TYPES
         },
     },
@@ -202,11 +225,23 @@ INFERENCE_ERROR: Responses = {
     }
 }
 
+MODELS_RESPONSES: Responses = {
+    200: {
+        "description": "The models.",
+        "content": {JSON: {"schema": {"type": "array", "items": _reference(ModelInfo)["schema"]}}},
+    }
+}
+
 # Without a "default" FastAPI would promise validation errors in a form of its own.
-MODEL_RESPONSES: Responses = {404: SEGMENT_RESPONSES[404], "default": SEGMENT_RESPONSES[500]}
+MODEL_RESPONSES: Responses = {
+    200: _document(ModelInfo, "The model."),
+    404: SEGMENT_RESPONSES[404],
+    "default": SEGMENT_RESPONSES[500],
+}
 
 HEALTH_RESPONSES: Responses = {
-    503: {"model": Health, "description": "Starting, draining, or no worker is alive."}
+    200: _document(Health, "Alive, or ready."),
+    503: _document(Health, "Starting, draining, or no worker is alive."),
 }
 
 
@@ -236,7 +271,13 @@ class DescribedApp(FastAPI):
                 routes=self.routes,
             )
             parts = document.setdefault("components", {})
-            parts["schemas"] = dict(sorted((parts.get("schemas", {}) | _SCHEMAS).items()))
+            # Only now: to look at the types of all documents takes as long as a tenth of the start.
+            _, documents = TypeAdapter.json_schemas(
+                [(kind, "serialization", TypeAdapter(kind)) for kind in _DOCUMENTS],
+                ref_template=_COMPONENTS + "{model}",
+            )
+            schemas = parts.get("schemas", {}) | documents["$defs"] | _SCHEMAS
+            parts["schemas"] = dict(sorted(schemas.items()))
             parts["securitySchemes"] = SCHEMES
             if self._secured:
                 document["security"] = [{name: []} for name in SCHEMES]

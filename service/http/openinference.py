@@ -52,12 +52,7 @@ def add_open_inference(app: FastAPI, engine: Engine) -> None:
             operation_id=f"v2_{name}",
             tags=["open inference protocol"],
             response_class=Response,
-            openapi_extra={
-                "parameters": [
-                    {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-                    for name in re.findall(r"{(\w+)}", path)
-                ]
-            },
+            openapi_extra=openapi.in_path(*re.findall(r"{(\w+)}", path)),
             responses=openapi.INFERENCE_ERROR,
         )
 

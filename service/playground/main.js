@@ -1,80 +1,179 @@
-/** The playground: takes a photo, asks the service, shows what it answers. */
+/** The playground: takes photos, asks the service, shows what it answers. */
 
-import { axisTop, drawPlot, number } from "./plot.js";
+import { byId, copyOf, element } from "./dom.js";
+import { mark, showFacts, showMask } from "./facts.js";
+import { Queue } from "./queue.js";
 import {
   absolute,
   curlCommand,
   fetched,
   key,
+  KINDS,
   loadedModels,
   Problem,
   savedAs,
   segment,
 } from "./request.js";
 import { decodedPng, View } from "./view.js";
+import { Zoom } from "./zoom.js";
 
-const byId = (id) => document.getElementById(id);
+const STATES = {
+  waiting: "waiting",
+  running: "segmenting …",
+  failed: "failed",
+  cancelled: "cancelled",
+};
+
 const view = new View(byId("canvas"));
-let pinned = null;
-let current = null;
-let running = new AbortController();
+const zoom = new Zoom(byId("stage"), byId("canvas"), showScale);
+const queue = new Queue(work, changed);
+let models = [];
+let inView = null;
+let since = 0;
 
-/** Segments a photo, `{name, blob}` or `{name, path}` of one of ours, and shows the answer. */
-async function run(photo) {
-  current = photo;
-  photo.model = byId("models").value;
-  running.abort();
-  running = new AbortController();
-  const { signal } = running;
-  byId("problem").hidden = true;
-  byId("result").setAttribute("aria-busy", "true");
-  say(`Segmenting ${photo.name} …`);
-  try {
-    photo.blob ??= await fetched(photo.path);
-    const [answer, models] = await Promise.all([segment(photo, signal), loadedModels()]);
-    const about = models.find((model) => model.name === answer.result.model);
-    const [bitmap, mask, ...maps] = await Promise.all([
-      createImageBitmap(photo.blob).catch(() => null),
-      decodedPng(answer.result.mask.data),
-      ...answer.result.alpha.map((stage) => decodedPng(stage.map)),
-    ]);
-    if (signal.aborted) return;
-    show(photo, { bitmap, mask, maps }, answer, about);
-  } catch (error) {
-    if (signal.aborted) return;
-    fail(error, photo);
-  }
-  byId("result").removeAttribute("aria-busy");
+/** Segments a photo the way the page is set now. */
+async function work(entry, signal) {
+  since = performance.now();
+  entry.blob ??= await fetched(entry.path, signal);
+  entry.asked = { ...asked(), page: entry.page };
+  const answer = await segment(entry, signal);
+  // Another may be loaded since.
+  if (!aboutModel(answer.result.model)) await welcome();
+  return answer;
 }
 
-function show(photo, { bitmap, mask, maps }, { result, milliseconds }, about) {
+/** What the page is set to. */
+function asked() {
+  return { model: byId("models").value, tile: byId("tile").checked && !byId("tile").disabled };
+}
+
+function aboutModel(name) {
+  return models.find((model) => model.name === name);
+}
+
+/** Follows a photo through its states. */
+function changed(entry) {
+  fillQueue();
+  fillBusy();
+  if (entry.error?.locked) askForKey();
+  if (entry !== queue.selected) {
+    if (entry.error) say(`${entry.name}: ${titled(entry.error)}`);
+    return;
+  }
+  byId("problem").hidden = true;
+  byId("result").toggleAttribute("aria-busy", entry.state !== "done");
+  if (entry.state === "done") show(entry);
+  else if (entry.error && (!entry.error.locked || key.get())) fail(entry);
+  else if (entry.state === "running") say(`Segmenting ${entry.name} …`);
+  else if (entry.state === "cancelled") say(`${entry.name}: cancelled.`);
+}
+
+async function show(entry) {
+  const { result, milliseconds } = entry.answer;
+  const [bitmap, mask, ...maps] = await Promise.all([
+    createImageBitmap(entry.blob).catch(() => null),
+    decodedPng(result.mask.data),
+    ...(result.alpha ?? []).map((stage) => decodedPng(stage.map)),
+  ]);
+  // The next may have come while these were decoded.
+  if (queue.selected !== entry || entry.answer?.result !== result) return;
+  const about = aboutModel(result.model);
   byId("result").hidden = false;
-  pinned = null;
-  view.show(bitmap, mask, result);
+  // Of one page: the browser shows the first of a file, whichever was asked for.
+  view.show(result.pages > 1 && entry.page > 1 ? null : bitmap, mask, result);
+  if (inView !== entry) zoom.reset();
+  inView = entry;
   const found = result.classes.map((area) => area.name).join(", ");
-  byId("canvas").setAttribute("aria-label", `${photo.name} and its mask: ${found}`);
+  byId("canvas").setAttribute("aria-label", `${entry.name} and its mask: ${found}`);
   introduce(about);
-  fillLegend(result.classes, about.classes);
-  fillTiming(result.timing_ms, milliseconds);
-  fillStages(result, maps, about);
-  showMask();
-  byId("curl").textContent = curlCommand(photo);
+  showFacts(view, { result, milliseconds, maps }, about);
+  byId("page-choice").hidden = result.pages < 2;
+  Object.assign(byId("page"), { max: result.pages, value: entry.page });
+  byId("pages").textContent = `of ${result.pages}`;
+  byId("curl").textContent = curlCommand(entry);
   byId("copy").textContent = "Copy";
   const unseen = bitmap ? "" : " Your browser cannot show this kind of photo; here is the mask.";
   say(
-    `${photo.name}: ${result.width} × ${result.height} pixels, ${result.classes.length} of ` +
+    `${entry.name}: ${result.width} × ${result.height} pixels, ${result.classes.length} of ` +
       `${about.classes.length} classes found in ${milliseconds.toFixed(0)} ms.${unseen}`,
   );
 }
 
-/** Shows what is loaded, where there is a choice; the first one answers until another is chosen. */
+function fail(entry) {
+  const { error } = entry;
+  const box = byId("problem");
+  say("");
+  byId("result").hidden = true;
+  box.querySelector("strong").textContent = `${entry.name}: ${titled(error)}`;
+  box.querySelector("p").textContent = error.message;
+  box.querySelector("button").onclick = () => queue.again(entry);
+  box.querySelector("button").hidden = !error.temporary;
+  box.hidden = false;
+  if (!(error instanceof Problem)) console.error(error);
+}
+
+function titled(error) {
+  return error instanceof Problem ? error.title : "Unexpected";
+}
+
+/** Lists the photos, where there are several, each with its state. */
+function fillQueue() {
+  const { entries, selected } = queue;
+  byId("queue").hidden = entries.length < 2;
+  for (const entry of entries) {
+    entry.row ??= queueRow(entry);
+    const button = entry.row.firstElementChild;
+    const time = entry.answer && `${(entry.answer.milliseconds / 1000).toFixed(1)} s`;
+    entry.row.dataset.state = entry.state;
+    button.querySelector(".state").textContent = time ?? STATES[entry.state];
+    button.title = entry.error ? `${entry.name}: ${titled(entry.error)}` : entry.name;
+    if (entry === selected) button.setAttribute("aria-current", "true");
+    else button.removeAttribute("aria-current");
+  }
+  byId("photos").replaceChildren(...entries.map((entry) => entry.row));
+  const done = entries.filter((entry) => entry.state === "done").length;
+  byId("save-all").hidden = done < 2;
+  byId("save-all").textContent = `Download all ${done}`;
+}
+
+function queueRow(entry) {
+  const row = copyOf("photo-row");
+  row.querySelector(".name").textContent = entry.name;
+  row.firstElementChild.addEventListener("click", () => {
+    queue.select(entry);
+    if (entry.state === "cancelled" || outdated(entry)) queue.again(entry);
+  });
+  return row;
+}
+
+/** Whether a photo's answer is of other settings than the page has now. */
+function outdated(entry) {
+  const { model, tile } = asked();
+  return entry.state === "done" && (entry.asked.model !== model || entry.asked.tile !== tile);
+}
+
+/** Shows how far it is while it works. */
+function fillBusy() {
+  const { busy, finished, entries } = queue;
+  byId("busy").hidden = !busy;
+  const bar = byId("progress");
+  if (entries.length > 1) Object.assign(bar, { max: entries.length, value: finished });
+  else bar.removeAttribute("value");
+  const seconds = Math.floor((performance.now() - since) / 1000);
+  const count = entries.length > 1 ? `${finished} of ${entries.length}` : "";
+  byId("elapsed").textContent = [count, seconds ? `${seconds} s` : ""].filter(Boolean).join(", ");
+}
+
+/** Learns what is loaded; the first model answers until another is chosen. */
 async function welcome() {
   const used = key.get();
   try {
-    const models = await loadedModels();
+    models = await loadedModels();
+    const { value } = byId("models");
     byId("models").replaceChildren(...models.map((about) => element("option", about.name)));
+    if (aboutModel(value)) byId("models").value = value;
     byId("model-choice").hidden = models.length < 2;
-    introduce(models[0]);
+    introduce(aboutModel(byId("models").value));
     return true;
   } catch (error) {
     if (!error.locked) say(error.message);
@@ -88,132 +187,8 @@ function introduce(about) {
     ? `${about.kernels} kernels (${about.kernels_reason})`
     : `${about.kernels} kernels`;
   byId("model").textContent = `Model ${about.name} (${about.network}), ${kernels}, ${about.provider}`;
-}
-
-function fillLegend(areas, classes) {
-  const largestFirst = areas.toSorted((one, other) => other.pixels - one.pixels);
-  byId("legend").replaceChildren(...largestFirst.map(legendRow));
-  const present = new Set(areas.map((area) => area.id));
-  const absent = classes.filter((label) => !present.has(label.id)).map((label) => label.name);
-  byId("absent").textContent = absent.length ? `Not found: ${absent.join(", ")}.` : "";
-}
-
-function legendRow(area) {
-  const row = copyOf("class-row");
-  const button = row.querySelector("button");
-  button.dataset.id = area.id;
-  row.querySelector(".swatch").style.backgroundColor = area.color;
-  row.querySelector(".name").textContent = area.name;
-  row.querySelector(".share").textContent = share(area.fraction);
-  row.querySelector(".pixels").textContent = `${area.pixels.toLocaleString("en")} px`;
-  const bar = row.querySelector(".bar");
-  bar.style.width = `${100 * area.fraction}%`;
-  bar.style.backgroundColor = area.color;
-  for (const kind of ["pointerenter", "focus"])
-    button.addEventListener(kind, () => view.highlight(area.id));
-  for (const kind of ["pointerleave", "blur"])
-    button.addEventListener(kind, () => view.highlight(pinned));
-  button.addEventListener("click", () => {
-    showMask();
-    pin(pinned === area.id ? null : area.id);
-  });
-  return row;
-}
-
-/** Keeps one class highlighted, by its id; null lets go. */
-function pin(id) {
-  pinned = id;
-  for (const button of byId("legend").querySelectorAll("button"))
-    button.setAttribute("aria-pressed", String(Number(button.dataset.id) === id));
-  view.highlight(id);
-}
-
-/** Marks the legend's row of the class under the pointer. */
-function mark(id) {
-  for (const button of byId("legend").querySelectorAll("button"))
-    button.classList.toggle("under", Number(button.dataset.id) === id);
-}
-
-function fillTiming(timing, milliseconds) {
-  const stages = Object.entries({
-    decode: timing.decode,
-    queue: timing.queue,
-    infer: timing.infer,
-    encode: timing.encode,
-  });
-  byId("timing-bar").replaceChildren(
-    ...stages.map(([stage, time]) => {
-      const part = element("span", "", stage);
-      part.style.flexGrow = time;
-      return part;
-    }),
-  );
-  byId("timing").replaceChildren(
-    ...stages.map(([stage, time]) => {
-      const entry = document.createElement("div");
-      entry.append(element("dt", stage, stage), element("dd", `${time.toFixed(1)} ms`));
-      return entry;
-    }),
-  );
-  byId("round-trip").textContent = `${milliseconds.toFixed(1)} ms in all, as seen from this page.`;
-}
-
-function fillStages(result, maps, about) {
-  const top = axisTop(Math.max(...result.alpha.flatMap((stage) => stage.channel_mean)));
-  const cards = result.alpha.map((stage, at) => {
-    const { stride } = about.stages.find((entry) => entry.name === stage.stage);
-    return stageCard(stage, maps[at], extent(stage, stride, result, about), top);
-  });
-  byId("stages").replaceChildren(...cards);
-}
-
-/** How many photo widths and heights a map spans: its last row and column may hang over. */
-function extent(stage, stride, result, about) {
-  const [, rows, columns] = stage.shape;
-  const scale = Math.min(1, about.input.max_side / Math.max(result.width, result.height));
-  return {
-    across: (columns * stride) / Math.round(result.width * scale),
-    down: (rows * stride) / Math.round(result.height * scale),
-  };
-}
-
-function stageCard(stage, image, spans, top) {
-  const card = copyOf("stage-card");
-  const [channels, rows, columns] = stage.shape;
-  card.querySelector("h3").textContent = stage.stage;
-  card.querySelector("p").textContent = `${channels} channels of ${columns} × ${rows}`;
-  card.querySelector(".range").textContent =
-    `α from ${number(stage.min)} to ${number(stage.max)}, mean ${number(stage.mean)}`;
-  const button = card.querySelector(".map");
-  const picture = card.querySelector("img");
-  picture.src = image.src;
-  picture.alt =
-    `Alpha map of ${stage.stage}, mean over channels: ` +
-    `black is ${number(stage.map_min)}, white ${number(stage.map_max)}. Lay it over the photo.`;
-  button.addEventListener("click", () => {
-    if (button.getAttribute("aria-pressed") === "true") showMask();
-    else showMap(stage, { image, ...spans }, button);
-  });
-  drawPlot(card.querySelector(".plot"), stage.channel_mean, stage.mean, top);
-  return card;
-}
-
-function showMap(stage, map, button) {
-  showMask();
-  pin(null);
-  view.overlay(map);
-  button.setAttribute("aria-pressed", "true");
-  byId("shown").textContent = `Alpha map of ${stage.stage} over the photo`;
-  byId("to-mask").hidden = false;
-  byId("canvas").scrollIntoView({ block: "nearest" });
-}
-
-function showMask() {
-  view.overlay(null);
-  for (const button of byId("stages").querySelectorAll(".map"))
-    button.setAttribute("aria-pressed", "false");
-  byId("shown").textContent = "Mask over the photo";
-  byId("to-mask").hidden = true;
+  byId("tile").disabled = !about.modes.includes("tile");
+  byId("tile-choice").hidden = byId("tile").disabled;
 }
 
 function askForKey() {
@@ -222,48 +197,46 @@ function askForKey() {
   byId("key").select();
 }
 
-function fail(error, photo) {
-  const box = byId("problem");
-  const title = error instanceof Problem ? error.title : "Unexpected";
-  say("");
-  byId("result").hidden = true;
-  if (error.locked) {
-    askForKey();
-    if (!key.get()) return;
-  }
-  box.querySelector("strong").textContent = `${photo.name}: ${title}`;
-  box.querySelector("p").textContent = error.message;
-  box.querySelector("button").onclick = () => run(photo);
-  box.querySelector("button").hidden = !error.temporary;
-  box.hidden = false;
-  if (!(error instanceof Problem)) throw error;
+function showScale(scale) {
+  byId("zoom-level").textContent = `${Math.round(100 * scale)} %`;
+  byId("zoom-out").disabled = scale === 1;
+  byId("stage").classList.toggle("zoomed", scale > 1);
 }
 
-function runSample(button) {
+/** Asks anew for what the page is set to now. */
+function again() {
+  introduce(aboutModel(byId("models").value) ?? models[0]);
+  if (queue.selected) queue.again(queue.selected);
+}
+
+function add(files) {
+  queue.add([...files].map((file) => ({ name: file.name, blob: file })));
+}
+
+function addSample(button) {
   const { file } = button.dataset;
-  run({ name: file, path: `playground/${file}` });
+  queue.add([{ name: file, path: `playground/${file}` }]);
 }
 
-function runFile(file) {
-  if (file) run({ name: file.name, blob: file });
-}
-
-/** Asks for the current photo's answer of the kind chosen, and saves it. */
-async function save() {
-  byId("save").disabled = true;
+/** Asks for each photo's answer of the kind chosen, and saves it. */
+async function save(entries) {
+  for (const button of [byId("save"), byId("save-all")]) button.disabled = true;
   try {
-    const file = await savedAs(current, byId("kind").value);
-    const link = Object.assign(document.createElement("a"), {
-      href: URL.createObjectURL(file.blob),
-      download: file.name,
-    });
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
-    say(`Saved ${file.name}.`);
+    for (const entry of entries) {
+      say(`Fetching ${entry.name} …`);
+      const file = await savedAs(entry, byId("kind").value);
+      const link = Object.assign(document.createElement("a"), {
+        href: URL.createObjectURL(file.blob),
+        download: file.name,
+      });
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+      say(`Saved ${file.name}.`);
+    }
   } catch (error) {
-    fail(error, current);
+    say(`Not saved. ${error.message}`);
   } finally {
-    byId("save").disabled = false;
+    for (const button of [byId("save"), byId("save-all")]) button.disabled = false;
   }
 }
 
@@ -283,24 +256,14 @@ function say(text) {
   byId("status").textContent = text;
 }
 
-function share(fraction) {
-  return fraction > 0 && fraction < 0.001 ? "< 0.1 %" : `${(100 * fraction).toFixed(1)} %`;
-}
-
-function copyOf(template) {
-  return byId(template).content.firstElementChild.cloneNode(true);
-}
-
-function element(tag, text, className = "") {
-  return Object.assign(document.createElement(tag), { textContent: text, className });
-}
-
 const samples = [...document.querySelectorAll(".sample")];
-for (const button of samples) button.addEventListener("click", () => runSample(button));
+for (const button of samples) button.addEventListener("click", () => addSample(button));
 for (const span of document.querySelectorAll(".base")) span.textContent = absolute(".");
+for (const [kind, { label }] of Object.entries(KINDS))
+  byId("kind").append(Object.assign(element("option", label), { value: kind }));
 
 byId("file").addEventListener("change", (event) => {
-  runFile(event.target.files[0]);
+  add(event.target.files);
   // So that choosing the same file again is a change.
   event.target.value = "";
 });
@@ -309,21 +272,42 @@ byId("opacity").addEventListener("input", (event) => {
 });
 byId("canvas").addEventListener("pointermove", (event) => mark(view.classAt(event)));
 byId("canvas").addEventListener("pointerleave", () => mark(null));
+byId("zoom-in").addEventListener("click", () => zoom.in());
+byId("zoom-out").addEventListener("click", () => zoom.out());
+byId("zoom-all").addEventListener("click", () => zoom.reset());
 byId("to-mask").addEventListener("click", showMask);
 byId("copy").addEventListener("click", copyCommand);
-byId("save").addEventListener("click", save);
-byId("models").addEventListener("change", () => current && run(current));
+byId("save").addEventListener("click", () => save([queue.selected]));
+byId("save-all").addEventListener("click", () =>
+  save(queue.entries.filter((entry) => entry.state === "done")),
+);
+byId("models").addEventListener("change", again);
+byId("tile").addEventListener("change", again);
+byId("page").addEventListener("change", (event) => {
+  if (!event.target.reportValidity()) return;
+  queue.selected.page = event.target.valueAsNumber;
+  queue.again(queue.selected);
+});
+byId("cancel").addEventListener("click", () => queue.cancel());
+byId("clear").addEventListener("click", () => {
+  queue.clear();
+  for (const part of ["queue", "busy", "result", "problem"]) byId(part).hidden = true;
+  say("");
+  byId("file").focus();
+});
 byId("key-entry").addEventListener("submit", async (event) => {
   event.preventDefault();
   key.set(byId("key").value.trim());
   byId("key-entry").hidden = true;
   byId("problem").hidden = true;
-  running.abort();
   if (!(await welcome())) return;
   byId("key-entry").hidden = true;
-  if (current) run(current);
+  queue.resume();
 });
-addEventListener("paste", (event) => runFile(event.clipboardData.files[0]));
+addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && queue.busy) queue.cancel();
+});
+addEventListener("paste", (event) => add(event.clipboardData.files));
 addEventListener("dragover", (event) => {
   event.preventDefault();
   document.body.classList.add("dropping");
@@ -334,9 +318,10 @@ addEventListener("dragleave", (event) => {
 addEventListener("drop", (event) => {
   event.preventDefault();
   document.body.classList.remove("dropping");
-  runFile(event.dataTransfer.files[0]);
+  add(event.dataTransfer.files);
 });
 
 view.opacity = byId("opacity").value / 100;
+setInterval(() => queue.busy && fillBusy(), 500);
 const wanted = Number(new URLSearchParams(location.search).get("sample"));
-welcome().then(() => samples[wanted - 1] && runSample(samples[wanted - 1]));
+welcome().then(() => samples[wanted - 1] && addSample(samples[wanted - 1]));

@@ -3,13 +3,36 @@
 // Too busy, not ready, and past the deadline.
 const TEMPORARY = [429, 503, 504];
 
-// What can be saved: the options that ask for it, its media type, and how its file's name ends.
-const KINDS = {
-  mask: ["", "image/png", "-mask.png"],
-  overlay: ["overlay=true", "image/png", "-overlay.png"],
-  json: ["mask=rle", "application/json", ".json"],
-  npz: ["alpha=full", "application/x-npz", ".npz"],
-  zip: ["alpha=full", "application/zip", ".zip"],
+/**
+ * What can be saved, by kind: its name for people, the options that ask for it, its media type, and
+ * how its file's name ends.
+ */
+export const KINDS = {
+  mask: { label: "the mask (PNG)", options: {}, media: "image/png", end: "-mask.png" },
+  overlay: {
+    label: "the mask over the photo (PNG)",
+    options: { overlay: "true" },
+    media: "image/png",
+    end: "-overlay.png",
+  },
+  json: {
+    label: "classes and mask (JSON)",
+    options: { mask: "rle" },
+    media: "application/json",
+    end: ".json",
+  },
+  npz: {
+    label: "mask and every exponent (NPZ)",
+    options: { alpha: "full" },
+    media: "application/x-npz",
+    end: ".npz",
+  },
+  zip: {
+    label: "mask, exponents and classes (ZIP)",
+    options: { alpha: "full" },
+    media: "application/zip",
+    end: ".zip",
+  },
 };
 
 /** The API key, which this tab remembers; empty where none was given. */
@@ -34,27 +57,28 @@ export async function loadedModels() {
 }
 
 /** The content of a path of the service, as a Blob. */
-export async function fetched(path) {
-  return (await answer(path, {})).blob();
+export async function fetched(path, signal) {
+  return (await answer(path, { signal })).blob();
 }
 
 /**
- * Segments a photo, `{name, blob, model}`.
+ * Segments a photo, `{name, blob, asked}`, where `asked` is `{model, tile, page}`.
  *
  * Resolves to `{result, milliseconds}`: the image's part of the JSON answer, and the time it took
  * as seen from here.
  */
 export async function segment(photo, signal) {
   const start = performance.now();
-  const reply = await (await asked(photo, "alpha=maps", "application/json", signal)).json();
+  const reply = await (await post(photo, { alpha: "maps" }, "application/json", signal)).json();
   return { result: reply.images[0], milliseconds: performance.now() - start };
 }
 
 /** A file to save, `{name, blob}`: an answer for the photo of a kind of `KINDS`. */
 export async function savedAs(photo, kind) {
-  const [options, media, end] = KINDS[kind];
-  const blob = await (await asked(photo, options, media)).blob();
-  return { name: photo.name.replace(/\.\w+$/, "") + end, blob };
+  const { options, media, end } = KINDS[kind];
+  const blob = await (await post(photo, options, media)).blob();
+  const page = photo.asked.page > 1 ? `-page-${photo.asked.page}` : "";
+  return { name: photo.name.replace(/\.\w+$/, "") + page + end, blob };
 }
 
 /** The command that sends the same request; a photo that came from here is fetched first. */
@@ -66,7 +90,7 @@ export function curlCommand(photo) {
     `  -H ${quoted(`Content-Type: ${mediaType(photo)}`)} \\\n` +
     `  -H 'Accept: application/json' \\\n` +
     (key.get() ? `  -H "Authorization: Bearer $PPOOL_API_KEY" \\\n` : "") +
-    `  ${quoted(absolute(address(photo, "alpha=maps")))}`
+    `  ${quoted(absolute(address(photo, { alpha: "maps" })))}`
   );
 }
 
@@ -75,14 +99,19 @@ export function absolute(path) {
   return new URL(path, document.baseURI).href;
 }
 
-function asked(photo, options, media, signal) {
+function post(photo, options, media, signal) {
   const headers = { Accept: media, "Content-Type": mediaType(photo) };
   return answer(address(photo, options), { method: "POST", headers, body: photo.blob, signal });
 }
 
-function address(photo, options) {
-  const model = photo.model ? `model=${encodeURIComponent(photo.model)}` : "";
-  return ["segment", [options, model].filter(Boolean).join("&")].filter(Boolean).join("?");
+function address({ asked }, options) {
+  const query = new URLSearchParams(options);
+  // At full resolution there are no exponents.
+  if (asked.tile) query.delete("alpha");
+  if (asked.tile) query.set("mode", "tile");
+  if (asked.page > 1) query.set("page", asked.page);
+  if (asked.model) query.set("model", asked.model);
+  return query.size ? `segment?${query}` : "segment";
 }
 
 async function answer(path, { headers, ...request }) {

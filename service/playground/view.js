@@ -1,7 +1,7 @@
 /** The large picture: a photo with its mask, one class of it, or an alpha map on top. */
 
-// More pixels than any screen shows would only cost memory.
-const MAX_SIDE = 2048;
+// Of a canvas: phones have no larger ones.
+const MAX_SIDE = 4096;
 
 // What is not highlighted sinks under this, RGBA.
 const VEIL = [18, 20, 26, 200];

@@ -74,10 +74,12 @@ class Page:
         self.run(f"new Promise((done) => {{ const look = {look}; look(); }})")
 
     def press(self, key: str) -> None:
-        """Press and release a key that types nothing, such as Tab, or Enter."""
-        code = {"Tab": 9, "Enter": 13}[key]
-        options: dict[str, Any] = {"key": key, "code": key, "windowsVirtualKeyCode": code}
-        text = {"text": "\r"} if key == "Enter" else {}
+        """Press and release a key by its name, such as Tab, ArrowLeft or +."""
+        code = {"Tab": 9, "Enter": 13, "Escape": 27, "ArrowLeft": 37, "ArrowDown": 40}.get(key, 0)
+        options: dict[str, Any] = {"key": key, "windowsVirtualKeyCode": code}
+        options |= {"code": key} if code else {}
+        typed = "\r" if key == "Enter" else key
+        text = {"text": typed} if len(typed) == 1 else {}
         self.call("Input.dispatchKeyEvent", type="keyDown", **options, **text)
         self.call("Input.dispatchKeyEvent", type="keyUp", **options)
 

@@ -125,8 +125,11 @@ def test_the_keyboard_reaches_a_sample_a_class_and_an_alpha_map(
         browser.press(key)
     browser.wait_for(SEGMENTED)
     whole = canvas(browser)
-    for _ in SAMPLES:  # over the other sample to the legend
+    passed = []
+    for _ in range(5):  # over the other sample and the picture to the legend
         browser.press("Tab")
+        passed.append(browser.run("document.activeElement.id || document.activeElement.className"))
+    assert passed == ["sample", "stage", "zoom-all", "zoom-in", ""]
     assert browser.run("document.activeElement.closest('#legend') !== null")
     alone = canvas(browser)
     assert alone != whole
@@ -141,17 +144,151 @@ def test_the_keyboard_reaches_a_sample_a_class_and_an_alpha_map(
     assert browser.complaints == []
 
 
-def test_a_dropped_file_that_is_no_photo_is_explained_in_words(address: str, browser: Page) -> None:
-    browser.open(f"{address}/")
-    browser.run(
-        "(() => { const dataTransfer = new DataTransfer();"
-        "dataTransfer.items.add(new File(['no photo'], 'notes.txt'));"
+def drop(page: Page, *names: str) -> None:
+    """Drop the samples of these names, and any other as a file that is no photo."""
+    page.run(
+        "(async () => { const dataTransfer = new DataTransfer();"
+        f"for (const name of {list(names)}) dataTransfer.items.add(new File("
+        f"[{SAMPLES}.includes(name) ? await (await fetch(`playground/${{name}}`)).blob() : 'none'],"
+        "name));"
         "dispatchEvent(new DragEvent('drop', { dataTransfer, cancelable: true })) })()"
     )
+
+
+IDLE = "document.querySelector('#busy').hidden"
+
+
+def test_a_dropped_file_that_is_no_photo_is_explained_in_words(address: str, browser: Page) -> None:
+    browser.open(f"{address}/")
+    drop(browser, "notes.txt")
     browser.wait_for("!document.querySelector('#problem').hidden")
     assert texts(browser, "#problem strong") == ["notes.txt: Not an accepted image type"]
     assert texts(browser, "#problem p")[0].startswith("Send a JPEG, PNG, WebP, ")
     assert browser.run("document.querySelector('#result').hidden")
+    assert browser.run("document.querySelector('#queue').hidden")
+
+
+def test_several_photos_take_their_turns_and_each_has_its_state(
+    address: str, browser: Page
+) -> None:
+    browser.open(f"{address}/")
+    drop(browser, SAMPLES[0], "notes.txt", SAMPLES[1])
+    browser.wait_for(f"{IDLE} && !document.querySelector('#result').hidden")
+    assert texts(browser, "#photos .name") == [SAMPLES[0], "notes.txt", SAMPLES[1]]
+    first, failed, last = texts(browser, "#photos .state")
+    assert (first[-2:], failed, last[-2:]) == (" s", "failed", " s")
+    size = "[document.querySelector('#canvas').width, document.querySelector('#canvas').height]"
+    assert browser.run(size) == list(size_of(SAMPLES[0]))
+    rows = "document.querySelectorAll('#photos button')"
+    browser.run(f"{rows}[2].click()")
+    browser.wait_for(SEGMENTED)
+    assert browser.run(size) == list(size_of(SAMPLES[1]))
+    assert browser.run(f"[...{rows}].map((row) => row.ariaCurrent)") == [None, None, "true"]
+    browser.run(f"{rows}[1].click()")
+    assert texts(browser, "#problem strong") == ["notes.txt: Not an accepted image type"]
+    assert browser.run("document.querySelector('#result').hidden")
+    browser.run(
+        "URL.createObjectURL = () => 'data:,'; window.saved = [];"
+        "HTMLAnchorElement.prototype.click = function () { saved.push(this.download) };"
+        "document.querySelector('#save-all').click()"
+    )
+    stems = [name.removesuffix(".jpg") for name in SAMPLES]
+    browser.wait_for("saved.length === 2")
+    assert browser.run("saved") == [f"{stem}-mask.png" for stem in stems]
+    browser.run("document.querySelector('#clear').click()")
+    assert browser.run("document.querySelector('#queue').hidden")
+
+
+def test_escape_cancels_and_a_photo_can_be_asked_for_again(address: str, browser: Page) -> None:
+    browser.open(f"{address}/")
+    browser.run(
+        "window.real = fetch; window.fetch = (path, asked) => path.startsWith('segment') ?"
+        "new Promise((_, fail) => asked.signal.addEventListener('abort', () =>"
+        "fail(new DOMException('', 'AbortError')))) : real(path, asked)"
+    )
+    drop(browser, *SAMPLES)
+    browser.wait_for(f"!{IDLE}")
+    assert texts(browser, "#photos .state") == ["segmenting …", "waiting"]
+    assert browser.run("document.querySelector('#progress').max") == 2
+    browser.press("Escape")
+    browser.wait_for(IDLE)
+    assert texts(browser, "#photos .state") == ["cancelled", "cancelled"]
+    assert texts(browser, "#status") == [f"{SAMPLES[0]}: cancelled."]
+    browser.run("window.fetch = real; document.querySelector('#photos button').click()")
+    browser.wait_for(SEGMENTED)
+    assert texts(browser, "#photos .state")[1] == "cancelled"
+
+
+def test_keys_wheel_buttons_and_two_fingers_zoom(address: str, browser: Page) -> None:
+    def scale() -> str:
+        return texts(browser, "#zoom-level")[0]
+
+    def shift() -> list[float]:
+        box = "document.querySelector('#canvas').getBoundingClientRect()"
+        return list(browser.run(f"[{box}.left, {box}.top]"))
+
+    browser.call("Emulation.setTouchEmulationEnabled", enabled=True)
+    browser.open(f"{address}/?sample=1")
+    browser.wait_for(SEGMENTED)
+    browser.run("document.querySelector('#stage').focus()")
+    browser.press("+")
+    assert scale() == "150 %"
+    before = shift()
+    browser.press("ArrowLeft")
+    assert shift()[0] > before[0]
+    browser.press("0")
+    assert scale() == "100 %"
+    browser.run("document.querySelector('#zoom-in').click()")
+    assert scale() == "150 %"
+    browser.run("document.querySelector('#zoom-out').click()")
+    assert scale() == "100 %"
+    assert browser.run("document.querySelector('#zoom-out').disabled")
+    browser.run("document.querySelector('#stage').scrollIntoView()")
+    left, top = (round(value) + 80 for value in shift())
+    turn = {"type": "mouseWheel", "x": left, "y": top, "deltaX": 0, "deltaY": -100}
+    browser.call("Input.dispatchMouseEvent", **turn, modifiers=2)
+    assert scale() == "272 %"  # e to the power of 1
+    assert [round(value) for value in shift()] != [left - 80, top - 80]
+    browser.press("0")
+    for kind, apart in (("touchStart", 20), ("touchMove", 40), ("touchEnd", None)):
+        points = [] if apart is None else [
+            {"x": left - apart, "y": top, "id": 0}, {"x": left + apart, "y": top, "id": 1}
+        ]  # fmt: skip
+        browser.call("Input.dispatchTouchEvent", type=kind, touchPoints=points)
+    assert scale() == "200 %"
+    browser.call("Emulation.setTouchEmulationEnabled", enabled=False)
+    assert browser.complaints == []
+
+
+def test_full_resolution_is_one_switch_and_has_no_exponents(browser: Page) -> None:
+    with served("--workers", "1") as server:
+        browser.open(f"{server.address}/?sample=1")
+        browser.wait_for(SEGMENTED)
+        assert not browser.run("document.querySelector('#tile-choice').hidden")
+        browser.run("document.querySelector('#tile').click()")
+        browser.wait_for("document.querySelector('#curl').textContent.includes('mode=tile')")
+        assert "alpha" not in texts(browser, "#curl")[0]
+        assert browser.run("document.querySelector('#alpha').hidden")
+        assert browser.complaints == []
+
+
+def test_a_file_of_several_pages_has_a_field_for_the_page(address: str, browser: Page) -> None:
+    scan = encoded(Image.fromarray(photo(40, 30)), "TIFF", save_all=True,
+                   append_images=[Image.fromarray(photo(50, 20, seed=1))])  # fmt: skip
+    browser.open(f"{address}/")
+    browser.run(
+        "(() => { const dataTransfer = new DataTransfer();"
+        f"dataTransfer.items.add(new File([new Uint8Array({list(scan)})], 'scan.tif'));"
+        "dispatchEvent(new DragEvent('drop', { dataTransfer, cancelable: true })) })()"
+    )
+    browser.wait_for(SEGMENTED)
+    assert texts(browser, "#pages") == ["of 2"]
+    browser.run(
+        "(() => { const page = document.querySelector('#page'); page.value = 2;"
+        "page.dispatchEvent(new Event('change')) })()"
+    )
+    browser.wait_for("document.querySelector('#status').textContent.includes('50 × 20')")
+    assert "page=2" in texts(browser, "#curl")[0]
 
 
 def test_the_answer_chosen_is_saved_under_the_photos_name(address: str, browser: Page) -> None:
@@ -202,8 +339,8 @@ def test_it_asks_for_the_key_once_and_lets_one_choose_the_model(locked: str, bro
     assert "secret" not in texts(browser, "#curl")[0]
     choose = "(choice) => { choice.value = 'other'; choice.dispatchEvent(new Event('change')) }"
     browser.run(f"({choose})(document.querySelector('#models'))")
-    browser.wait_for("document.querySelector('#model').textContent.startsWith('Model other ')")
-    assert "model=other" in texts(browser, "#curl")[0]
+    browser.wait_for("document.querySelector('#curl').textContent.includes('model=other')")
+    assert texts(browser, "#model")[0].startswith("Model other ")
     browser.open(f"{locked}/?sample=2")  # the tab remembers
     browser.wait_for(SEGMENTED)
     browser.run("sessionStorage.clear()")

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from fastapi import FastAPI, Request, Response
@@ -24,10 +26,12 @@ from ppool.service.http.encodings import CODINGS, deflated
 from ppool.service.http.errors import BadRequest
 from ppool.service.http.exchange import Hold, Order, exchange
 from ppool.service.http.negotiation import choose
-from ppool.service.http.outputs import Tensor, order, rendered
 from ppool.service.http.tensors import parsed
 from ppool.service.http.turns import Turns
 from ppool.service.models import Served
+
+if TYPE_CHECKING:
+    from ppool.service.http.outputs import Tensor
 
 __all__ = ["add_open_inference"]
 
@@ -37,6 +41,8 @@ HEADER_LENGTH = "Inference-Header-Content-Length"
 _DOCUMENT_BYTES = 64 * 1024
 # What is smaller fits one packet anyway.
 _LEAST_BYTES = 1400
+# With NumPy, which a server of photos has no use for.
+_OUTPUTS = "ppool.service.http.outputs"
 
 
 def add_open_inference(app: FastAPI, engine: Engine) -> None:
@@ -148,6 +154,9 @@ async def _asked(request: Request) -> dict[str, Any]:
 
 async def _infer(turns: Turns, engine: Engine, served: Served, request: Request) -> Response:
     most = engine.settings.max_images
+    if _OUTPUTS not in sys.modules:  # it takes longer than others should wait
+        await asyncio.to_thread(import_module, _OUTPUTS)
+    from ppool.service.http.outputs import order, rendered
 
     async def read(hold: Hold) -> Order[Response]:
         body = await read_body(request, engine.settings.max_body_bytes, hold)

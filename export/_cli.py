@@ -50,6 +50,14 @@ def export_command(
         int | None,
         typer.Option(help="Longest side in pixels to feed; default: the checkpoint's."),
     ] = None,
+    card: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="Markdown on data, scores and limits, to serve with it.",
+        ),
+    ] = None,
     check: Annotated[
         bool, typer.Option(help="Compare with PyTorch before the file appears.")
     ] = True,
@@ -63,7 +71,12 @@ def export_command(
         try:
             with console.status("exporting"):
                 description = export_checkpoint(
-                    checkpoint, output, name=name, max_side=max_side, check=check
+                    checkpoint,
+                    output,
+                    name=name,
+                    max_side=max_side,
+                    card="" if card is None else card.read_text("utf-8"),
+                    check=check,
                 )
         except VerificationError as error:
             console.print(comparison_table(error.comparisons))

@@ -90,6 +90,7 @@ def export_checkpoint(
     *,
     name: str | None = None,
     max_side: int | None = None,
+    card: str = "",
     check: bool = True,
 ) -> ModelMetadata:
     """Export a checkpoint written by ``ppool train``.
@@ -100,6 +101,7 @@ def export_checkpoint(
         name: What the model is served as; ``None`` is the file's name without suffix.
         max_side: Longer images are to be resized to this many pixels; ``None`` is the
             checkpoint's own.
+        card: What to know before trusting the model, in Markdown.
         check: Compare with PyTorch, with native kernels and without, before the file appears.
 
     Returns:
@@ -120,6 +122,7 @@ def export_checkpoint(
         name=path.stem if name is None else name,
         stages=(),
         versions=_versions(),
+        card=card,
     )
     normalisation = Normalisation(trained.mean, trained.std)
     return _export(Pipeline(trained.build(), normalisation), path, description, check)

@@ -58,6 +58,7 @@ def print_info(path: Path, console: Console) -> None:
         "functions": _functions(model),
         "opsets": ", ".join(f"{e.domain or 'onnx'} {e.version}" for e in model.opset_import),
         "versions": ", ".join(f"{key} {value}" for key, value in description.versions.items()),
+        "card": next(iter(description.card.splitlines()), "none"),
         **{f"training: {key}": str(value) for key, value in description.training.items()},
     }.items():
         facts.add_row(key, Text(value))

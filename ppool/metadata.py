@@ -233,11 +233,13 @@ class ModelMetadata(NetworkDescription):
         name: What a server calls the model, in printable ASCII without ``/``.
         stages: The pooling stages whose exponents come out.
         versions: Of the packages that wrote the file.
+        card: What to know before trusting it, in Markdown: data, scores, limits; may be empty.
     """
 
     name: str
     stages: tuple[Stage, ...]
     versions: Mapping[str, str] = field(default_factory=dict)
+    card: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()

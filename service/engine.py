@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
 from typing import Literal, ParamSpec, TypeVar
+from urllib.parse import quote
 
 from ppool.service.answers import Encoded
 from ppool.service.codecs.header import probe
@@ -165,7 +166,8 @@ class Engine:
         ]
         devices = self.settings.devices
         serving = Serving(devices, plan.workers, plan.threads, plan.batch, measured)
-        return served.model.into(ModelInfo, serving=serving)
+        card = f"/models/{quote(served.model.name)}/card" if served.model.card else ""
+        return served.model.into(ModelInfo, serving=serving, card=card)
 
     def announce(self, served: Served) -> str:
         """One line on a model and how it is run, for the log."""

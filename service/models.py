@@ -69,7 +69,8 @@ class ModelInfo(Model):
     """A loaded model: what its file says, which file that is, and how it is run.
 
     `kernels` are those of the pooling operators, and `kernels_reason` says why they are portable;
-    `modes` are the values of `mode` that a request may have.
+    `modes` are the values of `mode` that a request may have. `card` is where the model's card is
+    served, what to know before trusting it; empty if its file has none.
     """
 
     serving: Serving

@@ -18,6 +18,7 @@ from starlette.responses import HTMLResponse
 
 from ppool.service import STARTED
 from ppool.service.engine import Engine
+from ppool.service.errors import UnknownModel
 from ppool.service.http import access, openapi, pages
 from ppool.service.http.errors import KNOWN, problem
 from ppool.service.http.middleware import Envelope, answer_error, error_response
@@ -182,6 +183,20 @@ def _add_operations(app: FastAPI, engine: Engine) -> None:
     async def model(request: Request) -> Response:
         """One loaded model: classes, colours, pooling stages, kernels, file digest."""
         return Json(engine.describe(engine.served(request.path_params["name"])))
+
+    @app.get(
+        "/models/{name}/card",
+        tags=["models"],
+        response_class=Response,
+        responses=openapi.CARD_RESPONSES,
+        openapi_extra=openapi.in_path("name"),
+    )
+    async def card(request: Request) -> Response:
+        """What to know before trusting a model: its data, scores and limits, in Markdown."""
+        model = engine.served(request.path_params["name"]).model
+        if not model.card:
+            raise UnknownModel(f"The file of model {model.name!r} has no card.")
+        return Response(model.card, media_type="text/markdown")
 
 
 def _add_pages(app: FastAPI) -> None:

@@ -239,6 +239,12 @@ MODEL_RESPONSES: Responses = {
     "default": SEGMENT_RESPONSES[500],
 }
 
+CARD_RESPONSES: Responses = {
+    200: {"description": "The card.", "content": {"text/markdown": {"schema": {"type": "string"}}}},
+    404: SEGMENT_RESPONSES[404],
+    "default": SEGMENT_RESPONSES[500],
+}
+
 HEALTH_RESPONSES: Responses = {
     200: _document(Health, "Alive, or ready."),
     503: _document(Health, "Starting, draining, or no worker is alive."),

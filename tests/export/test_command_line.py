@@ -42,9 +42,10 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def exported(checkpoint: Path) -> Path:
     path = checkpoint.with_name("pages.onnx")
-    result = CliRunner().invoke(
-        app, ["export", str(checkpoint), "-o", str(path), "--max-side", "512"]
-    )
+    card = checkpoint.with_name("card.md")
+    card.write_text("# Pages\n\nFor tests — of nothing else.\n", "utf-8")
+    options = ["--max-side", "512", "--card", str(card)]
+    result = CliRunner().invoke(app, ["export", str(checkpoint), "-o", str(path), *options])
     assert result.exit_code == 0, result.output
     assert "2 classes, 1 alpha maps" in result.output
     assert "agrees with PyTorch" in result.output
@@ -56,6 +57,7 @@ def test_a_checkpoint_becomes_a_model_that_serves(exported: Path) -> None:
     assert (description.name, description.network) == ("pages", "unet_small")
     assert description.input == InputPolicy(max_side=512, multiple=32)
     assert description.training == {"data": "drawn pages", "seed": 3}
+    assert description.card == "# Pages\n\nFor tests — of nothing else.\n"
     assert [stage.output for stage in description.stages] == ["alpha/pool1"]
 
 
@@ -70,6 +72,7 @@ def test_info_prints_what_is_inside(exported: Path) -> None:
         "1 x ai.ppool.PPoolUnit",
         "onnx 20, ai.ppool 1",
         "drawn pages",
+        "# Pages",
         "ink",
         "#1b4f72",
         "alpha/pool1",

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,28 @@ def test_a_model_tells_all_about_itself(client: Client, model_file: Path) -> Non
     assert about["provider"] == "CPUExecutionProvider"
     assert about["kernels"] in {"native", "portable"}
     assert about["sha256"] == hashlib.sha256(model_file.read_bytes()).hexdigest()
+
+
+def test_a_model_without_a_card_says_so(client: Client) -> None:
+    assert client.get("/models/tiny").json()["card"] == ""
+    answer = client.get("/models/tiny/card")
+    assert answer.status_code == 404
+    assert answer.json()["detail"] == "The file of model 'tiny' has no card."
+    assert client.get("/models/cats/card").status_code == 404
+
+
+def test_a_card_is_served_where_the_model_says(client: Client) -> None:
+    models = client.app.state.engine.registry.models
+    bare = models["tiny"]
+    models["tiny"] = replace(bare, model=replace(bare.model, card="# Für Seiten\n"))
+    try:
+        where = client.get("/models/tiny").json()["card"]
+        answer = client.get(where)
+    finally:
+        models["tiny"] = bare
+    assert where == "/models/tiny/card"
+    assert answer.text == "# Für Seiten\n"
+    assert answer.headers["content-type"] == "text/markdown; charset=utf-8"
 
 
 def test_an_unknown_model_is_a_problem_naming_the_known(client: Client) -> None:

@@ -81,7 +81,8 @@ def create_model(
         ppool_options: Keyword arguments of :class:`ppool.PPool2d` in place of the network's own,
             for all stages; where P-pooling replaces an average, alpha still starts at 0.
         weights: A local file for :func:`ppool.models.load_weights`, such as torchvision's
-            ``vgg16``; what it had no tensor for, and what was not used, is logged.
+            ``vgg16``, or a file exported from such a network; what it had no tensor for, and what
+            was not used, is logged.
 
     Returns:
         A module from normalised RGB, float32 [N, 3, H, W], to logits [N, K, h, w], with h and w

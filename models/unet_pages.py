@@ -8,14 +8,14 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ppool.models._layers import PooledNetwork, conv_bn_relu, upsample
+from ppool.models._layers import PretrainedNetwork, conv_bn_relu, upsample
 from ppool.models._pooling import Poolings
 from ppool.models.unet_small import FROM_SCRATCH, HALVE
 
 __all__ = ["UNetPages"]
 
 
-class UNetPages(PooledNetwork):
+class UNetPages(PretrainedNetwork):
     """Five 2x2 poolings down, lateral 1x1 convolutions and bilinear steps up, logits at stride 1.
 
     What pays for wide context is that it is computed at strides 16 and 32. The last step meets the
@@ -27,6 +27,8 @@ class UNetPages(PooledNetwork):
     """
 
     original_pooling = dict.fromkeys(("pool1", "pool2", "pool3", "pool4", "pool5"), "max")
+    # Another set of classes may start from the model that ships.
+    untrained = ("head",)
     ppool_options: ClassVar[Mapping[str, Any]] = FROM_SCRATCH
 
     def __init__(self, *, pools: Poolings, num_classes: int) -> None:

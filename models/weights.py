@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ppool.models._layers import PretrainedNetwork
+from ppool.models.exported import read_exported
 
 __all__ = ["LoadReport", "load_weights"]
 
@@ -50,7 +51,9 @@ class LoadReport:
         return "\n".join(lines)
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def _read(path: Path, model: nn.Module) -> dict[str, Tensor]:
+    if path.suffix == ".onnx":
+        return read_exported(path, model)
     if path.suffix in {".h5", ".hdf5"}:
         return _read_hdf5(path)
     return _read_npz(path) if path.suffix == ".npz" else _read_torch(path)
@@ -122,7 +125,9 @@ def load_weights(model: nn.Module, path: str | Path) -> LoadReport:
     Args:
         model: A network of :func:`ppool.models.create_model`.
         path: A file written by ``torch.save``, a state dict or a document holding ``state_dict``;
-            or NumPy's ``.npz``, or Keras' ``.h5``, in a layout that the network names.
+            NumPy's ``.npz`` or Keras' ``.h5``, in a layout that the network names; or an ``.onnx``
+            file that was exported from such a network, whose batch norms then do no more than
+            shift until :func:`ppool.models.settle_norms` sees images.
 
     Returns:
         Every tensor that is missing, unexpected, mismatched or reshaped. Print it.
@@ -135,7 +140,7 @@ def load_weights(model: nn.Module, path: str | Path) -> LoadReport:
     report = LoadReport(Path(path))
     places: dict[str, Tensor] = dict(model.state_dict())
     found: dict[str, Tensor] = {}
-    tensors = _read(report.path)
+    tensors = _read(report.path, model)
     own = {name: (name, tensor) for name, tensor in tensors.items()}
     converted = model.convert(tensors) if isinstance(model, PretrainedNetwork) else own
     for name, (theirs, value) in converted.items():

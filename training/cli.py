@@ -19,10 +19,12 @@ from ppool.provenance import provenance
 from ppool.training import compare as comparison
 from ppool.training.dataset import SegmentationDataset
 from ppool.training.datasets import DATASETS, open_dataset
+from ppool.training.datasets.folder import DESCRIPTION
 from ppool.training.evaluate import BAND, evaluate
 from ppool.training.own import prepare
 from ppool.training.processes import processes
 from ppool.training.recipe import RECIPES, Recipe
+from ppool.training.start import settings_with, weights_file
 from ppool.training.train import Runtime, train
 
 __all__ = ["app", "given_options"]
@@ -35,6 +37,14 @@ Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for results
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves PyTorch's default.")]
 
 
+RecipeName = Annotated[
+    str | None,
+    typer.Option(
+        help=f"{' or '.join(RECIPES)}, or a file such as a run's recipe.json; default: own, for "
+        "data that init looked at."
+    ),
+]
+
 # A recipe has some thirty settings; naming each here would say them twice.
 SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
@@ -46,9 +56,7 @@ def run(
     data: Annotated[
         Path | None, typer.Option(help="Folder of the data; drawn sets need none.")
     ] = None,
-    recipe: Annotated[
-        str, typer.Option(help=f"{' or '.join(RECIPES)}, or a file such as a run's recipe.json.")
-    ] = "pages",
+    recipe: RecipeName = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="NAME=VALUE is as good as --NAME VALUE; may be repeated."),
@@ -64,7 +72,7 @@ def run(
     processes: `torchrun --nproc-per-node N -m ppool.training run ...`.
     """
     _use_threads(threads)
-    chosen = _recipe(recipe, context.args, settings or ())
+    chosen = _recipe(recipe, data, context.args, settings or ())
     runtime = Runtime(workers, tensorboard)
     with processes() as group:
         checkpoint = train(chosen, *_load(chosen.dataset, data), output, runtime=runtime)
@@ -133,21 +141,28 @@ def evaluation(
 
 @app.command()
 def init(
-    root: Annotated[Path, typer.Argument(help="Folder with images/, and masks/ or a COCO export.")],
+    root: Annotated[Path, typer.Argument(help="Folder with images/, and masks/ or an export.")],
     held_out: Annotated[float, typer.Option(help="Share of the images to validate with.")] = 0.2,
 ) -> None:
     """Make own photos a data set: check every mask, split, write dataset.json.
 
     Masks are PNG files of the images' names with a class number a pixel (255 for none), and
-    classes.txt has the names, one a line. Polygons of a COCO export (Label Studio, CVAT) are drawn
-    into masks/. What does not fit is explained, file by file. Then: ppool train run --recipe own
-    --data FOLDER -o RUN.
+    classes.txt has the names, one a line. Instead there may be an export of a label tool: COCO,
+    Label Studio's JSON or CVAT for images; what was drawn there becomes masks/ and classes.txt.
+    What does not fit is explained, file by file. Then: ppool train run --data FOLDER -o RUN.
     """
     found = prepare(root, held_out)
     grid = Table("class", "number", "share of labelled pixels, %")
     for entry in found.classes:
         grid.add_row(entry.name, str(entry.id), f"{100 * found.shares[entry.name]:.2f}")
     console.print(grid)
+    if found.drawn is not None:
+        console.print(f"drew {root / 'masks'} from {found.drawn.name}; delete it to draw anew")
+    if found.left_out:
+        named = ", ".join(found.left_out[:3]) + (", ..." if len(found.left_out) > 3 else "")
+        console.print(
+            f"left out {len(found.left_out)} images that the export does not name: {named}"
+        )
     train_on, hold = (len(found.splits[name]) for name in ("train", "val"))
     console.print(f"{train_on} images to train on, {hold} held out; wrote {root / 'dataset.json'}")
 
@@ -157,7 +172,7 @@ def compare(
     context: typer.Context,
     data: Data,
     output: Output,
-    recipe: Annotated[str, typer.Option(help="As for run.")] = "pages",
+    recipe: RecipeName = None,
     seeds: Annotated[int, typer.Option(min=1, help="Runs for each pooling.")] = 3,
     pooling: Annotated[
         list[str] | None, typer.Option(help="May be repeated; default ppool and max.")
@@ -169,7 +184,7 @@ def compare(
     Settings are options, as for run.
     """
     _use_threads(threads)
-    base = _recipe(recipe, context.args)
+    base = _recipe(recipe, data, context.args)
     recipes = {name: replace(base, pooling=name) for name in pooling or ["ppool", "max"]}
     results = comparison.compare(recipes, range(seeds), _load(base.dataset, data), output)
     console.print(comparison.table(results))
@@ -180,13 +195,39 @@ def _use_threads(threads: int) -> None:
         torch.set_num_threads(threads)
 
 
-def _recipe(name: str, options: Sequence[str], assignments: Sequence[str] = ()) -> Recipe:
-    """A recipe by name or file, with the settings that the command line replaces."""
+def _recipe(
+    name: str | None, data: Path | None, options: Sequence[str], assignments: Sequence[str] = ()
+) -> Recipe:
+    """A recipe by name or file, with the settings that the command line replaces.
+
+    What comes with weights counts where the command line says nothing else.
+    """
+    name = name or _usual_recipe(data)
     if name not in RECIPES and not Path(name).is_file():
         raise MisuseError(f"--recipe: expected {', '.join(RECIPES)} or a file, got {name!r}")
     recipe = RECIPES[name] if name in RECIPES else Recipe.load(Path(name))
-    named = [f"{option}={value}" for option, value in given_options(options)]
-    return recipe.changed([*named, *assignments])
+    changes = [*(f"{option}={value}" for option, value in given_options(options)), *assignments]
+    chosen = recipe.changed(changes)
+    if chosen.weights is None or not any(change.startswith("weights=") for change in changes):
+        return chosen
+    path = weights_file(chosen.weights)
+    own = settings_with(path)
+    if own:
+        told = ", ".join(f"{key} {value}" for key, value in own.items())
+        console.print(f"with {path.name}: {told}", highlight=False)
+    return replace(replace(recipe, **own).changed(changes), weights=str(path))
+
+
+def _usual_recipe(data: Path | None) -> str:
+    if data is not None and (data / DESCRIPTION).is_file():
+        return "own"
+    if "pages" in DATASETS:  # among those of research
+        return "pages"
+    where = "FOLDER" if data is None else data
+    raise MisuseError(
+        f"--recipe: expected one, or --data with own photos that `ppool train init {where}` looked "
+        f"at; recipes are {', '.join(RECIPES)}"
+    )
 
 
 def _load(dataset: str, data: Path | None) -> tuple[SegmentationDataset, SegmentationDataset]:

@@ -17,10 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ppool import PPool2d
 from ppool.feeding import Normalisation
 from ppool.metadata import InputPolicy, LabelClass
-from ppool.models import Checkpoint, create_model
+from ppool.models import Checkpoint
 from ppool.provenance import provenance
 from ppool.training.alpha import alpha_maps, resting_alpha
 from ppool.training.crops import Batch, CropSampler, batches
@@ -33,6 +32,7 @@ from ppool.training.optimizer import build_optimizer
 from ppool.training.processes import Processes, processes
 from ppool.training.progress import Journal
 from ppool.training.recipe import Recipe, learning_rate
+from ppool.training.start import start_model
 
 __all__ = ["Runtime", "train"]
 
@@ -267,19 +267,7 @@ def train_one_iteration(run: _Run, iteration: int, batch: Batch) -> float | None
 
 
 def _begin(recipe: Recipe, training: SegmentationDataset, group: Processes) -> _Run:
-    torch.manual_seed(recipe.seed)
-    model = create_model(
-        recipe.network,
-        pooling=recipe.pooling,
-        num_classes=len(training.classes),
-        ppool_place=recipe.ppool_place,
-        ppool_options=recipe.ppool_options,
-        weights=recipe.weights,
-    )
-    for pool in model.modules():
-        if isinstance(pool, PPool2d):
-            pool.detach_branch = recipe.detach_branch
-            pool.alpha_gradient_scale = recipe.alpha_gradient_scale
+    model = start_model(recipe, training)
     model = model.to(group.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     forward = _ImageLevel(model) if recipe.task == "classification" else model
     if group.count > 1:

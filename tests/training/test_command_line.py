@@ -10,6 +10,7 @@ import pytest
 
 from ppool.__main__ import run
 from ppool.training.cli import given_options
+from ppool.training.datasets import DATASETS
 
 
 @pytest.mark.parametrize(
@@ -17,8 +18,14 @@ from ppool.training.cli import given_options
     [
         (["evaluation", "{folder}"], "{folder}: Is a directory"),
         (["evaluation", "{file}"], "{file}: not a checkpoint written by ppool train"),
-        (["run", "-o", "{folder}", "--network", "vgg"], "network: expected one of"),
-        (["compare", "--data", "{folder}", "-o", "x", "--pooling", "median"], "got 'median'"),
+        (
+            ["run", "--recipe", "own", "-o", "{folder}", "--network", "vgg"],
+            "network: expected one of",
+        ),
+        (
+            ["compare", "--recipe", "own", "--data", "{folder}", "-o", "x", "--pooling", "median"],
+            "got 'median'",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_and_status_1(
@@ -44,13 +51,21 @@ def test_a_mistake_is_one_line_and_status_1(
     ("arguments", "complaint"),
     [
         (["run", "-o", "x", "--recipe", "page"], "expected own, pages, paper, author or a file"),
-        (["run", "-o", "x", "stray"], "options: expected --NAME VALUE, got 'stray'"),
-        (["run", "-o", "x", "--seed"], "--seed: expected a value"),
+        (["run", "-o", "x"], "--recipe: expected one, or --data with own photos"),
+        (
+            ["run", "--recipe", "own", "-o", "x", "stray"],
+            "options: expected --NAME VALUE, got 'stray'",
+        ),
+        (["run", "--recipe", "own", "-o", "x", "--seed"], "--seed: expected a value"),
     ],
 )
 def test_wrong_use_is_one_line_and_status_2(
-    arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    complaint: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.delitem(DATASETS, "pages", raising=False)  # research adds it
     with pytest.raises(SystemExit) as ended:
         run(["train", *arguments])
     assert ended.value.code == 2

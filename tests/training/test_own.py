@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import PIL.Image
 import pytest
+import torch
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
+from ppool._cli import MisuseError
 from ppool.models import Checkpoint, create_model
-from ppool.training.cli import app
-from ppool.training.datasets import open_dataset
+from ppool.training.cli import _recipe, app
+from ppool.training.datasets import DATASETS, open_dataset
 from ppool.training.own import prepare
+from ppool.training.start import weights_file
 
 CLASSES = "sky\nwire #ff8000\n\nroof\n"
 
@@ -52,7 +54,7 @@ def test_a_folder_becomes_a_network_in_three_commands(root: Path, tmp_path: Path
     assert "4 images to train on, 1 held out" in said
     assert "│ wire  │ 1      │" in said
     short = ("--iterations", "1", "--batch-size", "2", "--crop", "32")
-    command("run", "--recipe", "own", "--data", str(root), "-o", str(tmp_path / "run"), *short)
+    command("run", "--data", str(root), "-o", str(tmp_path / "run"), *short)
     said = command("evaluation", str(tmp_path / "run" / "checkpoint.pt"), "--data", str(root))
     assert "│ roof " in said
     checkpoint = Checkpoint.load(tmp_path / "run" / "checkpoint.pt")
@@ -63,6 +65,41 @@ def test_a_folder_becomes_a_network_in_three_commands(root: Path, tmp_path: Path
     other = create_model("unet_small", num_classes=5, weights=tmp_path / "run" / "checkpoint.pt")
     trained = checkpoint.state_dict["stem.0.weight"]
     assert (other.get_parameter("stem.0.weight") == trained).all()
+
+
+def test_the_shipped_model_is_where_own_classes_may_start(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prepare(root)
+    words = ["run", "--data", str(root), "-o", str(tmp_path / "run"), "--weights", "shipped",
+             "--iterations", "1", "--batch-size", "2", "--crop", "64"]  # fmt: skip
+    result = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    said = " ".join(result.output.split())
+    assert "with pages.onnx: network unet_pages, mean (0.6, 0.6, 0.6), std (0.25," in said
+    checkpoint = Checkpoint.load(tmp_path / "run" / "checkpoint.pt")
+    assert checkpoint.network == "unet_pages"
+    assert checkpoint.input.multiple == 32
+    assert checkpoint.mean == (0.6, 0.6, 0.6)
+    assert [entry.name for entry in checkpoint.classes] == ["sky", "wire", "roof"]
+    # One small step away from where it began, statistics of own photos included.
+    shipped = create_model("unet_pages", num_classes=3, weights=weights_file("shipped"))
+    stem = shipped.get_parameter("stem.0.weight")
+    assert (checkpoint.state_dict["stem.0.weight"] - stem).abs().max() < 0.1 * stem.abs().max()
+    assert (checkpoint.state_dict["stem.1.running_var"] > 0).all()
+    assert not torch.allclose(checkpoint.state_dict["stem.1.running_var"], torch.ones(16))
+
+
+def test_a_run_without_recipe_says_what_it_wants(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(DATASETS, "pages", raising=False)  # research adds it
+    with pytest.raises(MisuseError, match=r"--recipe: expected one, or --data with own photos"):
+        _recipe(None, None, ())
+    with pytest.raises(MisuseError, match=r"photos that `ppool train init .*` looked at"):
+        _recipe(None, tmp_path, ())
+    (tmp_path / "dataset.json").write_text("{}")
+    assert _recipe(None, tmp_path, ()).dataset == "folder"
 
 
 def test_every_image_is_in_one_split_and_stays_there(root: Path) -> None:
@@ -139,9 +176,19 @@ def one_image(root: Path) -> None:
         path.unlink()
 
 
-def no_labels(root: Path) -> None:
-    for path in (root / "masks").iterdir():
-        PIL.Image.fromarray(np.full((40, 48), 255, np.uint8)).save(path)
+def labels(*values: int) -> Any:
+    def write(root: Path) -> None:
+        mask = np.resize(np.array(values, np.uint8), (40, 48))
+        for path in (root / "masks").iterdir():
+            PIL.Image.fromarray(mask).save(path)
+
+    return write
+
+
+def as_jpeg(root: Path) -> None:
+    path = root / "masks" / "photo0.png"
+    PIL.Image.open(path).save(path.with_suffix(".jpg"))
+    path.unlink()
 
 
 @pytest.mark.parametrize(
@@ -152,55 +199,16 @@ def no_labels(root: Path) -> None:
         (twins, "one image of each name, got ['photo0']"),
         (no_images, "expected images, found"),
         (one_image, "expected at least 2 images"),
-        (no_labels, "expected some labels, got only 255"),
+        (labels(255), "expected some labels, got only 255"),
+        (labels(0, 255), "got 0 ('sky') alone; 255 says that a pixel has no label: for 'wire'"),
+        (labels(1), "expected two classes or more, got 1 ('wire') alone"),
+        (labels(*range(40)), "so many: was it a JPEG once, or resized with smoothing?"),
+        (as_jpeg, "mask of photo0.png; photo0.jpg is there: save it as PNG, which keeps numbers"),
     ],
 )
 def test_what_is_missing_is_named(root: Path, damage: Any, complaint: str) -> None:
     damage(root)
     assert complaint in faults(root)
-
-
-def coco(**changes: Any) -> dict[str, Any]:
-    """A roof of 30 x 20 pixels with a wire across it, on photo0; nothing on the others."""
-    roof = [5.0, 10.0, 35.0, 10.0, 35.0, 30.0, 5.0, 30.0]
-    wire = [0.0, 15.0, 48.0, 15.0, 48.0, 17.0, 0.0, 17.0]
-    document = {
-        "images": [{"id": 7, "file_name": "upload/photo0.png"}],
-        "categories": [{"id": 4, "name": "wire"}, {"id": 9, "name": "roof"}],
-        "annotations": [
-            {"image_id": 7, "category_id": 4, "segmentation": [wire], "area": 96},
-            {"image_id": 7, "category_id": 9, "segmentation": [roof], "area": 600},
-        ],
-    }
-    return document | changes
-
-
-def test_polygons_of_a_coco_export_are_drawn_small_ones_on_top(root: Path) -> None:
-    for path in (root / "masks").iterdir():
-        path.unlink()
-    (root / "masks").rmdir()
-    (root / "annotations.json").write_text(json.dumps(coco()))
-    found = prepare(root)
-    assert [entry.name for entry in found.classes] == ["background", "wire", "roof"]
-    mask = np.asarray(PIL.Image.open(root / "masks" / "photo0.png"))
-    assert mask[16, 20] == 1
-    assert mask[25, 20] == 2
-    assert mask[2, 2] == 0
-    assert abs(int((mask == 2).sum()) - (600 - 60)) < 60
-    assert not np.asarray(PIL.Image.open(root / "masks" / "photo1.png")).any()
-
-
-def test_masks_as_rle_are_refused_with_the_cure(root: Path) -> None:
-    for path in (root / "masks").iterdir():
-        path.unlink()
-    (root / "masks").rmdir()
-    document = coco()
-    document["annotations"][0]["segmentation"] = {"counts": "abc", "size": [40, 48]}
-    (root / "annotations.json").write_text(json.dumps(document))
-    assert "a mask as RLE; export polygons, or masks as PNG" in faults(root)
-    (root / "annotations.json").write_text("{}")
-    assert "expected COCO's images, categories and annotations" in faults(root)
-    assert not (root / "masks").exists()
 
 
 def test_a_folder_that_was_not_looked_at_says_what_to_do(root: Path) -> None:

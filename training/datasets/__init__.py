@@ -24,7 +24,7 @@ Opener = Callable[[Path | None, str], SegmentationDataset]
 def _on_disk(name: str, opener: Callable[[Path, str], SegmentationDataset]) -> Opener:
     def opened(root: Path | None, split: str) -> SegmentationDataset:
         if root is None:
-            raise ValueError(f"{name}: expected the folder its archives were unpacked in, got None")
+            raise ValueError(f"{name}: expected the folder of its files; add --data FOLDER")
         return opener(root, split)
 
     return opened

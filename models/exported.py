@@ -29,7 +29,7 @@ def read_onnx(path: Path) -> tuple[ModelMetadata, dict[str, Tensor]]:
         import onnx
     except ModuleNotFoundError as error:
         raise ValueError(f"{path}: reading ONNX needs onnx: pip install 'ppool[export]'") from error
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from google.protobuf.message import DecodeError
     from onnx import numpy_helper
 
     try:

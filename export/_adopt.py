@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from onnx import helper
 
 from ppool._library import custom_ops_library
 from ppool.export._assemble import assemble, on_pixel_grid
@@ -19,13 +20,11 @@ from ppool.export._judge import TOLERANCE, Example, Judge, find_judge
 from ppool.export._kinds import refuse_other_kinds
 from ppool.export._network import read_network, silent, words
 from ppool.export._wrap import places, wrap
-from ppool.metadata import ModelMetadata
+from ppool.metadata import METADATA_KEY, MOST_CLASSES, ModelMetadata
 from ppool.onnx_ops import DOMAIN, OPSET
 from ppool.runtime import LOGITS, MASK_SIZE, make_session
 
 __all__ = ["adopt_model"]
-
-MOST_CLASSES = 256
 
 
 class _DisagreementError(ValueError):
@@ -38,13 +37,13 @@ def adopt_model(source: str | Path, path: str | Path, adoption: Adoption) -> Mod
     The result is compared with the file as it came, in ONNX Runtime, on a photo and on noise, with
     native kernels and without, before it appears. A last bilinear resize is fused with the argmax
     where that changes nothing. A network that cannot take several photos at a time, or whose
-    answer depends on which, is given one at a time. Where a logit stands for no whole number of
-    pixels, the file offers no logits, which ``mode=tile`` of the service would need.
+    answer depends on which, is given one at a time. Where a score stands for no whole number of
+    pixels, the file says so, and the service refuses ``mode=tile``.
 
     Shape:
         The network maps photos, [N, C, H, W] or [N, H, W, C] of floats or bytes, to scores,
         [N, K, h, w] or [N, h, w, K], or to labels. The file maps ``image``, uint8 [N, H, W, 3], to
-        ``mask``, uint8 [N, H, W].
+        ``mask``, uint8 [N, H, W], or uint16 of more than 256 classes.
 
     Args:
         source: The network's ONNX file, of opset 7 or newer.
@@ -76,6 +75,7 @@ def adopt_model(source: str | Path, path: str | Path, adoption: Adoption) -> Mod
         versions={package: version(package) for package in ("ppool", "onnx")}
         | {DOMAIN: str(OPSET)},
         head=judge.head.kind,
+        scores=judge.head.scores,
     )
     examples = judge.examples(len(names))
     fault: Exception = ValueError("nothing to try")
@@ -91,7 +91,7 @@ def adopt_model(source: str | Path, path: str | Path, adoption: Adoption) -> Mod
                     description, training=found | {"batches": f"one photo at a time: of two, {why}"}
                 )
             try:
-                content = _wrapped(judge, place, free_batch, description, examples)
+                content, description = _wrapped(judge, place, free_batch, description, examples)
             except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors share no base class
                 fault = error
             else:
@@ -147,8 +147,8 @@ def _wrapped(
     free_batch: bool,
     description: ModelMetadata,
     examples: Sequence[Example],
-) -> bytes:
-    """Content of the new file.
+) -> tuple[bytes, ModelMetadata]:
+    """Content of the new file, and what it says of itself.
 
     Raises:
         Exception: if ONNX Runtime refuses it, or it differs from the original.
@@ -157,10 +157,12 @@ def _wrapped(
     model, logits = wrap(judge, place, classes, free_batch=free_batch)
     content: bytes = assemble(model, description, logits).SerializeToString()
     _compare(content, examples, batch, judge.tolerance)
-    if logits and not _can_be_tiled(content, examples):
-        model, _ = wrap(judge, place, classes, free_batch=free_batch)
-        content = assemble(model, description).SerializeToString()
-    return content
+    if logits and description.scores and not _can_be_tiled(content, examples):
+        off_grid = replace(description.scores, on_grid=False)
+        description = replace(description, scores=off_grid)
+        helper.set_model_props(model, {METADATA_KEY: description.to_json()})
+        content = model.SerializeToString()
+    return content, description
 
 
 def _compare(content: bytes, examples: Sequence[Example], batch: int, tolerance: float) -> None:

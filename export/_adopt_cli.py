@@ -91,7 +91,6 @@ def adopt_command(
     from ppool.export import Adoption, adopt_model
     from ppool.export._beside import read_beside
     from ppool.export._info import describe_policy
-    from ppool.runtime import make_session
 
     beside = read_beside(network)
     adoption = Adoption(
@@ -124,9 +123,9 @@ def adopt_command(
             say(f"  {key}: {description.training[key]}")
     if description.head == "labels":
         say("  ppool serve will refuse mode=tile for it, because labels cannot be blended")
-    elif not make_session(output).offers_logits:
+    elif description.scores and not description.scores.on_grid:
         say(
-            "  ppool serve will refuse mode=tile for it, because a logit stands for no whole "
+            "  ppool serve will refuse mode=tile for it, because a score stands for no whole "
             "number of pixels; another --multiple or --size may help"
         )
 

@@ -19,7 +19,13 @@ from onnx import (
 )
 
 from ppool.metadata import METADATA_KEY, ModelMetadata, Stage
-from ppool.onnx_ops import DOMAIN, PLUGIN_ATTRIBUTES, RESIZE_ATTRIBUTES, function_bodies
+from ppool.onnx_ops import (
+    DOMAIN,
+    PLUGIN_ATTRIBUTES,
+    RESIZE_ATTRIBUTES,
+    RESIZE_OPERATORS,
+    function_bodies,
+)
 from ppool.runtime import ALPHA_SWITCH, LOGITS, LOGITS_SWITCH
 
 __all__ = ["ancestors", "assemble", "cast_to_logits", "lint", "on_pixel_grid", "reads"]
@@ -33,8 +39,8 @@ def assemble(
     Args:
         model: The graph, from ``image`` to ``mask``.
         description: Travels in the file.
-        logits: Nodes that make ``logits``, so that masks can be blended of tiles, of what the
-            graph has; it takes logits for which :func:`on_pixel_grid` holds. None offer none.
+        logits: Nodes that make ``logits`` of what the graph has, for probabilities and for masks
+            that are blended of tiles. None offer none.
 
     Raises:
         ValueError: if the result breaks the contract of :func:`lint`.
@@ -92,16 +98,16 @@ def _put_alpha_behind_switch(graph: GraphProto, stages: Sequence[Stage]) -> None
 
 
 def cast_to_logits(graph: GraphProto) -> list[NodeProto]:
-    """The node that makes ``logits`` of what a graph's ``ResizeArgMax`` reads.
+    """The node that makes ``logits`` of what a graph's labels are made of.
 
     Half-precision networks, too, give float32; of float32 it makes the copy an If needs.
     """
-    (last,) = (node for node in graph.node if node.op_type == "ResizeArgMax")
+    (last,) = (node for node in graph.node if node.op_type in RESIZE_OPERATORS)
     return [helper.make_node("Cast", [last.input[0]], [LOGITS], to=TensorProto.FLOAT)]
 
 
 def _offer_logits(graph: GraphProto, nodes: Sequence[NodeProto], classes: int) -> None:
-    """Add the output ``logits``, behind a switch of its own: what a mask blended of tiles needs."""
+    """Add the output ``logits``, behind a switch of its own, so that not asking costs nothing."""
     sizes = [f"{LOGITS}_{axis}" for axis in ("batch", "height", "width")]
     output = helper.make_tensor_value_info(
         LOGITS, TensorProto.FLOAT, [sizes[0], classes, sizes[1], sizes[2]]
@@ -190,7 +196,7 @@ def lint(model: ModelProto) -> None:
         body = bodies.get(node.op_type)
         if body is None:
             raise ValueError(f"{node.name}: expected a body for {node.op_type}, got none")
-        plugin = RESIZE_ATTRIBUTES if node.op_type == "ResizeArgMax" else PLUGIN_ATTRIBUTES
+        plugin = RESIZE_ATTRIBUTES if node.op_type in RESIZE_OPERATORS else PLUGIN_ATTRIBUTES
         written = {attribute.name for attribute in node.attribute}
         for expected, found in (
             (len(body.input), len([name for name in node.input if name])),

@@ -15,9 +15,9 @@ from ppool.export._assemble import assemble, cast_to_logits, on_pixel_grid
 from ppool.export._describe import with_colours
 from ppool.export._files import refuse_to_overwrite, save_whole
 from ppool.export._trace import Pipeline, trace
-from ppool.export._verify import verify
+from ppool.export._verify import example_images, verify
 from ppool.feeding import Normalisation
-from ppool.metadata import InputPolicy, LabelClass, ModelMetadata
+from ppool.metadata import InputPolicy, LabelClass, ModelMetadata, Scores
 from ppool.models import Checkpoint
 from ppool.onnx_ops import DOMAIN, ONNX_OPSET, OPSET
 
@@ -46,7 +46,8 @@ def export_model(
     Shape:
         ``model`` maps normalised RGB, float32 [N, 3, H, W], to logits [N, K, h, w] at any stride,
         bare or in a dictionary, a tuple or an object, as torchvision and Hugging Face give them.
-        The file maps ``image``, uint8 [N, H, W, 3], to ``mask``, uint8 [N, H, W].
+        The file maps ``image``, uint8 [N, H, W, 3], to ``mask``, uint8 [N, H, W], or uint16 of more
+        than 256 classes.
 
     Args:
         model: The network.
@@ -60,7 +61,7 @@ def export_model(
         name: What the model is served as; ``None`` is the file's name without suffix.
         training: A record to travel in the file: data, seed, scores.
         threshold: Above which a pixel of a network of one channel is foreground: 0 of logits; 0.5
-            if it ends in a sigmoid, though probabilities can only be had of logits.
+            if it ends in a sigmoid.
         check: Compare with PyTorch, with native kernels and without, before the file appears.
 
     Returns:
@@ -137,12 +138,12 @@ def _export(
     description = _with_background(description, pipeline.scores(example).shape[1])
     logits = pipeline.logits(example)
     _check_logits(logits, len(description.classes))
-    description = replace(description, stages=pipeline.stages(example))
+    scores = _scores(pipeline, description, example.shape)
+    scores = replace(scores, on_grid=on_pixel_grid(logits.shape[2:], example.shape[1:3]))
+    description = replace(description, stages=pipeline.stages(example), scores=scores)
     outputs = ["mask", *(stage.output for stage in description.stages)]
     graph = trace(pipeline, example, outputs, multiple)
-    tiles = on_pixel_grid(logits.shape[2:], example.shape[1:3])
-    offered = cast_to_logits(graph.graph) if tiles else []
-    content = assemble(graph, description, offered).SerializeToString()
+    content = assemble(graph, description, cast_to_logits(graph.graph)).SerializeToString()
     if check:
         verify(content, pipeline, multiple)
     save_whole(content, path)
@@ -158,6 +159,25 @@ def _with_background(description: ModelMetadata, channels: int) -> ModelMetadata
         foreground = replace(classes[0], id=1)
         classes = (LabelClass(0, "background", "#000000"), foreground)
     return replace(description, classes=classes, head="threshold")
+
+
+def _scores(pipeline: Pipeline, description: ModelMetadata, shape: Sequence[int]) -> Scores:
+    """What the network's answer means: probabilities lie in [0, 1], and those of classes sum to 1.
+
+    Args:
+        pipeline: The network.
+        description: Of it.
+        shape: Of images to try it on.
+    """
+    values = pipeline.scores(example_images(shape)).double()
+    threshold = pipeline.threshold if description.head == "threshold" else 0.0
+    inside = bool(((values >= 0) & (values <= 1)).all())
+    whole = 0 < threshold < 1 if description.head == "threshold" else _sums_to_one(values)
+    return Scores("probabilities" if inside and whole else "logits", threshold)
+
+
+def _sums_to_one(values: torch.Tensor) -> bool:
+    return bool((values.sum(1) - 1).abs().max() < 1e-3)
 
 
 def _check_logits(logits: torch.Tensor, classes: int) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
-from ppool.metadata import HeadKind
-from ppool.onnx_ops import DOMAIN, RESIZE_ATTRIBUTES
+from ppool.metadata import HeadKind, ScoreKind, Scores, label_type
+from ppool.onnx_ops import DOMAIN, RESIZE_ATTRIBUTES, resize_argmax_for
 from ppool.reference import resize_argmax_reference
 
 __all__ = ["Head", "HeadNodes", "canonical", "recognise", "spatial_layout"]
@@ -36,7 +36,7 @@ class Head:
             of those above it, else background; ``labels``, which are there already.
         layout: Axes of the output.
         channels: Of the output.
-        probability: Whether values are probabilities, not logits.
+        unit: Of the output; ``values`` are neither logits nor probabilities.
         normalised: Whether those of all channels sum to 1.
         threshold: Above which ``threshold`` and ``multilabel`` see something.
     """
@@ -44,7 +44,7 @@ class Head:
     kind: HeadKind
     layout: str
     channels: int
-    probability: bool = False
+    unit: Literal["logits", "probabilities", "values"] = "logits"
     normalised: bool = False
     threshold: float = 0.0
 
@@ -53,6 +53,19 @@ class Head:
         """Whether the mask has a class that no channel stands for."""
         return self.kind in {"threshold", "multilabel"}
 
+    @property
+    def scores(self) -> Scores | None:
+        """What :meth:`HeadNodes.logits` makes of the output."""
+        if self.kind == "labels":
+            return None
+        if not self.background:
+            of_probabilities: ScoreKind = "probabilities"
+            if self.normalised:
+                of_probabilities = "log-probabilities"
+            return Scores(of_probabilities if self.unit == "probabilities" else "logits")
+        kinds: dict[str, ScoreKind] = {"logits": "logits", "probabilities": "log-odds"}
+        return Scores(kinds.get(self.unit, "unknown"), self.threshold)
+
     def planes(self, output: Array) -> Array:
         """What an argmax makes the mask of, [1, P, h, w]; of labels, the labels."""
         x = canonical(output, self.layout)
@@ -60,23 +73,24 @@ class Head:
             return x
         return np.concatenate((np.full_like(x[:, :1], self.threshold), x), axis=1)
 
-    def mask(self, output: Array, size: tuple[int, int], classes: int) -> NDArray[np.uint8]:
-        """The mask, uint8 [1, *size], of one photo's output."""
+    def mask(self, output: Array, size: tuple[int, int], classes: int) -> NDArray[Any]:
+        """The mask, [1, *size] of the type for so many classes, of one photo's output."""
         planes = self.planes(output)
         if self.kind != "labels":
             return resize_argmax_reference(planes, size)
         for axis, wanted in zip((2, 3), size, strict=True):
             nearest = (2 * np.arange(wanted) + 1) * planes.shape[axis] // (2 * wanted)
             planes = planes.take(nearest, axis)
-        return np.where((planes >= 0) & (planes < classes), planes, 0)[:, 0].astype(np.uint8)
+        return np.where((planes >= 0) & (planes < classes), planes, 0)[:, 0].astype(
+            label_type(classes)
+        )
 
     def __str__(self) -> str:
         if self.kind == "labels":
             return "labels as the network gives them"
-        unit = "probabilities" if self.probability else "logits"
         if self.kind == "argmax":
-            return f"the largest of {self.channels} {unit}"
-        largest = "the largest of those" if self.kind == "multilabel" else unit
+            return f"the largest of {self.channels} {self.unit}"
+        largest = "the largest of those" if self.kind == "multilabel" else self.unit
         return f"{largest} above {self.threshold:g}, else background"
 
 
@@ -136,7 +150,12 @@ def recognise(
                 "probabilities; give the --threshold above which a pixel belongs to the class"
             )
         threshold = 0.5 if probability else 0.0
-    return Head(kind, layout, channels, probability, normalised, threshold)
+    unit: Literal["logits", "probabilities", "values"] = "logits"
+    if probability:
+        unit = "probabilities"
+    elif low >= 0 and kind in {"threshold", "multilabel"}:
+        unit = "values"
+    return Head(kind, layout, channels, unit, normalised, threshold)
 
 
 @dataclass(frozen=True)
@@ -186,11 +205,12 @@ class HeadNodes:
         return nodes, name
 
     def mask(self, scores: str, size: str, classes: int) -> list[NodeProto]:
-        """From scores to ``mask``, uint8 [N, *size]."""
+        """From scores to ``mask``, [N, *size]."""
         make = helper.make_node
         if self.head.kind != "labels":
             attributes = {"name": "resize_argmax", "domain": DOMAIN, **RESIZE_ATTRIBUTES}
-            return [make("ResizeArgMax", [scores, size], ["mask"], **attributes)]
+            return [make(resize_argmax_for(classes), [scores, size], ["mask"], **attributes)]
+        label = TensorProto.UINT8 if label_type(classes) == "uint8" else TensorProto.UINT16
         first, two = (self._constant(str(i), np.array([i], np.int64)) for i in (0, 2))
         empty = self._constant("none", np.zeros(0, np.float32))
         zero, most = (self._constant(f"{v:g}f", np.array(v, np.float32)) for v in (0, classes))
@@ -213,14 +233,15 @@ class HeadNodes:
             make("And", ["mask/not_below", "mask/not_above"], ["mask/known"]),
             # A label without a name, such as 255 for "do not care", is the first class.
             make("Where", ["mask/known", "mask/fine", zero], ["mask/labels"]),
-            make("Cast", ["mask/labels"], ["mask/bytes"], to=TensorProto.UINT8),
-            make("Gather", ["mask/bytes", index], ["mask"], axis=1),
+            make("Cast", ["mask/labels"], ["mask/whole"], to=label),
+            make("Gather", ["mask/whole", index], ["mask"], axis=1),
         ]
 
     def logits(self, scores: str, result: str) -> list[NodeProto]:
-        """From scores to float32 logits: their softmax over classes is what the head believes.
+        """From scores to float32 logits, which :attr:`Head.scores` describes.
 
-        Of ``multilabel``, the sigmoid of each class's less the background's.
+        Their softmax over classes is what the head believes, but where they are probabilities; of
+        ``multilabel``, the sigmoid of each class's less the background's.
         """
         head = self.head
         nodes: list[NodeProto] = []
@@ -234,7 +255,7 @@ class HeadNodes:
 
         name = step("Cast", scores, to=TensorProto.FLOAT)
         offset = head.threshold
-        if head.probability and (head.background or head.normalised):
+        if head.unit == "probabilities" and (head.background or head.normalised):
             name = step("Clip", name, number(SMALLEST), number(1 - SMALLEST))
             log = step("Log", name)
             if head.background:

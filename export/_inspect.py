@@ -239,11 +239,9 @@ def picture(inspection: Inspection, photo: Path) -> Image.Image:
     return sheet
 
 
-def _coloured(mask: NDArray[np.uint8], classes: int) -> Image.Image:
-    colours: list[Any] = [label.rgb for label in with_colours([""] * min(classes, 256))]
-    picture = Image.fromarray(mask)
-    picture.putpalette([part for colour in colours for part in colour])
-    return picture.convert("RGB")
+def _coloured(mask: NDArray[Any], classes: int) -> Image.Image:
+    colours = np.array([label.rgb for label in with_colours([""] * classes)], np.uint8)
+    return Image.fromarray(colours[mask])
 
 
 def table_rows(inspection: Inspection) -> Iterator[tuple[str, str]]:
@@ -260,7 +258,11 @@ def table_rows(inspection: Inspection) -> Iterator[tuple[str, str]]:
         yield f"output {seen.name}", f"{seen.dtype} {shape}, {seen.low:.4g} to {seen.high:.4g}"
     yield "takes", f"{judge.intake.layout}, {judge.intake.normalisation} ({inspection.reason})"
     yield "gives", f"{judge.output}, {judge.head.layout}: {judge.head}"
-    if judge.head.kind == "argmax" and judge.head.probability and not judge.head.normalised:
+    if (
+        judge.head.kind == "argmax"
+        and judge.head.unit == "probabilities"
+        and not judge.head.normalised
+    ):
         yield "", "probabilities that do not sum to 1: --head multilabel if classes may overlap"
     for file in inspection.beside.files:
         yield "read", str(file)

@@ -31,10 +31,10 @@ PHOTO = Path(ppool.__file__).parent / "service" / "playground" / "notes.jpg"
 
 @dataclass(frozen=True)
 class Example:
-    """A photo and noise, uint8 [2, H, W, 3], and their masks, uint8 [2, h, w]."""
+    """A photo and noise, uint8 [2, H, W, 3], and their masks, [2, h, w]."""
 
     images: NDArray[np.uint8]
-    masks: NDArray[np.uint8]
+    masks: NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -68,12 +68,10 @@ class Judge:
         coarse = kinds & QUANTISED or np.float16 in (self.dtype, self.intake.dtype)
         return COARSE_TOLERANCE if coarse else TOLERANCE
 
-    def mask(
-        self, image: NDArray[np.uint8], size: tuple[int, int], classes: int
-    ) -> NDArray[np.uint8]:
-        """The mask of one photo, uint8 [*size]."""
+    def mask(self, image: NDArray[np.uint8], size: tuple[int, int], classes: int) -> NDArray[Any]:
+        """The mask of one photo, [*size]."""
         outputs = self.network.run(self.intake.name, self.intake.array(image))
-        mask: NDArray[np.uint8] = self.head.mask(outputs[self.output], size, classes)[0]
+        mask: NDArray[Any] = self.head.mask(outputs[self.output], size, classes)[0]
         return mask
 
     def examples(self, classes: int) -> list[Example]:

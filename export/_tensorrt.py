@@ -12,7 +12,7 @@ import onnx
 
 import ppool
 from ppool.metadata import InputPolicy
-from ppool.onnx_ops import DOMAIN, RESIZE_ATTRIBUTES
+from ppool.onnx_ops import DOMAIN, RESIZE_ATTRIBUTES, resize_argmax_for
 
 __all__ = [
     "Limits",
@@ -61,8 +61,13 @@ class Shapes:
             asked: What it is to be limited to.
 
         Raises:
-            ValueError: if a limit is out of range.
+            ValueError: if a limit is out of range, or the file has too many classes.
         """
+        if any(node.op_type == resize_argmax_for(257) for node in model.graph.node):
+            raise ValueError(
+                "model: has more than 256 classes, and TensorRT no type for their labels; run it "
+                "in ONNX Runtime"
+            )
         batch = asked.max_batch
         if batch < 1:
             raise ValueError(f"max_batch: expected at least 1, got {batch!r}")

@@ -1,4 +1,4 @@
-"""A PyTorch network as an ONNX graph from uint8 images to uint8 labels, still without bodies."""
+"""A PyTorch network as an ONNX graph from uint8 images to labels, still without bodies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ppool.feeding import Normalisation
-from ppool.metadata import Stage
+from ppool.metadata import Stage, label_type
 from ppool.module import PPool2d
 from ppool.onnx_ops import (
     DOMAIN,
@@ -26,6 +26,7 @@ from ppool.onnx_ops import (
     PLUGIN_ATTRIBUTES,
     RESIZE_ATTRIBUTES,
     register_schemas,
+    resize_argmax_for,
 )
 
 __all__ = ["Pipeline", "scores_of", "trace"]
@@ -82,8 +83,9 @@ class Pipeline(nn.Module):
     """What the exported file computes: image to labels and alpha maps.
 
     Shape:
-        ``image`` is uint8 [N, H, W, 3]; the results are the mask, uint8 [N, H, W], and for each
-        P-pooling layer, in the order of computation, its alpha map, float32 [N, C, h, w].
+        ``image`` is uint8 [N, H, W, 3]; the results are the mask, [N, H, W] of uint8, or of uint16
+        for more than 256 classes, and for each P-pooling layer, in the order of computation, its
+        alpha map, float32 [N, C, h, w].
     """
 
     mean: Tensor
@@ -93,7 +95,7 @@ class Pipeline(nn.Module):
         self, network: nn.Module, normalisation: Normalisation, threshold: float = 0.0
     ) -> None:
         super().__init__()
-        self._threshold = threshold
+        self.threshold = threshold
         self._maps = _AlphaMaps()
         self.network = deepcopy(network).cpu().float()
         self._replace_pools()
@@ -126,7 +128,7 @@ class Pipeline(nn.Module):
         y = self.scores(image)
         if y.shape[1] > 1:
             return y
-        above = y - self._threshold
+        above = y - self.threshold
         return torch.cat((torch.zeros_like(above), above), 1)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
@@ -202,14 +204,18 @@ def _(x: Tensor, like: Tensor) -> Tensor:
 
 @torch.library.custom_op("ppool::resize_argmax", mutates_args=())
 def _resize_argmax(logits: Tensor, image: Tensor) -> Tensor:
-    """Labels, uint8 [N, H, W], of logits [N, K, h, w] for an image [N, H, W, 3]."""
+    """Labels, [N, H, W], of logits [N, K, h, w] for an image [N, H, W, 3]."""
     size = image.shape[1:3]
-    return F.interpolate(logits, size, mode="bilinear").argmax(1).to(torch.uint8)
+    return F.interpolate(logits, size, mode="bilinear").argmax(1).to(_label(logits))
 
 
 @_resize_argmax.register_fake
 def _(logits: Tensor, image: Tensor) -> Tensor:
-    return logits.new_empty((logits.shape[0], *image.shape[1:3]), dtype=torch.uint8)
+    return logits.new_empty((logits.shape[0], *image.shape[1:3]), dtype=_label(logits))
+
+
+def _label(logits: Tensor) -> torch.dtype:
+    return torch.uint8 if label_type(logits.shape[1]) == "uint8" else torch.uint16
 
 
 def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
@@ -259,7 +265,8 @@ def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
 
     def resize_argmax(logits: Any, image: Any) -> Any:
         size = standard.Shape(image, start=1, end=3)
-        return ours.ResizeArgMax(logits, size, **RESIZE_ATTRIBUTES)
+        operator = getattr(ours, resize_argmax_for(logits.shape[1]))
+        return operator(logits, size, **RESIZE_ATTRIBUTES)
 
     return {
         torch.ops.ppool.ppool2d.default: ppool2d,

@@ -14,7 +14,7 @@ from ppool._library import custom_ops_library
 from ppool.export._trace import Pipeline
 from ppool.runtime import Session, make_session
 
-__all__ = ["Comparison", "VerificationError", "verify"]
+__all__ = ["Comparison", "VerificationError", "example_images", "verify"]
 
 # Float rounding may turn a tie between two classes: this share of all pixels.
 MASK_TOLERANCE = 1e-5
@@ -72,17 +72,17 @@ def verify(content: bytes, pipeline: Pipeline, multiple: int) -> tuple[Compariso
     comparisons = [
         comparison
         for shape in ((1, side, side), (3, side, side + multiple), (2, 2 * side, side))
-        for comparison in _compare(sessions, pipeline, _image(shape))
+        for comparison in _compare(sessions, pipeline, example_images(shape))
     ]
     if not all(entry.agrees for entry in comparisons):
         raise VerificationError(comparisons)
     return tuple(comparisons)
 
 
-def _image(shape: tuple[int, int, int]) -> torch.Tensor:
+def example_images(shape: Sequence[int]) -> torch.Tensor:
     """Soft blobs under noise, uint8 [N, H, W, 3]: smooth areas and edges both occur."""
     generator = torch.Generator().manual_seed(shape[0])
-    n, height, width = shape
+    n, height, width = shape[:3]
     blobs = torch.rand(n, 3, 6, 6, generator=generator)
     blobs = torch.nn.functional.interpolate(blobs, (height, width), mode="bicubic")
     noise = torch.randn(n, 3, height, width, generator=generator)
@@ -114,6 +114,6 @@ def _compare(
 def _difference(result: NDArray[Any], truth: NDArray[Any]) -> float:
     if result.shape != truth.shape:
         return float("inf")
-    if result.dtype == np.uint8:
+    if result.dtype in (np.uint8, np.uint16):
         return float(np.count_nonzero(result != truth))
     return float(np.max(np.abs(result - truth)))

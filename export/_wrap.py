@@ -9,6 +9,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 from ppool.export._assemble import ancestors, reads
 from ppool.export._head import HeadNodes
 from ppool.export._judge import Judge
+from ppool.metadata import label_type
 from ppool.onnx_ops import DOMAIN, OPSET, register_schemas
 from ppool.runtime import LOGITS, MASK_SIZE
 
@@ -55,7 +56,8 @@ def wrap(
     between, scores = head.scores(PREFIX + place)
     resized = judge.policy.size is not None
     sized = [*image[:1], "mask_height", "mask_width"] if resized else image[:3]
-    graph.output.append(helper.make_tensor_value_info("mask", TensorProto.UINT8, sized))
+    label = TensorProto.UINT8 if label_type(classes) == "uint8" else TensorProto.UINT16
+    graph.output.append(helper.make_tensor_value_info("mask", label, sized))
     after = [*_size(graph, optional=resized), *head.mask(scores, "size", classes)]
     nodes = [*before, *graph.node, *between, *after]
     # ONNX Runtime runs what nobody reads, too: the network's other outputs, a resize now fused.

@@ -124,9 +124,10 @@ class UnitBackwardJob:
 
 @dataclass(frozen=True)
 class ResizeArgMaxJob:
-    """The class of the largest resized logit: logits [n, classes, h, w] -> uint8 labels.
+    """The class of the largest resized logit: logits [n, classes, h, w] -> labels.
 
-    1 to 256 classes; ``out_h`` and ``out_w`` are the size of the labels. On a GPU only.
+    These are uint8, or uint16 of more than 256 classes, of up to 65536; ``out_h`` and ``out_w`` are
+    the size of the labels. On a GPU only.
     """
 
     name: ClassVar = "resize_argmax"

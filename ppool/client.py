@@ -9,7 +9,7 @@ import asyncio
 import io
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar
@@ -38,16 +38,21 @@ class Segmentation:
     """The answer for one photo.
 
     Attributes:
-        mask: Class ids, uint8 [H, W], at the photo's upright size.
+        mask: Class ids, uint8 [H, W], at the photo's upright size; uint16 of more than 256 classes.
         alpha: Pooling exponents by stage, float16 [C, h, w]; empty unless asked for.
+        probability: From 0 to 1, float16 [H, W], by class; that of the mask's own class at each
+            pixel under ``""``. Empty unless asked for.
+        planes: Where each class is, uint8 [H, W], by class; empty unless asked for.
         model: The model that answered.
         request_id: For the operator of the service.
     """
 
-    mask: NDArray[np.uint8]
+    mask: NDArray[np.uint8] | NDArray[np.uint16]
     alpha: Mapping[str, NDArray[np.float16]]
     model: str
     request_id: str
+    probability: Mapping[str, NDArray[np.float16]]
+    planes: Mapping[str, NDArray[np.uint8]]
 
 
 class Problem(Exception):  # noqa: N818 - the name RFC 9457 gives it
@@ -81,14 +86,18 @@ def _checked(response: httpx.Response) -> httpx.Response:
 
 def _segmentation(response: httpx.Response) -> Segmentation:
     with np.load(io.BytesIO(response.content), allow_pickle=False) as arrays:
-        alpha = {
-            name.removeprefix("alpha/"): arrays[name] for name in arrays.files if name != "mask"
-        }
+        found: dict[str, dict[str, NDArray[Any]]] = {"alpha": {}, "probability": {}, "plane": {}}
+        for name in arrays.files:
+            kind, _, rest = name.partition("/")
+            if kind in found:
+                found[kind][rest] = arrays[name]
         return Segmentation(
             arrays["mask"],
-            alpha,
+            found["alpha"],
             response.headers.get("x-model", ""),
             response.headers.get("x-request-id", ""),
+            found["probability"],
+            found["plane"],
         )
 
 
@@ -129,6 +138,8 @@ class _Client(ABC, Generic[S, M]):
         mode: Literal["resize", "tile"] = "resize",
         alpha: bool = False,
         page: int = 1,
+        probability: str | Sequence[str] | None = None,
+        planes: str | Sequence[str] | None = None,
     ) -> S:
         """Segment a photo.
 
@@ -138,12 +149,19 @@ class _Client(ABC, Generic[S, M]):
             mode: What becomes of a photo larger than the model's input.
             alpha: Whether to get the alpha maps too; not with ``mode="tile"``.
             page: Of a TIFF, or frame of an animation; the first is 1.
+            probability: Classes, or ``"all"``, whose probability to get too; or ``"winner"``, that
+                of the mask's own class at each pixel.
+            planes: Classes, or ``"all"``, to get a plane each of: those of a multilabel model may
+                overlap.
 
         Raises:
             Problem: if the service refuses, or stays busy longer than ``patience_seconds``.
             httpx.TransportError: if it cannot be reached.
         """
         query = {"mode": mode, "alpha": "full" if alpha else "none", "page": str(page)}
+        for name, classes in (("probability", probability), ("planes", planes)):
+            if classes is not None:
+                query[name] = classes if isinstance(classes, str) else ",".join(classes)
         question = {
             "method": "POST",
             "url": "/segment",

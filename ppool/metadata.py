@@ -15,12 +15,16 @@ from typing import Any, Literal, Self, TypeVar
 
 __all__ = [
     "METADATA_KEY",
+    "MOST_CLASSES",
     "HeadKind",
     "InputPolicy",
     "LabelClass",
     "ModelMetadata",
     "NetworkDescription",
+    "ScoreKind",
+    "Scores",
     "Stage",
+    "label_type",
 ]
 
 METADATA_KEY = "ppool"
@@ -28,6 +32,20 @@ FORMAT = 1
 
 # How a network's answer becomes the mask, which is done inside the file.
 HeadKind = Literal["argmax", "threshold", "multilabel", "labels"]
+# What the output ``logits`` holds.
+ScoreKind = Literal["logits", "probabilities", "log-probabilities", "log-odds", "unknown"]
+
+MOST_CLASSES = 65536
+
+
+def label_type(classes: int) -> Literal["uint8", "uint16"]:
+    """The type of a mask with so many classes.
+
+    Example:
+        >>> label_type(256), label_type(257)
+        ('uint8', 'uint16')
+    """
+    return "uint8" if classes <= 256 else "uint16"
 
 
 @dataclass(frozen=True)
@@ -39,8 +57,8 @@ class LabelClass:
     color: str
 
     def __post_init__(self) -> None:
-        if not 0 <= self.id <= 255:
-            raise ValueError(f"class id: expected 0 to 255, got {self.id!r}")
+        if not 0 <= self.id < MOST_CLASSES:
+            raise ValueError(f"class id: expected 0 to {MOST_CLASSES - 1}, got {self.id!r}")
         if not re.fullmatch("#[0-9a-f]{6}", self.color):
             raise ValueError(f"class color: expected '#rrggbb' in lower case, got {self.color!r}")
 
@@ -166,9 +184,26 @@ def _ceil_div(value: int, divisor: int) -> int:
     return -(-value // divisor)
 
 
+@dataclass(frozen=True)
+class Scores:
+    """What the output ``logits``, float32 [N, classes, h, w], says of each class.
+
+    Heads ``threshold`` and ``multilabel`` have the background's first: 0, where ``threshold`` was
+    taken off the others; ``log-odds`` are of a network that gave probabilities, as is the
+    threshold then. Of ``unknown`` values nobody can tell what probability they mean. ``on_grid`` is
+    whether each score stands for a whole number of pixels, without which scores of overlapping
+    windows cannot be blended.
+    """
+
+    values: ScoreKind = "logits"
+    threshold: float = 0.0
+    on_grid: bool = True
+
+
 # A field of a document, as it is in a description.
 _READ: dict[str, Callable[[Any], Any]] = {
     "classes": lambda entries: tuple(LabelClass(**entry) for entry in entries),
+    "scores": lambda entry: entry and Scores(**entry),
     "input": lambda entry: InputPolicy(**{key: _tupled(entry[key]) for key in entry}),
     "stages": lambda entries: tuple(Stage(**entry) for entry in entries),
 }
@@ -227,19 +262,21 @@ class ModelMetadata(NetworkDescription):
     """Everything a server or a person needs to know of an exported model.
 
     The graph takes ``image``, uint8 [N, H, W, 3] RGB, and gives ``mask``, uint8 [N, H, W] of class
-    ids, plus one alpha map for each entry of ``stages``.
+    ids (uint16 of more than 256 classes), plus one alpha map for each entry of ``stages``.
 
     Attributes:
         name: What a server calls the model, in printable ASCII without ``/``.
         stages: The pooling stages whose exponents come out.
         versions: Of the packages that wrote the file.
         card: What to know before trusting it, in Markdown: data, scores, limits; may be empty.
+        scores: What the mask is made of; ``None`` of labels, which are not made of anything.
     """
 
     name: str
     stages: tuple[Stage, ...]
     versions: Mapping[str, str] = field(default_factory=dict)
     card: str = ""
+    scores: Scores | None = Scores()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -253,6 +290,8 @@ class ModelMetadata(NetworkDescription):
     def to_json(self) -> str:
         """The document as stored in the file."""
         document = {"format": FORMAT, **_said(self), "input": _said(self.input)}
+        if self.scores == _scores_of_earlier(self.head, self.training):
+            del document["scores"]
         return json.dumps(document, sort_keys=True)
 
     @classmethod
@@ -263,7 +302,12 @@ class ModelMetadata(NetworkDescription):
             ValueError: if it is not one, or of a newer format than this version knows.
         """
         try:
-            return cls.from_document(json.loads(text))
+            document = json.loads(text)
+            if "scores" not in document:
+                head, training = document.get("head", "argmax"), document.get("training", {})
+                scores = _scores_of_earlier(head, training)
+                document["scores"] = scores and asdict(scores)
+            return cls.from_document(document)
         except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
             raise ValueError(f"not a ppool model description: {error}") from error
 
@@ -272,3 +316,21 @@ def _said(description: ModelMetadata | InputPolicy) -> dict[str, Any]:
     """Its fields but those that say nothing new: earlier versions read files without them."""
     usual = {entry.name: entry.default for entry in fields(description)}
     return {key: value for key, value in asdict(description).items() if value != usual[key]}
+
+
+def _scores_of_earlier(head: HeadKind, training: Mapping[str, Any]) -> Scores | None:
+    """Of a file that does not say: earlier ones have a sentence on an adopted network's mask."""
+    said = str(training.get("mask", "")) if "adopted" in training else ""
+    above = re.search(r"above (\S+), else", said)
+    level = float(above[1]) if above else 0.0
+    if head == "labels":
+        return None
+    values: ScoreKind = "logits"
+    if head == "threshold" and "probabilities" in said:
+        values = "log-odds"
+    elif head == "multilabel" and 0 < level < 1:
+        # A half is the default for probabilities, and of logits nobody would choose it.
+        values = "log-odds" if level == 0.5 else "unknown"
+    elif "probabilities" in said:
+        values = "unknown"
+    return Scores(values, level)

@@ -17,8 +17,10 @@ __all__ = [
     "OPSET",
     "PLUGIN_ATTRIBUTES",
     "RESIZE_ATTRIBUTES",
+    "RESIZE_OPERATORS",
     "function_bodies",
     "register_schemas",
+    "resize_argmax_for",
 ]
 
 DOMAIN = "ai.ppool"
@@ -32,6 +34,8 @@ PLUGIN_ATTRIBUTES = {"plugin_namespace": DOMAIN, "plugin_version": "1"}
 # is (onnx-tensorrt, release notes of 10.1).
 SHAPE_INPUTS = "tensorrt_plugin_shape_input_indices"
 RESIZE_ATTRIBUTES: dict[str, Any] = PLUGIN_ATTRIBUTES | {SHAPE_INPUTS: [1]}
+# What makes labels, by ONNX's number of their type: uint8, and uint16 for what that cannot hold.
+RESIZE_OPERATORS = {"ResizeArgMax": 2, "ResizeArgMax16": 4}
 
 _INT, _INTS = OpSchema.AttrType.INT, OpSchema.AttrType.INTS
 _FLOAT, _STRING = OpSchema.AttrType.FLOAT, OpSchema.AttrType.STRING
@@ -45,6 +49,11 @@ _WINDOW = {
 }
 # num_outputs is always 1: version 0.1 could be asked for alpha as well, and its plugins read it.
 _BRANCH = {"input_scale": _FLOAT, "alpha_min": _FLOAT, "alpha_max": _FLOAT, "num_outputs": _INT}
+
+
+def resize_argmax_for(classes: int) -> str:
+    """The operator that makes labels of so many classes."""
+    return "ResizeArgMax" if classes <= 256 else "ResizeArgMax16"
 
 
 def _schema(
@@ -77,7 +86,8 @@ def register_schemas() -> None:
     """Make the operators known to ``onnx``, and so to the checker and to PyTorch's exporter.
 
     Wei et al., CVPR 2019: ``PPool`` is Eq. 1 and 2 with the exponents given, ``PPoolUnit`` the
-    whole of Figure 1; ``ResizeArgMax`` turns logits into labels. Calling it again does nothing.
+    whole of Figure 1; ``ResizeArgMax`` turns logits into labels, ``ResizeArgMax16`` those of more
+    than 256 classes. Calling it again does nothing.
     """
     for schema in (
         _schema("PPool", {"X": "T", "alpha": "T"}, {"Y": "T"}, _WINDOW, "Polynomial pooling."),
@@ -88,12 +98,15 @@ def register_schemas() -> None:
             _WINDOW | _BRANCH,
             "Polynomial pooling with the exponents of its side branch.",
         ),
-        _schema(
-            "ResizeArgMax",
-            {"logits": "T", "size": "tensor(int64)"},
-            {"labels": "tensor(uint8)"},
-            {SHAPE_INPUTS: _INTS},
-            "Half-pixel bilinear resize of [N, K, h, w] to size, then argmax over K.",
+        *(
+            _schema(
+                name,
+                {"logits": "T", "size": "tensor(int64)"},
+                {"labels": f"tensor({labels})"},
+                {SHAPE_INPUTS: _INTS},
+                "Half-pixel bilinear resize of [N, K, h, w] to size, then argmax over K.",
+            )
+            for name, labels in zip(RESIZE_OPERATORS, ("uint8", "uint16"), strict=True)
         ),
     ):
         if not onnx.defs.has(schema.name, schema.domain):
@@ -276,10 +289,10 @@ PPoolUnit <kernel_shape, strides, pads, dilations, ceil_mode, signed,
 """
 
 # The Reshape tells shape inference that size has two elements, where its graph does not. Labels go
-# through float because TensorRT makes uint8 of nothing else; up to 255 they stay exact.
+# through float because TensorRT makes uint8 of nothing else; they stay exact.
 _RESIZE_ARG_MAX = """
-ResizeArgMax (logits, size) => (labels)
-{
+{name} (logits, size) => (labels)
+{{
     single = Cast <to = 1> (logits)
     batch_and_classes = Shape <end = 2> (logits)
     two = Constant <value_ints = [2]> ()
@@ -289,28 +302,28 @@ ResizeArgMax (logits, size) => (labels)
         (single, , , resized_shape)
     best = ArgMax <axis = 1, keepdims = 0> (resized)
     label = Cast <to = 1> (best)
-    labels = Cast <to = 2> (label)
-}
+    labels = Cast <to = {labels}> (label)
+}}
 """
 
 # The same in opsets 11 to 14, where Shape gives whole shapes and Resize wants all its inputs.
 _OLDER_RESIZE_ARG_MAX = """
-ResizeArgMax (logits, size) => (labels)
-{
+{name} (logits, size) => (labels)
+{{
     single = Cast <to = 1> (logits)
     shape = Shape (logits)
-    first = Constant <value = int64[1] {0}> ()
-    two = Constant <value = int64[1] {2}> ()
+    first = Constant <value = int64[1] {{0}}> ()
+    two = Constant <value = int64[1] {{2}}> ()
     batch_and_classes = Slice (shape, first, two)
     height_and_width = Reshape (size, two)
     resized_shape = Concat <axis = 0> (batch_and_classes, height_and_width)
-    none = Constant <value = float[0] {}> ()
+    none = Constant <value = float[0] {{}}> ()
     resized = Resize <mode = "linear", coordinate_transformation_mode = "half_pixel">
         (single, none, none, resized_shape)
     best = ArgMax <axis = 1, keepdims = 0> (resized)
     label = Cast <to = 1> (best)
-    labels = Cast <to = 2> (label)
-}
+    labels = Cast <to = {labels}> (label)
+}}
 """
 
 
@@ -322,9 +335,11 @@ def function_bodies(opset: int = ONNX_OPSET) -> dict[str, onnx.FunctionProto]:
 
     Args:
         opset: Of the standard operators in the model that is to carry the bodies. ``PPool`` and
-            ``PPoolUnit`` need 18, ``ResizeArgMax`` 11.
+            ``PPoolUnit`` need 18, the others 11.
     """
     header = f'<domain: "{DOMAIN}", opset_import: ["": {opset}]>'
     last = _RESIZE_ARG_MAX if opset >= 15 else _OLDER_RESIZE_ARG_MAX
-    bodies = (onnx.parser.parse_function(header + text) for text in (_PPOOL, _PPOOL_UNIT, last))
+    labelling = (last.format(name=name, labels=kind) for name, kind in RESIZE_OPERATORS.items())
+    texts = (_PPOOL, _PPOOL_UNIT, *labelling)
+    bodies = (onnx.parser.parse_function(header + text) for text in texts)
     return {body.name: body for body in bodies}

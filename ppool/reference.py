@@ -259,11 +259,14 @@ def alpha_backward_reference(
     return dx, d_region, next(sums), next(sums), next(sums)
 
 
-def resize_argmax_reference(logits: ArrayLike, size: Sequence[int]) -> NDArray[np.uint8]:
+def resize_argmax_reference(
+    logits: ArrayLike, size: Sequence[int]
+) -> NDArray[np.uint8] | NDArray[np.uint16]:
     """Class of the largest logit after half-pixel bilinear resizing; the first one on a tie.
 
     Shape:
-        ``logits`` is [N, K, h, w] with K <= 256, ``size`` (H, W); the result is uint8 [N, H, W].
+        ``logits`` is [N, K, h, w], ``size`` (H, W); the result is [N, H, W], uint8, or uint16 of
+        more than 256 classes.
     """
     logits = np.asarray(logits, np.float64)
 
@@ -276,5 +279,5 @@ def resize_argmax_reference(logits: ArrayLike, size: Sequence[int]) -> NDArray[n
     left, right, fx = taps(logits.shape[3], size[1])
     rows = logits[:, :, top] * (1 - fy)[:, None] + logits[:, :, bottom] * fy[:, None]
     resized = rows[..., left] * (1 - fx) + rows[..., right] * fx
-    labels: NDArray[np.uint8] = resized.argmax(axis=1).astype(np.uint8)
-    return labels
+    best: NDArray[np.intp] = resized.argmax(axis=1)
+    return best.astype(np.uint8) if logits.shape[1] <= 256 else best.astype(np.uint16)

@@ -64,6 +64,12 @@ class Session:
         """Whether ``logits`` can be asked for; files of earlier versions have none."""
         return any(entry.name == LOGITS for entry in self.session.get_outputs())
 
+    @property
+    def offers_tiles(self) -> bool:
+        """Whether those of overlapping windows can be blended."""
+        scores = self.metadata.scores
+        return self.offers_logits and scores is not None and scores.on_grid
+
     @cached_property
     def _optional(self) -> frozenset[str]:
         """Inputs that need not be fed."""

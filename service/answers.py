@@ -7,15 +7,42 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ppool.metadata import HeadKind
 from ppool.service.results import ImageResult
 from ppool.service.timing import StageSeconds
 
-__all__ = ["Alpha", "Answer", "Encoded", "Part"]
+__all__ = ["Alpha", "Answer", "Encoded", "MapsWanted", "Part"]
 
 Alpha = Literal["none", "maps", "full"]
 
 # What can be made of one photo; `codecs.encoding` has how.
-Part = Literal["mask", "overlay", "arrays", "result", "tensors"]
+Part = Literal["mask", "overlay", "probability", "planes", "arrays", "result", "tensors"]
+
+
+@dataclass(frozen=True)
+class MapsWanted:
+    """Which maps of a photo to make beside its mask.
+
+    Attributes:
+        probability: Class ids; empty for the probability of the mask's own class at each pixel;
+            ``None`` for no probabilities.
+        planes: Class ids, to each of which a pixel belongs or not; ``multilabel`` classes overlap.
+        dtype: Of probabilities: floats are from 0 to 1, whole numbers from 0 to their largest.
+    """
+
+    probability: tuple[int, ...] | None = None
+    planes: tuple[int, ...] = ()
+    dtype: Literal["uint8", "uint16", "float16", "float32"] = "uint8"
+
+    @property
+    def count(self) -> int:
+        """How many maps that is."""
+        probabilities = 0 if self.probability is None else len(self.probability) or 1
+        return probabilities + len(self.planes)
+
+    def needs_scores(self, head: HeadKind) -> bool:
+        """Whether the mask alone does not tell."""
+        return self.probability is not None or bool(self.planes and head == "multilabel")
 
 
 @dataclass(frozen=True)
@@ -28,6 +55,7 @@ class Answer:
         inline: How the result carries the mask, if it does.
         tile: Segment at full resolution, in windows.
         page: Of the file.
+        maps: What else to make of the network's scores.
     """
 
     parts: tuple[Part, ...]
@@ -35,6 +63,7 @@ class Answer:
     inline: Literal["png", "rle"] | None = None
     tile: bool = False
     page: int = 1
+    maps: MapsWanted = MapsWanted()
 
     @property
     def shows_photo(self) -> bool:

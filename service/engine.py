@@ -233,6 +233,7 @@ class Engine:
             *padded(*inner),
             alpha=task.answer.alpha != "none",
             tile=tile,
+            scores=task.answer.maps.needs_scores(served.model.head),
         )
         result: asyncio.Future[Done] = asyncio.get_running_loop().create_future()
         item = Item(task, inner[0] * inner[1], progress, result)

@@ -9,7 +9,8 @@ Fault
 │   ├── CorruptImage      cut off or damaged
 │   ├── NoSuchPage        fewer pages than asked for
 │   ├── TooDetailed       of more regions than polygons can be
-│   └── CannotTile        the network cannot see a photo in windows
+│   ├── CannotTile        the network cannot see a photo in windows
+│   └── CannotTell        the network does not tell what is asked
 ├── Refused               not accepted, to keep the promises made to those that were
 ├── TooLate               the deadline passed in the queue
 ├── Replaced              its worker died, and meanwhile its model was replaced
@@ -28,6 +29,7 @@ from typing import Literal
 
 __all__ = [
     "Abandoned",
+    "CannotTell",
     "CannotTile",
     "CodecError",
     "CorruptImage",
@@ -86,6 +88,10 @@ class TooDetailed(CodecError):
 
 class CannotTile(CodecError):
     """The network cannot see a photo in windows."""
+
+
+class CannotTell(CodecError):
+    """The network does not tell what is asked, such as probabilities."""
 
 
 class Refused(Fault):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,6 +36,7 @@ class Model(ModelMetadata):
         kernels: Of the pooling operators.
         kernels_reason: Why portable; empty when native.
         modes: Values of ``mode`` that a request may have.
+        offers_scores: Whether the file gives what the mask is made of; early ones do not.
     """
 
     file: str
@@ -43,11 +45,42 @@ class Model(ModelMetadata):
     kernels: Literal["native", "portable"]
     kernels_reason: str
     modes: tuple[Literal["resize", "tile"], ...]
+    offers_scores: bool = False
 
     @cached_property
     def palette(self) -> bytes:
         """Red, green and blue of every class, in the order of the class ids."""
         return b"".join(bytes(label.rgb) for label in self.classes)
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...]:
+        """By id; one that several classes have is followed by the id."""
+        names = [label.name for label in self.classes]
+        often = Counter(names)
+        return tuple(
+            name if often[name] == 1 else f"{name} ({index})" for index, name in enumerate(names)
+        )
+
+    @property
+    def why_no_probability(self) -> str:
+        """Why there are no probabilities, for people; empty if there are."""
+        scores = self.scores
+        if scores is None:
+            return (
+                f"The model {self.name!r} gives labels, and nothing of how sure it is of them. "
+                "Leave probability out, or adopt the network by an output before its argmax."
+            )
+        if not self.offers_scores:
+            return (
+                f"The file of the model {self.name!r} gives no scores, as those of an earlier "
+                "version. Leave probability and planes out, or export or adopt it again."
+            )
+        if scores.values == "unknown":
+            return (
+                f"The values of the model {self.name!r} are neither logits nor known to be "
+                "probabilities. Leave probability out."
+            )
+        return ""
 
 
 @dataclass(frozen=True)

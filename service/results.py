@@ -11,7 +11,9 @@ __all__ = [
     "Described",
     "ImageResult",
     "Milliseconds",
+    "Plane",
     "PngMask",
+    "ProbabilityMap",
     "RleMask",
     "SegmentReply",
 ]
@@ -39,7 +41,10 @@ class ClassArea(Described):
 
 @dataclass(frozen=True)
 class PngMask(Described):
-    """The mask as a palette PNG: pixel = class id."""
+    """The mask as a PNG, pixel = class id: with a palette, or grey in 16 bits of over 256 classes.
+
+    Of a plane, grey in 8 bits: 255 is the class, 0 is not.
+    """
 
     encoding: Literal["png"]
     data: str
@@ -76,6 +81,33 @@ class AlphaMap(Described):
 
 
 @dataclass(frozen=True)
+class ProbabilityMap(Described):
+    """How probable a class is at each pixel, as a grey PNG: black is 0, white is 1."""
+
+    id: int | None
+    """Of the class; null for the one that the mask has at each pixel."""
+    name: str | None
+    mean: float
+    data: str | None
+    """Base64 of the file, of 8 or 16 bits; null in a ZIP, where it is a file."""
+
+
+@dataclass(frozen=True)
+class Plane(Described):
+    """Where a class is, whatever others are there."""
+
+    id: int
+    name: str
+    color: str
+    """As #rrggbb."""
+    pixels: int
+    fraction: float
+    """Of the photo, 0 to 1."""
+    mask: PngMask | RleMask | None
+    """Null in a ZIP, where it is a file."""
+
+
+@dataclass(frozen=True)
 class Milliseconds(Described):
     """Wall time of each stage."""
 
@@ -105,6 +137,10 @@ class ImageResult(Described):
     alpha: list[AlphaMap] | None
     """Null unless alpha=maps."""
     timing_ms: Milliseconds
+    probability: list[ProbabilityMap] | None = None
+    """Null unless probability=."""
+    planes: list[Plane] | None = None
+    """Null unless planes=."""
 
 
 @dataclass(frozen=True)

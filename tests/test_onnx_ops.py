@@ -21,8 +21,10 @@ from ppool.onnx_ops import (
     ONNX_OPSET,
     OPSET,
     PLUGIN_ATTRIBUTES,
+    RESIZE_OPERATORS,
     function_bodies,
     register_schemas,
+    resize_argmax_for,
 )
 from ppool.reference import alpha_reference, ppool2d_reference, resize_argmax_reference
 from ppool.window import Window
@@ -62,10 +64,10 @@ def model_of(operator: str, inputs: dict[str, Array], attributes: dict[str, Any]
         [
             helper.make_tensor_value_info(
                 body.output[0],
-                TensorProto.UINT8
-                if operator == "ResizeArgMax"
+                RESIZE_OPERATORS[operator]
+                if operator in RESIZE_OPERATORS
                 else helper.np_dtype_to_tensor_dtype(next(iter(inputs.values())).dtype),
-                [None] * (3 if operator == "ResizeArgMax" else 4),
+                [None] * (3 if operator in RESIZE_OPERATORS else 4),
             )
         ],
     )
@@ -261,6 +263,25 @@ def test_resize_argmax_equals_the_reference(run: Run, logits: Array, size: tuple
 def test_labels_as_large_as_the_logits_are_the_first_largest(run: Run, logits: Array) -> None:
     found = run("ResizeArgMax", {"logits": logits, "size": np.array(logits.shape[2:])})
     np.testing.assert_array_equal(found, logits.argmax(axis=1))
+
+
+@pytest.mark.parametrize(("classes", "size"), [(257, (13, 70)), (1000, (5, 9)), (40000, (3, 2))])
+def test_more_than_256_classes_are_labelled_in_16_bits(
+    run: Run, classes: int, size: tuple[int, int]
+) -> None:
+    logits = np.random.default_rng(classes).normal(size=(2, classes, 5, 9)).astype(np.float32)
+    logits[:, -1] += 2
+    assert resize_argmax_for(classes) == "ResizeArgMax16"
+    found = run("ResizeArgMax16", {"logits": logits, "size": np.array(size)})
+    expected = resize_argmax_reference(logits, size)
+    assert found.dtype == expected.dtype == np.uint16
+    assert found.max() > 255
+    for n, row, column in zip(*np.nonzero(found != expected), strict=True):
+        values = [
+            resize_one(logits[n, label[n, row, column]], size, row, column)
+            for label in (found, expected)
+        ]
+        assert abs(values[0] - values[1]) < 1e-5
 
 
 def resize_one(plane: Array, size: tuple[int, int], row: int, column: int) -> float:

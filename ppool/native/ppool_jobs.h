@@ -54,13 +54,18 @@ struct UnitBackwardJob {
   void* d_parameters;
 };
 
-// Bilinear resizing of logits [n, classes, h, w] to [out_h, out_w], and the first largest class.
+// Bilinear resizing of logits [n, classes, h, w] to [out_h, out_w], and the first largest class:
+// uint8, or uint16 where there are more classes than that holds.
 struct ResizeArgMaxJob {
   int64_t n, classes, h, w, out_h, out_w;
   DType dtype;
   const void* logits;
-  uint8_t* labels;
+  void* labels;
+
+  PPOOL_HOST_DEVICE bool is_wide() const { return classes > 256; }
 };
+
+constexpr int64_t kMostClasses = 65536;
 
 // The size of each struct, so that a caller can tell whether it means the same ones.
 constexpr int kJobs = 5;

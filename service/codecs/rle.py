@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["coco_rle"]
+__all__ = ["coco_rle", "plane_rle"]
 
 
-def coco_rle(mask: NDArray[np.uint8]) -> dict[int, str]:
+def coco_rle(mask: NDArray[np.unsignedinteger]) -> dict[int, str]:
     """The compressed COCO run lengths of every class present in ``mask``.
 
     Shape:
@@ -32,6 +32,16 @@ def coco_rle(mask: NDArray[np.uint8]) -> dict[int, str]:
             counts = np.append(counts, flat.size - edges[-1])
         strings[int(label)] = _compress(counts)
     return strings
+
+
+def plane_rle(plane: NDArray[np.uint8]) -> str:
+    """The compressed COCO run lengths of the ones of a plane of zeros and ones, [H, W].
+
+    Example:
+        >>> plane_rle(np.zeros((2, 2), np.uint8))
+        '4'
+    """
+    return coco_rle(plane).get(1) or _compress(np.array([plane.size]))
 
 
 def _compress(counts: NDArray[np.int64]) -> str:

@@ -9,11 +9,13 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain, pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ppool.metadata import InputPolicy
+from ppool.metadata import InputPolicy, label_type
+from ppool.service.codecs.probability import STRIP_VALUES, ScoreReader
 from ppool.service.errors import CannotTile
 
 __all__ = ["segment_tiles"]
@@ -27,9 +29,12 @@ _OVERLAP = 0.25
 
 
 def segment_tiles(
-    image: NDArray[np.uint8], policy: InputPolicy, network: Network
-) -> NDArray[np.uint8]:
-    """Class ids of a photo, uint8 [H, W], at its full resolution.
+    image: NDArray[np.uint8],
+    policy: InputPolicy,
+    network: Network,
+    reader: ScoreReader | None = None,
+) -> NDArray[Any]:
+    """Class ids of a photo, [H, W], at its full resolution.
 
     Where windows overlap, their logits are averaged with weights that fall to the window's edge;
     elsewhere the mask is what the network finds in the whole photo, as far as it sees no further
@@ -39,6 +44,7 @@ def segment_tiles(
         image: The photo, RGB, uint8 [H, W, 3].
         policy: Windows are of its one size, else squares of ``max_side``.
         network: The same stride for every window.
+        reader: Makes maps of the blended logits, which its mask is made of.
 
     Raises:
         CannotTile: if the logits do not lie on a grid of whole pixels.
@@ -75,7 +81,7 @@ def segment_tiles(
         rows=[start // stride[0] for start in rows],
         columns=[start // stride[1] for start in columns],
     )
-    labels = np.concatenate(list(_labels(_blended(grid, logits), stride)))
+    labels = np.concatenate(list(_labels(_blended(grid, logits), stride, reader)))
     return labels[:height, :width]
 
 
@@ -137,29 +143,48 @@ def _ramp(length: int) -> Logits:
     return np.minimum(distance / (length * _OVERLAP + 1), 1).astype(np.float32)
 
 
-def _labels(strips: Iterator[Logits], stride: tuple[int, int]) -> Iterator[NDArray[np.uint8]]:
+def _labels(
+    strips: Iterator[Logits], stride: tuple[int, int], reader: ScoreReader | None
+) -> Iterator[NDArray[Any]]:
     """Each strip resized by the stride, as the file's own ``ResizeArgMax`` does, and labelled."""
     block = next(strips)
-    above = block[:, :1]
+    above, top = block[:, :1], 0
     for following in chain(strips, [None]):
         below = block[:, -1:] if following is None else following[:, :1]
-        yield _label(np.concatenate((above, block, below), axis=1), stride)
+        logits = np.concatenate((above, block, below), axis=1)
+        logits = np.concatenate((logits[..., :1], logits, logits[..., -1:]), axis=2)
+        labels = _label(logits, stride)
+        if reader is not None:
+            _read(reader, top, logits, labels)
+        yield labels
+        top += len(labels)
         if following is not None:
             above, block = block[:, -1:], following
 
 
-def _label(logits: Logits, stride: tuple[int, int]) -> NDArray[np.uint8]:
-    """Labels of the rows between the first and the last, which are there to interpolate with."""
-    logits = np.concatenate((logits[..., :1], logits, logits[..., -1:]), axis=2)
+def _label(logits: Logits, stride: tuple[int, int]) -> NDArray[Any]:
+    """Labels of what is not the outermost row or column: these are there to interpolate with."""
     best: Logits | None = None
     for index, coarse in enumerate(logits):
-        plane = _stretched(_stretched(coarse, stride[0], 0), stride[1], 1)
+        plane = _stretched(_stretched(coarse, stride[0], -2), stride[1], -1)
         if best is None:
-            best, label = plane, np.zeros(plane.shape, np.uint8)
+            best, label = plane, np.zeros(plane.shape, label_type(len(logits)))
         else:
             label[plane > best] = index  # strictly: the first class keeps a tie
             best = np.maximum(best, plane)
     return label
+
+
+def _read(reader: ScoreReader, top: int, logits: Logits, labels: NDArray[Any]) -> None:
+    """Hand over the same logits that became ``labels``, some rows at a time."""
+    rows = logits.shape[1] - 2
+    stride = len(labels) // rows, labels.shape[1] // (logits.shape[2] - 2)
+    step = max(STRIP_VALUES // (len(logits) * labels[: stride[0]].size), 1)
+    for row in range(0, rows, step):
+        coarse = logits[:, row : min(row + step, rows) + 2]
+        fine = _stretched(_stretched(coarse, stride[0], -2), stride[1], -1)
+        first = row * stride[0]
+        reader.add(top + first, reader.prepared(fine), labels[first : first + fine.shape[1]])
 
 
 def _stretched(plane: Logits, step: int, axis: int) -> Logits:
@@ -168,7 +193,7 @@ def _stretched(plane: Logits, step: int, axis: int) -> Logits:
     position = (np.arange(count * step) + 0.5) / step + 0.5
     low = position.astype(np.intp)
     share = (position - low).astype(np.float32)
-    share = share[:, None] if axis == 0 else share
+    share = share[:, None] if axis == -2 else share
     if step == 1:
         return plane.take(low, axis)
     return plane.take(low, axis) * (1 - share) + plane.take(low + 1, axis) * share

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from typing import Any
 
 from ppool.service.engine import Engine
+from ppool.service.http.named import outputs
 from ppool.service.http.tensors import INPUT
 from ppool.service.models import Served
 from ppool.service.statistics import Duration
@@ -32,17 +33,12 @@ def server() -> dict[str, Any]:
 
 def metadata(served: Served) -> dict[str, Any]:
     """Inputs and outputs of a model, as any client wants to know them."""
-    tensors = [{"name": "mask", "datatype": "UINT8", "shape": [-1, -1, -1]}]
-    tensors += [
-        {"name": stage.output, "datatype": "FP32", "shape": [-1, stage.channels, -1, -1]}
-        for stage in served.model.stages
-    ]
     return {
         "name": served.model.name,
         "versions": [VERSION],
         "platform": _PLATFORM,
         "inputs": [{"name": INPUT, "datatype": "UINT8", "shape": [-1, -1, -1, 3]}],
-        "outputs": tensors,
+        "outputs": outputs(served.model),
     }
 
 

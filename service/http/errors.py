@@ -230,6 +230,7 @@ _SAME_WORDS: dict[type[errors.Fault], type[ServiceError]] = {
     errors.CorruptImage: CorruptImage,
     errors.NoSuchPage: BadRequest,
     errors.CannotTile: BadRequest,
+    errors.CannotTell: BadRequest,
 }
 
 

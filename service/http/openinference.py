@@ -1,8 +1,10 @@
 """The Open Inference Protocol, version 2, with its binary tensor extension: ``/v2``.
 
 One input, ``image``: UINT8 [N, H, W, 3], RGB, or BYTES [N], photo files (base64 in JSON). Outputs:
-``mask``, UINT8 [N, H, W] at the photos' own size, and on request the alpha map of each pooling
-stage, FP32 [N, C, h, w]. The parameter ``page`` names a page of each file.
+``mask``, UINT8 [N, H, W] at the photos' own size (UINT16 of more than 256 classes), and on request
+the alpha map of each pooling stage, FP32 [N, C, h, w], and of that size ``probability`` and
+``probability/<class>``, FP32, and the ``plane/<class>`` of a multilabel model, UINT8. The
+parameter ``page`` names a page of each file.
 """
 
 from __future__ import annotations

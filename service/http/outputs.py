@@ -15,7 +15,8 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from ppool.service.answers import Alpha, Answer, Encoded
+from ppool.service.answers import Encoded
+from ppool.service.http import named
 from ppool.service.http.errors import BadRequest
 from ppool.service.http.exchange import Order
 from ppool.service.http.tensors import SHOWN, Inference, photos
@@ -29,7 +30,7 @@ _STEP_PIXELS = 256 * 1024
 
 R = TypeVar("R")
 
-_DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
+_DATATYPES = {"uint8": "UINT8", "uint16": "UINT16", "float32": "FP32"}
 
 
 @dataclass(frozen=True)
@@ -63,16 +64,15 @@ async def order(
         TooLarge: if it holds more than ``most_images``.
     """
     uploads = await turns.take(photos(inference, most_images))
-    stages = [stage.output for stage in served.model.stages]
-    wanted = inference.outputs(["mask", *stages])
-    alpha: Alpha = "full" if set(stages).intersection(wanted) else "none"
+    wanted = inference.outputs([entry["name"] for entry in named.outputs(served.model)])
+    asked = named.answer(served.model, wanted, inference.page)
 
     async def render(parts: list[Encoded]) -> R:
         files = {name: [part.files[name] for part in parts] for name in wanted}
         classes = [label.name for label in served.model.classes]
         return await write(await turns.take(_tensors(inference, files, classes)))
 
-    return Order(uploads, Answer(("tensors",), alpha, page=inference.page), render, served)
+    return Order(uploads, asked, render, served)
 
 
 def _tensors(
@@ -116,9 +116,9 @@ def _classified(
         )
     texts = list[str]()
     for mask in masks:
-        pixels, counts = mask.ravel(), np.zeros(256, np.int64)
+        pixels, counts = mask.ravel(), np.zeros(len(classes), np.int64)
         for start in range(0, pixels.size, _STEP_PIXELS):
-            counts += np.bincount(pixels[start : start + _STEP_PIXELS], minlength=256)
+            counts += np.bincount(pixels[start : start + _STEP_PIXELS], minlength=len(classes))
             yield
         order = sorted(range(len(classes)), key=lambda index: -counts[index])
         texts += [

@@ -25,6 +25,9 @@ _INLINE_BYTES = 2**20
 # Of a query, and of a name or value that is told back.
 _QUERY_BYTES, _SHOWN = 4096, 80
 
+# Options that not every form of answer can have.
+_OF_ANSWERS = {"alpha", "overlay", "mask", "probability", "planes"}
+
 
 def add_segment(app: FastAPI, engine: Engine) -> None:
     """Serve the route on ``engine``."""
@@ -51,7 +54,7 @@ def add_segment(app: FastAPI, engine: Engine) -> None:
             form = await read_uploads(request, engine.settings, hold)
             options = _options([*query, *form.options]) if form.options else asked
             kind = _negotiate(request, options, len(form.uploads))
-            media = MEDIA_TYPES[kind]
+            media, chosen = MEDIA_TYPES[kind], engine.served(options.model)
 
             async def render(images: list[Encoded]) -> Response:
                 size = sum(len(content) for image in images for content in image.files.values())
@@ -61,7 +64,8 @@ def add_segment(app: FastAPI, engine: Engine) -> None:
                     body = media.assemble(images)
                 return Response(body, headers={"Vary": "Accept"}, media_type=kind)
 
-            return Order(form.uploads, media.answer(options), render, engine.served(options.model))
+            answer = media.answer(options, chosen.model)
+            return Order(form.uploads, answer, render, chosen)
 
         return await exchange(engine, request, served, read)
 
@@ -92,10 +96,9 @@ def _negotiate(request: Request, options: SegmentOptions, count: int) -> str:
         raise BadRequest("There are no alpha maps with mode=tile; leave one of the two out.")
     available = offers(count, options)
     if not available:
-        raise BadRequest(
-            f"No answer has all of alpha={options.alpha}, overlay={options.overlay} and "
-            f"mask={options.mask}; leave one out."
-        )
+        asked = options.model_dump(include=_OF_ANSWERS, exclude_defaults=True)
+        named = ", ".join(f"{name}={str(value)[:_SHOWN]}" for name, value in asked.items())
+        raise BadRequest(f"No answer has all of {named}; leave one out.")
     # Several lines are one list (RFC 9110, section 5.3).
     accept = ", ".join(request.headers.getlist("accept"))
     media = choose(accept, available)

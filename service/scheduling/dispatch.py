@@ -44,6 +44,7 @@ class Key(NamedTuple):
     width: int
     alpha: bool
     tile: bool = False
+    scores: bool = False
 
 
 class Done(NamedTuple):
@@ -182,7 +183,7 @@ class Dispatcher:
         found: dict[tuple[str, str], tuple[int, float]] = {}
         for key, depth, age in self._batcher.waiting():
             place = key.model, f"{key.width}x{key.height}"
-            # With alpha and without are two buckets, but one series.
+            # With alpha and without are two buckets, but one series; so with scores.
             others, oldest = found.get(place, (0, 0.0))
             found[place] = depth + others, max(age, oldest)
         for place, state in found.items():
@@ -329,7 +330,7 @@ class Dispatcher:
 
 
 def _cost_size(key: Key) -> tuple[Hashable, float]:
-    return (key.handle, key.alpha, key.tile), float(key.height * key.width)
+    return (key.handle, key.alpha, key.tile, key.scores), float(key.height * key.width)
 
 
 def _fail(item: Item, error: Exception) -> None:

@@ -15,15 +15,23 @@ import numpy as np
 from numpy.typing import NDArray
 from onnxruntime import RunOptions
 
-from ppool.feeding import Feed, feed
+from ppool.feeding import Feed, feed, resized_labels
 from ppool.metadata import Stage
 from ppool.runtime import LOGITS, MASK_SIZE, Session, make_session
-from ppool.service.answers import Encoded
+from ppool.service.answers import Answer, Encoded
 from ppool.service.codecs.encoding import Segmentation, encode
 from ppool.service.codecs.header import ImageLimits
 from ppool.service.codecs.images import decode
+from ppool.service.codecs.probability import Maps, ScoreReader, read_scores
 from ppool.service.codecs.tiles import segment_tiles
-from ppool.service.errors import CannotTile, CodecError, DeviceFull, Fault, InferenceFailed
+from ppool.service.errors import (
+    CannotTell,
+    CannotTile,
+    CodecError,
+    DeviceFull,
+    Fault,
+    InferenceFailed,
+)
 from ppool.service.models import Model
 from ppool.service.timing import StageSeconds
 from ppool.service.workers.devices import why_no_gpu
@@ -106,8 +114,11 @@ class Segmenter:
             return [self._segment_tiles(task, limits, stop) for task in tasks]
         photos = [self._decode(task, limits, stop) for task in tasks]
         feeds = [photo.feed for photo in photos if isinstance(photo, _Photo)]
-        stages = self.model.stages if tasks[0].answer.alpha != "none" else ()
-        outputs = ("mask", *(stage.output for stage in stages))
+        answer = tasks[0].answer
+        stages = self.model.stages if answer.alpha != "none" else ()
+        needed = self.model.offers_scores and answer.maps.needs_scores(self.model.head)
+        scores = (LOGITS,) if needed else ()
+        outputs = ("mask", *(stage.output for stage in stages), *scores)
         start = time.monotonic()
         rows = self._rows(outputs, feeds, stop)
         seconds = time.monotonic() - start
@@ -137,22 +148,39 @@ class Segmenter:
         return iter([rows[index] for index in range(len(feeds))])
 
     def _segment_tiles(self, task: Task, limits: ImageLimits, stop: Stop) -> Outcome:
-        if not self.session.offers_logits:
+        if not self.session.offers_tiles:
             return CannotTile("This model cannot do mode=tile: its file offers no logits to blend.")
+        if reason := self._why_no_scores(task.answer):
+            return CannotTell(reason)
         start = time.monotonic()
         try:
             photo = decode(task.data, limits, page=task.answer.page)
         except CodecError as error:
             return error
         decoded = time.monotonic()
+        about, wanted = self.model, task.answer.maps
+        size = photo.height, photo.width
+        try:
+            reader = ScoreReader(about, wanted, size, blended=True) if wanted.count else None
+        except CodecError as error:
+            return error
         mask = segment_tiles(
             photo.image,
-            self.model.input,
+            about.input,
             lambda window: self._infer((LOGITS,), window[None], stop)[0][0],
+            reader,
         )
         inferred = time.monotonic()
-        shown = photo.image if task.answer.shows_photo else None
-        found = Segmentation(self.model, photo.width, photo.height, mask, {}, photo.pages, shown)
+        found = Segmentation(
+            self.model,
+            photo.width,
+            photo.height,
+            mask,
+            {},
+            photo.pages,
+            photo.image if task.answer.shows_photo else None,
+            reader.maps if reader else Maps(),
+        )
         result = encode(found, task.name, task.answer)
         seconds = StageSeconds(
             decode=decoded - start, infer=inferred - decoded, encode=time.monotonic() - inferred
@@ -166,7 +194,7 @@ class Segmenter:
             ValueError: if one is not that; the message says which.
         """
         stages = (stage.output for stage in self.model.stages)
-        logits = (LOGITS,) if "tile" in self.model.modes else ()
+        logits = (LOGITS,) if self.model.offers_scores else ()
         # Not NumPy's generators, which every worker would load for this alone.
         pixels = Random(0).randbytes(height * width * 3)  # noqa: S311 - no secret
         noise = np.frombuffer(pixels, np.uint8).reshape(1, height, width, 3)
@@ -207,6 +235,8 @@ class Segmenter:
 
     def _decode(self, task: Task, limits: ImageLimits, stop: Stop) -> _Photo | CodecError:
         stop.check()
+        if reason := self._why_no_scores(task.answer):
+            return CannotTell(reason)
         start = time.monotonic()
         policy = self.model.input
         try:
@@ -218,6 +248,13 @@ class Segmenter:
         fed = feed(photo.image, policy, (photo.height, photo.width))
         return _Photo(fed, photo.pages, photo.whole, time.monotonic() - start)
 
+    def _why_no_scores(self, answer: Answer) -> str:
+        """Why the answer cannot be had of this model; empty if it can."""
+        reason = self.model.why_no_probability
+        if answer.maps.probability is None and self.model.offers_scores:
+            return ""  # planes need no more than the scores
+        return reason if answer.maps.needs_scores(self.model.head) else ""
+
     def _encode(
         self,
         task: Task,
@@ -226,22 +263,22 @@ class Segmenter:
         arrays: tuple[NDArray[Any], ...],
         infer_seconds: float,
     ) -> Encoded:
-        mask, *alphas = arrays
+        mask, *rest = arrays
         cropped = {
             stage.name: photo.feed.cropped(values, stage.stride)
-            for stage, values in zip(stages, alphas, strict=True)
+            for stage, values in zip(stages, rest, strict=False)
         }
         height, width = photo.feed.photo
-        found = Segmentation(
-            self.model,
-            width,
-            height,
-            photo.feed.of_photo(mask),
-            cropped,
-            photo.pages,
-            photo.whole,
-        )
         start = time.monotonic()
+        labels, maps = photo.feed.of_photo(mask), Maps()
+        if task.answer.maps.count:
+            labels = resized_labels(labels, height, width)
+            reader = ScoreReader(self.model, task.answer.maps, (height, width), blended=False)
+            scores = rest[-1] if len(rest) > len(stages) else None
+            maps = read_scores(scores, labels, photo.feed.whole, reader)
+        found = Segmentation(
+            self.model, width, height, labels, cropped, photo.pages, photo.whole, maps
+        )
         result = encode(found, task.name, task.answer)
         seconds = StageSeconds(
             decode=photo.seconds, infer=infer_seconds, encode=time.monotonic() - start
@@ -329,7 +366,8 @@ def load_model(
         provider=provider,
         kernels=session.kernels,
         kernels_reason=session.reason,
-        modes=("resize", "tile") if session.offers_logits else ("resize",),
+        modes=("resize", "tile") if session.offers_tiles else ("resize",),
+        offers_scores=session.offers_logits,
     )
     return Segmenter(model, session)
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ppool.metadata import ModelMetadata, Stage
+from ppool.metadata import ModelMetadata, Stage, label_type
 from ppool.runtime import LOGITS
 
 __all__ = ["check_outputs"]
@@ -41,8 +41,9 @@ def check_outputs(
             fits = array.ndim == 4 and array.shape[:2] == (count, len(about.classes))
             _require(name, expected, array, fits=fits and array.dtype == np.float32)
         else:
-            fits = array.dtype == np.uint8 and array.shape == (count, *mask)
-            _require(name, f"uint8 {[count, *mask]}", array, fits=fits)
+            label = label_type(len(about.classes))
+            fits = array.dtype == label and array.shape == (count, *mask)
+            _require(name, f"{label} {[count, *mask]}", array, fits=fits)
             if array.size and (most := int(array.max())) >= len(about.classes):
                 raise ValueError(
                     f"output {name!r}: expected labels below {len(about.classes)}, as many as the "

@@ -167,7 +167,7 @@ def test_a_network_that_cannot_batch_is_run_image_by_image(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(("pads", "tiles"), [([1, 1, 1, 1], True), ([0, 0, 0, 0], False)])
-def test_only_logits_on_a_grid_of_whole_pixels_are_offered_for_tiles(
+def test_only_scores_on_a_grid_of_whole_pixels_are_for_tiles(
     tmp_path: Path, pads: list[int], tiles: bool
 ) -> None:
     model = network()
@@ -178,7 +178,8 @@ def test_only_logits_on_a_grid_of_whole_pixels_are_offered_for_tiles(
     assert result.exit_code == 0, result.stderr
     assert ("will refuse mode=tile" in result.stdout) is not tiles
     session = make_session(tmp_path / "out.onnx")
-    assert session.offers_logits is tiles
+    assert session.offers_logits
+    assert session.offers_tiles is tiles
     image = RNG.integers(0, 256, (1, 64, 64, 3), np.uint8)
     assert session.run(["mask"], {"image": image})[0].shape == (1, 64, 64)
 

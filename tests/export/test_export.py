@@ -22,7 +22,7 @@ from ppool.export._assemble import lint
 from ppool.metadata import LabelClass, ModelMetadata
 from ppool.onnx_ops import DOMAIN
 from ppool.reference import resize_argmax_reference
-from ppool.runtime import ALPHA_SWITCH, Session, make_session
+from ppool.runtime import ALPHA_SWITCH, LOGITS_SWITCH, Session, make_session
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
 CLASSES = ["paper", "ink", "desk", "rule"]
@@ -198,9 +198,13 @@ def test_each_pooling_is_one_node_and_batch_norm_is_folded(exported: Exported) -
     assert nodes["PPoolUnit"] == 3
     assert nodes["ResizeArgMax"] == 1
     assert nodes["BatchNormalization"] == 0
-    assert nodes["If"] == 3  # the alpha maps; its logits are too oddly placed to be offered
+    assert nodes["If"] == 4  # the alpha maps and the logits
     assert {body.name for body in model.functions} == {"PPoolUnit", "ResizeArgMax"}
-    assert [entry.name for entry in model.graph.input] == ["image", ALPHA_SWITCH]
+    assert [entry.name for entry in model.graph.input] == [
+        "image",
+        ALPHA_SWITCH,
+        LOGITS_SWITCH,
+    ]
 
 
 def test_no_path_of_the_exporting_machine_is_in_the_file(exported: Exported) -> None:

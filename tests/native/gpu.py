@@ -5,6 +5,7 @@ from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pytest
@@ -105,8 +106,9 @@ def unit_backward(
     return dx, parts
 
 
-def resize_argmax(logits: Array, size: tuple[int, int]) -> NDArray[np.uint8]:
-    labels = np.full((len(logits), *size), 255, np.uint8)
+def resize_argmax(logits: Array, size: tuple[int, int]) -> NDArray[Any]:
+    dtype = np.uint8 if logits.shape[1] <= 256 else np.uint16
+    labels = np.full((len(logits), *size), -1).astype(dtype)
     addresses = (logits.ctypes.data, labels.ctypes.data)
     kernels().run(ResizeArgMaxJob(*logits.shape, *size, logits.dtype.name, *addresses))
     return labels

@@ -295,13 +295,20 @@ def test_resize_argmax_gives_a_tie_to_the_first_class() -> None:
     assert (resize_argmax(logits, (7, 300)) == 100).all()
 
 
+def test_more_than_256_classes_are_labelled_in_16_bits() -> None:
+    logits = np.random.default_rng(0).normal(size=(2, 300, 3, 4)).astype(np.float32)
+    labels = resize_argmax(logits, (7, 9))
+    assert labels.dtype == np.uint16
+    assert (labels == resize_argmax_reference(logits, (7, 9))).mean() > 0.99
+
+
 def test_what_does_not_fit_is_an_error_and_no_crash() -> None:
     with pytest.raises(RuntimeError, match="invalid argument"):
         kernels().run(ForwardJob(Pooling((1, 1, 2, 2), Window.of(3), False, "float32"), 0, 0, 0))
     with pytest.raises(ValueError, match=r"dtype: expected one of .* got 'float64'"):
         kernels().run(ForwardJob(Pooling((1, 1, 2, 2), Window.of(2), False, "float64"), 0, 0, 0))
     with pytest.raises(RuntimeError, match="invalid argument"):
-        kernels().run(ResizeArgMaxJob(1, 257, 2, 2, 4, 4, "float32", 0, 0))
+        kernels().run(ResizeArgMaxJob(1, 65537, 2, 2, 4, 4, "float32", 0, 0))
     last = Pooling((1, 1, 2, 2), Window.of(2), False, "float32", channels_last=True)
     with pytest.raises(RuntimeError, match="invalid argument"):
         kernels().run(ForwardJob(last, 0, 0, 0))

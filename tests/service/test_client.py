@@ -129,10 +129,12 @@ def test_masks_and_alpha_maps_come_as_arrays(
         found = client.segment(path, model="tiny", alpha=True)
         with pytest.raises(Problem, match="a page from 1 to 1"):
             client.segment(path, page=2)
+        planes = client.segment(path, planes=["middle"]).planes
         with pytest.raises(Problem, match="cats"):
             client.segment(path, model="cats")
     np.testing.assert_array_equal(found.mask, expected["mask"])
     np.testing.assert_allclose(found.alpha["pool2"], expected["alpha/pool2"], rtol=1e-3)
+    np.testing.assert_array_equal(planes["middle"], expected["mask"] == 1)
     assert found.request_id
 
 

@@ -59,7 +59,7 @@ class ResizeArgMax {
           const F upper_share = V::load(upper + at) * V::set(1 - share);
           return V::mul_add(V::load(lower + at), V::set(share), upper_share);
         };
-        label_row(value, job_.labels + unit * job_.out_w + first);
+        label_row(value, unit * job_.out_w + first);
       }
     }
   }
@@ -77,7 +77,7 @@ class ResizeArgMax {
           const int64_t start = ((image * job_.classes + k) * job_.h + row) * job_.w + first;
           elements_.load(job_.logits, start, count_, rows_[0] + k * kStrip);
         }
-        label_row(value, job_.labels + unit * job_.w + first);
+        label_row(value, unit * job_.w + first);
       }
     }
   }
@@ -145,9 +145,19 @@ class ResizeArgMax {
     }
   }
 
-  // `value` gives a vector of logits by its place among the widened ones, [classes, kStrip].
+  // `value` gives a vector of logits by its place among the widened ones, [classes, kStrip]; the
+  // labels go to place `at` and on.
   template <class Value>
-  void label_row(const Value& value, uint8_t* labels) const {
+  void label_row(const Value& value, int64_t at) const {
+    if (job_.is_wide()) {
+      label_strip(value, static_cast<uint16_t*>(job_.labels) + at);
+    } else {
+      label_strip(value, static_cast<uint8_t*>(job_.labels) + at);
+    }
+  }
+
+  template <class Value, class Label>
+  void label_strip(const Value& value, Label* labels) const {
     constexpr int kStep = kVectors * V::kLanes;
     for (int first = 0; first < count_; first += kStep) {
       F best[kVectors], label[kVectors];
@@ -165,11 +175,18 @@ class ResizeArgMax {
           best[i] = V::max(next, best[i]);  // which passes a NaN over
         }
       }
-      uint8_t bytes[kStep];
+      Label narrow[kStep];
 #pragma GCC unroll 4
-      for (int i = 0; i < kVectors; ++i) V::store_bytes(bytes + i * V::kLanes, label[i]);
-      std::memcpy(labels + first, bytes, std::min(kStep, count_ - first));
+      for (int i = 0; i < kVectors; ++i) store(narrow + i * V::kLanes, label[i]);
+      std::memcpy(labels + first, narrow, sizeof(Label) * std::min(kStep, count_ - first));
     }
+  }
+
+  static void store(uint8_t* to, F label) { V::store_bytes(to, label); }
+  static void store(uint16_t* to, F label) {
+    Real lanes[V::kLanes];
+    V::store(lanes, label);
+    for (int lane = 0; lane < V::kLanes; ++lane) to[lane] = static_cast<uint16_t>(lanes[lane]);
   }
 
   const ResizeArgMaxJob& job_;

@@ -152,7 +152,7 @@ int ppool_cuda_unit_backward(const ppool::UnitBackwardJob* job, float* d_alpha, 
 
 int ppool_cuda_resize_argmax(const ppool::ResizeArgMaxJob* job, void* stream) {
   const bool sizes = job->n >= 0 && job->out_h >= 0 && job->out_w >= 0 && job->h > 0 && job->w > 0;
-  if (!sizes || job->classes < 1 || job->classes > 256) return ppool::cuda::kInvalidValue;
+  if (!sizes || job->classes < 1 || job->classes > ppool::kMostClasses) return ppool::cuda::kInvalidValue;
   return ppool::cuda::start(*job, job->dtype, stream);
 }
 

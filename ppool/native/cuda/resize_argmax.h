@@ -62,14 +62,24 @@ struct ResizeArgMax {
     } else {
       label_any(source, across, down, label);
     }
-    uint8_t* labels = job.labels + (image * job.out_h + top) * job.out_w + column;
-    PPOOL_UNROLL
-    for (int i = 0; i < kRows; ++i) {
-      if (top + i < job.out_h) labels[i * job.out_w] = static_cast<uint8_t>(label[i]);
+    const int64_t first = (image * job.out_h + top) * job.out_w + column;
+    const int rows = static_cast<int>(job.out_h - top < kRows ? job.out_h - top : kRows);
+    if (job.is_wide()) {
+      store(static_cast<uint16_t*>(job.labels) + first, label, rows);
+    } else {
+      store(static_cast<uint8_t*>(job.labels) + first, label, rows);
     }
   }
 
  private:
+  template <class Label>
+  PPOOL_HOST_DEVICE void store(Label* labels, const int (&label)[kRows], int rows) const {
+    PPOOL_UNROLL
+    for (int i = 0; i < kRows; ++i) {
+      if (i < rows) labels[i * job.out_w] = static_cast<Label>(label[i]);
+    }
+  }
+
   // A source row at the thread's column.
   PPOOL_HOST_DEVICE float at(const Storage* plane, int64_t row, const Between& across) const {
     const Storage* line = plane + row * job.w;

@@ -23,6 +23,7 @@ enum ErrorCode : int { kFail = 1, kInvalidArgument = 2 };
 enum ElementType : int {
   kFloat = 1,
   kUInt8 = 2,
+  kUInt16 = 4,
   kInt64 = 7,
   kFloat16 = 10,
   kBFloat16 = 16,

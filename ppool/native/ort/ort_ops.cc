@@ -197,11 +197,14 @@ struct PPoolUnit final : Kernel {
   SideBranch branch;
 };
 
-// logits [N, K, h, w] and size [H, W] -> labels uint8 [N, H, W].
+// logits [N, K, h, w] and size [H, W] -> labels [N, H, W]: uint8, or uint16 of more classes than
+// that holds. ONNX Runtime tells operators of one name apart by their inputs only.
+template <bool kWide>
 struct ResizeArgMax final : Kernel {
-  static constexpr const char* kName = "ResizeArgMax";
+  static constexpr const char* kName = kWide ? "ResizeArgMax16" : "ResizeArgMax";
   static constexpr size_t kInputs = 2;
   static constexpr bool kLabels = true;
+  static constexpr ElementType kLabel = kWide ? kUInt16 : kUInt8;
 
   ResizeArgMax(const Api* api, const Op& op, const NodeAttributes&) : Kernel(api, op) {}
 
@@ -209,7 +212,12 @@ struct ResizeArgMax final : Kernel {
     const Input logits = read_input(api, context, 0), size = read_input(api, context, 1);
     const Shape& shape = logits.shape;
     if (shape.size() != 4) refuse("logits", "4 dimensions [N, K, h, w]", to_text(shape));
-    if (shape[1] < 1 || shape[1] > 256) refuse("logits", "1 to 256 classes", to_text(shape));
+    if (kWide && (shape[1] < 257 || shape[1] > kMostClasses)) {
+      refuse("logits", "257 to 65536 classes", to_text(shape));
+    }
+    if (!kWide && (shape[1] < 1 || shape[1] > 256)) {
+      refuse("logits", "1 to 256 classes", to_text(shape));
+    }
     if (shape[2] < 1 || shape[3] < 1) refuse("logits", "at least one pixel", to_text(shape));
     expect_shape("size", {2}, size.shape);
     const int64_t* target = static_cast<const int64_t*>(size.data);
@@ -218,7 +226,7 @@ struct ResizeArgMax final : Kernel {
     }
     void* labels = make_output(api, context, {shape[0], target[0], target[1]});
     const ResizeArgMaxJob job{shape[0],  shape[1], shape[2], shape[3], target[0],
-                              target[1], dtype,    logits.data, static_cast<uint8_t*>(labels)};
+                              target[1], dtype,    logits.data, labels};
     run(context, job);
   }
 };
@@ -244,7 +252,8 @@ Op make_op(const Device& device, DType dtype, ElementType element) {
   };
   op.GetOutputTypeCount = [](const CustomOp*) { return size_t{1}; };
   op.GetOutputType = [](const CustomOp* self, size_t) {
-    return K::kLabels ? kUInt8 : op_of(self).element;
+    if constexpr (K::kLabels) return K::kLabel;
+    return op_of(self).element;
   };
   op.GetInputCharacteristic = [](const CustomOp*, size_t) { return kRequired; };
   op.GetOutputCharacteristic = [](const CustomOp*, size_t) { return kRequired; };
@@ -308,7 +317,8 @@ CustomOpDomain* make_domain(const Api* api) {
   check(api->CreateCustomOpDomain("ai.ppool", &domain));
   add_op<PPool>(api, domain);
   add_op<PPoolUnit>(api, domain);
-  add_op<ResizeArgMax>(api, domain);
+  add_op<ResizeArgMax<false>>(api, domain);
+  add_op<ResizeArgMax<true>>(api, domain);
   return domain;
 }
 

@@ -176,7 +176,7 @@ struct ResizeArgMax {
     const int64_t* to = call.output[0].dims.d;
     const ResizeArgMaxJob job{from[0], from[1], from[2],      from[3],       to[1],
                               to[2],   call.dtype(), call.inputs[0],
-                              static_cast<uint8_t*>(call.outputs[0])};
+                              call.outputs[0]};
     return ppool_cuda_resize_argmax(&job, call.stream);
   }
 };

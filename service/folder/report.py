@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -39,8 +39,8 @@ class _Rate(ProgressColumn):
 class Report:
     """Writes to ``console``; enter it before the first page."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console, self._clock = console, clock
         # Half a minute of rate, as is usual, has few large pages in it.
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -51,10 +51,11 @@ class Report:
             TextColumn("left"),
             console=console,
             speed_estimate_period=120,
+            get_time=clock,
         )
         self._bar = self._progress.add_task("segmenting", total=None)
         self._reasons: dict[tuple[str, str], list[str]] = defaultdict(list)
-        self._start = self._last_line = time.monotonic()
+        self._start = self._last_line = clock()
 
     def __enter__(self) -> Report:
         if self._console.is_terminal:
@@ -62,7 +63,8 @@ class Report:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        if self._console.is_terminal:
+            self._progress.stop()
 
     def found(self, found: Found) -> None:
         """Name what is no photo, and what cannot be looked at."""
@@ -81,7 +83,7 @@ class Report:
         self._progress.advance(self._bar)
         if problem:
             self._say("failed", name, problem)
-        now = time.monotonic()
+        now = self._clock()
         if not self._console.is_terminal and now - self._last_line >= _LINE_SECONDS:
             self._last_line = now
             task = self._progress.tasks[0]
@@ -90,7 +92,7 @@ class Report:
 
     def sum_up(self, written: int, files: Sequence[str], folder: Path) -> None:
         """Say how long it took, where everything is, and why something is missing."""
-        seconds = time.monotonic() - self._start
+        seconds = self._clock() - self._start
         rate = f", {_rate(written / seconds)}" if written else ""
         self._print(f"{written} written in {_span(seconds)}{rate}")
         self._print(f"in {_shown(str(folder))}: {', '.join(files)}; summary.csv lists them")

@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+import io
 import json
 import os
 import re
@@ -17,9 +18,11 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from rich.console import Console
 
 from ppool.service.codecs.header import ImageLimits
-from ppool.service.folder import SUFFIXES, Counts, Job, Run, Summary, find_photos
+from ppool.service.folder import SUFFIXES, Counts, Found, Job, Run, Summary, find_photos
+from ppool.service.folder.report import Report
 from ppool.service.workers.inference import Segmenter
 from tests.service.harness import Gate, encoded, photo
 from tests.service.pdfs import pdf_file
@@ -500,3 +503,27 @@ def test_a_real_disk_that_is_full_is_one_sentence(folder: Folder, model_file: Pa
     assert said.startswith(f"error: {folder.masks}/")
     assert said.endswith(": No space left on device")
     assert "Traceback" not in done.stderr
+
+
+def test_a_person_reads_rate_time_left_and_why_something_is_missing(tmp_path: Path) -> None:
+    seconds = [0.0]
+    text = io.StringIO()
+    report = Report(Console(file=text, width=60), lambda: seconds[-1])
+    report.found(Found(skipped={f"{number}.txt": "no photo" for number in range(5)}))
+    with report:
+        report.more(4)
+        for name, problem in {"a": "", "b": "", "c\x1b": "It is cut off.", "d": ""}.items():
+            seconds.append(seconds[-1] + 20)
+            report.done(name, problem)
+    report.sum_up(3, ["*.png", "*.json"], tmp_path)
+    lines = text.getvalue().splitlines()
+    assert lines[0] == "skipped: 0.txt: no photo"
+    assert lines[5:] == [
+        "2/4, 3.0/min, 40 s left",
+        "failed: c\\x1b: It is cut off.",
+        "4/4, 3.0/min, 0 s left",
+        "3 written in 1 min 20 s, 2.2/min",
+        f"in {tmp_path}: *.png, *.json; summary.csv lists them",
+        "1 failed: It is cut off. (c\\x1b)",
+        "5 skipped: no photo (0.txt, 1.txt, 2.txt and 2 more)",
+    ]

@@ -57,7 +57,8 @@ function changed(entry) {
   fillBusy();
   if (entry.error?.locked) askForKey();
   if (entry !== queue.selected) {
-    if (entry.error) say(`${entry.name}: ${titled(entry.error)}`);
+    // To be heard; it is seen in the list.
+    if (entry.error) byId("elsewhere").textContent = `${entry.name}: ${titled(entry.error)}`;
     return;
   }
   byId("problem").hidden = true;
@@ -121,7 +122,7 @@ function fillQueue() {
   const { entries, selected } = queue;
   byId("queue").hidden = entries.length < 2;
   for (const entry of entries) {
-    entry.row ??= queueRow(entry);
+    if (!entry.row) byId("photos").append((entry.row = queueRow(entry)));
     const button = entry.row.firstElementChild;
     const time = entry.answer && `${(entry.answer.milliseconds / 1000).toFixed(1)} s`;
     entry.row.dataset.state = entry.state;
@@ -130,7 +131,6 @@ function fillQueue() {
     if (entry === selected) button.setAttribute("aria-current", "true");
     else button.removeAttribute("aria-current");
   }
-  byId("photos").replaceChildren(...entries.map((entry) => entry.row));
   const done = entries.filter((entry) => entry.state === "done").length;
   byId("save-all").hidden = done < 2;
   byId("save-all").textContent = `Download all ${done}`;
@@ -209,13 +209,18 @@ function again() {
   if (queue.selected) queue.again(queue.selected);
 }
 
-function add(files) {
-  queue.add([...files].map((file) => ({ name: file.name, blob: file })));
+function add(photos) {
+  queue.add(photos);
+  if (photos.length) byId("status").scrollIntoView({ block: "nearest" });
+}
+
+function addFiles(files) {
+  add([...files].map((file) => ({ name: file.name, blob: file })));
 }
 
 function addSample(button) {
   const { file } = button.dataset;
-  queue.add([{ name: file, path: `playground/${file}` }]);
+  add([{ name: file, path: `playground/${file}` }]);
 }
 
 /** Asks for each photo's answer of the kind chosen, and saves it. */
@@ -263,7 +268,7 @@ for (const [kind, { label }] of Object.entries(KINDS))
   byId("kind").append(Object.assign(element("option", label), { value: kind }));
 
 byId("file").addEventListener("change", (event) => {
-  add(event.target.files);
+  addFiles(event.target.files);
   // So that choosing the same file again is a change.
   event.target.value = "";
 });
@@ -291,6 +296,7 @@ byId("page").addEventListener("change", (event) => {
 byId("cancel").addEventListener("click", () => queue.cancel());
 byId("clear").addEventListener("click", () => {
   queue.clear();
+  byId("photos").replaceChildren();
   for (const part of ["queue", "busy", "result", "problem"]) byId(part).hidden = true;
   say("");
   byId("file").focus();
@@ -307,7 +313,7 @@ byId("key-entry").addEventListener("submit", async (event) => {
 addEventListener("keydown", (event) => {
   if (event.key === "Escape" && queue.busy) queue.cancel();
 });
-addEventListener("paste", (event) => add(event.clipboardData.files));
+addEventListener("paste", (event) => addFiles(event.clipboardData.files));
 addEventListener("dragover", (event) => {
   event.preventDefault();
   document.body.classList.add("dropping");
@@ -318,7 +324,7 @@ addEventListener("dragleave", (event) => {
 addEventListener("drop", (event) => {
   event.preventDefault();
   document.body.classList.remove("dropping");
-  add(event.dataTransfer.files);
+  addFiles(event.dataTransfer.files);
 });
 
 view.opacity = byId("opacity").value / 100;

@@ -181,7 +181,7 @@ def test_several_photos_take_their_turns_and_each_has_its_state(
     assert browser.run(size) == list(size_of(SAMPLES[0]))
     rows = "document.querySelectorAll('#photos button')"
     browser.run(f"{rows}[2].click()")
-    browser.wait_for(SEGMENTED)
+    browser.wait_for(f"document.querySelector('#status').textContent.startsWith('{SAMPLES[1]}')")
     assert browser.run(size) == list(size_of(SAMPLES[1]))
     assert browser.run(f"[...{rows}].map((row) => row.ariaCurrent)") == [None, None, "true"]
     browser.run(f"{rows}[1].click()")
@@ -352,4 +352,7 @@ def test_a_phone_scrolls_in_one_direction_only(address: str, browser: Page) -> N
     browser.open(f"{address}/?sample=1")
     browser.wait_for(SEGMENTED)
     assert browser.run("document.documentElement.scrollWidth") == 360
+    drop(browser, f"{'long ' * 20}.txt", "more.txt")
+    assert browser.run("document.documentElement.scrollWidth") == 360
+    browser.wait_for(IDLE)
     browser.call("Emulation.clearDeviceMetricsOverride")

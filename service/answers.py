@@ -15,8 +15,10 @@ __all__ = ["Alpha", "Answer", "Encoded", "MapsWanted", "Part"]
 
 Alpha = Literal["none", "maps", "full"]
 
-# What can be made of one photo; `codecs.encoding` has how.
-Part = Literal["mask", "overlay", "probability", "planes", "arrays", "result", "tensors"]
+# What can be made of one photo; `codecs.encoding` has how. Brush and outlines are of its planes.
+Part = Literal[
+    "mask", "overlay", "probability", "planes", "arrays", "result", "tensors", "brush", "outlines"
+]
 
 
 @dataclass(frozen=True)

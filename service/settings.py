@@ -93,6 +93,18 @@ class Settings(BaseSettings):
         (), description="origins whose pages may ask, as https://example.org, or *; none: no other"
     )
 
+    label_studio_url: str | None = Field(
+        None,
+        pattern=r"^https?://[^/\s]+(/\S*)?$",
+        description="where Label Studio is, as http://labels:8080; /label-studio then answers it",
+    )
+    label_studio_key: SecretStr | None = Field(
+        None, description="access token of Label Studio, to fetch its photos"
+    )
+    label_studio_origins: Listed[Annotated[str, Field(pattern=r"^https?://[^/\s*]+$")]] = Field(
+        (), description="others that photos of tasks are fetched from, as https://example.org"
+    )
+
     devices: Listed[Annotated[str, Field(pattern=r"^(cpu|cuda:\d+)$")]] = Field(
         ("cpu",), min_length=1, description="cpu, or GPUs as cuda:0, cuda:1"
     )
@@ -232,5 +244,7 @@ def _explain(error: ErrorDetails) -> str:
     expected = error["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     if error["type"] == "string_pattern_mismatch":
         expected = Settings.model_fields[key].description or expected
-    got = "" if key == "api_keys" else f", got {error['input']!r}"  # those are secret
+    got = (
+        "" if key in {"api_keys", "label_studio_key"} else f", got {error['input']!r}"
+    )  # those are secret
     return f"setting {key} ({variable}): expected {expected}{got}"

@@ -19,6 +19,7 @@ from ppool.service.answers import Answer, Encoded, Part
 from ppool.service.codecs.images import strips
 from ppool.service.codecs.png import png
 from ppool.service.codecs.probability import OWN, WHITE, Maps
+from ppool.service.codecs.regions import brush_files, outline_files
 from ppool.service.codecs.rle import coco_rle, plane_rle
 from ppool.service.models import Model
 from ppool.service.results import (
@@ -183,6 +184,14 @@ def _arrays(segmentation: Segmentation, mask: NDArray[Any]) -> dict[str, bytes]:
     return {"npz": file.getvalue()}
 
 
+def _brush(segmentation: Segmentation, _: NDArray[Any]) -> dict[str, bytes]:
+    return brush_files(segmentation.maps.planes)
+
+
+def _outlines(segmentation: Segmentation, _: NDArray[Any]) -> dict[str, bytes]:
+    return outline_files(segmentation.maps.planes)
+
+
 def _areas(segmentation: Segmentation, mask: NDArray[Any]) -> list[ClassArea]:
     total = segmentation.width * segmentation.height
     counts = Image.fromarray(mask).histogram() if mask.dtype == np.uint8 else _counts(mask)
@@ -268,5 +277,7 @@ FILES: dict[Part, Callable[[Segmentation, NDArray[Any]], dict[str, bytes]]] = {
     "planes": _plane_files,
     "arrays": _arrays,
     "tensors": _tensors,
+    "brush": _brush,
+    "outlines": _outlines,
 }
 """Makes the files of a part, by extension, of what was found and the mask at the photo's size."""

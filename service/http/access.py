@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hmac
 from collections.abc import Sequence
 from typing import Any
@@ -61,6 +62,8 @@ class Access:
             return True
         scheme, _, token = headers.get("authorization", "").partition(" ")
         given = [token] if scheme.lower() == "bearer" else []
+        if scheme.lower() == "basic":  # the password, which is all that Label Studio can send
+            given.append(_password(token))
         given += headers.getlist(KEY_HEADER)
         # Every key is compared, and in constant time, so that timing tells nothing.
         matches = [
@@ -69,3 +72,11 @@ class Access:
             for key in self._keys
         ]
         return any(matches)
+
+
+def _password(token: str) -> str:
+    """The second half of what HTTP's basic authentication sends (RFC 7617)."""
+    try:
+        return base64.b64decode(token, validate=True).decode("latin-1").partition(":")[2]
+    except ValueError:
+        return ""

@@ -21,6 +21,7 @@ from ppool.service.engine import Engine
 from ppool.service.errors import UnknownModel
 from ppool.service.http import access, openapi, pages
 from ppool.service.http.errors import KNOWN, problem
+from ppool.service.http.labelstudio import add_label_studio
 from ppool.service.http.middleware import Envelope, answer_error, error_response
 from ppool.service.http.openinference import add_open_inference
 from ppool.service.http.schemas import Health
@@ -112,6 +113,7 @@ def create_app(
     _add_error_forms(app)
     add_segment(app, engine)
     add_open_inference(app, engine)
+    add_label_studio(app, engine)
     _add_operations(app, engine)
     _add_pages(app)
     return app

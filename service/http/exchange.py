@@ -19,7 +19,15 @@ from ppool.service.http.forms import Upload
 from ppool.service.models import Served
 from ppool.service.timing import Progress, Stage
 
-__all__ = ["TIMEOUT_HEADER", "Exchanged", "Hold", "Order", "carry_out", "exchange"]
+__all__ = [
+    "TIMEOUT_HEADER",
+    "Exchanged",
+    "Hold",
+    "Order",
+    "carry_out",
+    "exchange",
+    "while_connected",
+]
 
 TIMEOUT_HEADER = "X-Request-Timeout-Ms"
 
@@ -65,7 +73,7 @@ async def exchange(
     read: Callable[[Hold], Awaitable[Order[Response]]],
 ) -> Response:
     """Answer a request of HTTP, as :func:`carry_out`."""
-    attached = partial(_while_connected, request)
+    attached = partial(while_connected, request)
     done = await carry_out(engine, served, _limit(engine, request), read, attached)
     request.state.parts = done.parts
     done.answer.headers.update(done.headers())
@@ -166,7 +174,7 @@ async def _segment_all(
     return [task.result() for task in tasks]
 
 
-async def _while_connected(request: Request, work: Awaitable[R]) -> R:
+async def while_connected(request: Request, work: Awaitable[R]) -> R:
     """The result of ``work``, which is cancelled when the client hangs up.
 
     Raises:

@@ -98,7 +98,7 @@ class Envelope:
             answer = answer_error(request, InternalError())
             if not status:
                 await answer(scope, body.receive, send_labelled)
-        masks = scope["path"] == "/segment" or scope["path"].endswith("/infer")
+        masks = scope["path"] == "/segment" or scope["path"].endswith(("/infer", "/predict"))
         parts = getattr(request.state, "parts", ())
         asked = Asked(
             request.method, request.url.path, request.headers, request.state.reason, parts

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import simplejpeg
@@ -14,13 +14,15 @@ from PIL import Image, ImageCms, PngImagePlugin
 
 from ppool.metadata import InputPolicy
 from ppool.service.codecs import kinds, tiff_pixels
+from ppool.service.codecs.colours import managed
 from ppool.service.codecs.header import NO_LIMITS, TURNS, ImageLimits, Opened, opened
 from ppool.service.codecs.resizing import resized
+from ppool.service.codecs.strips import in_strips
 from ppool.service.errors import CodecError, UnsupportedImage
 
-__all__ = ["Photo", "decode", "decode_file", "strips"]
+__all__ = ["Keep", "Photo", "decode", "decode_file"]
 
-_STRIP_ROWS = 128
+Keep = Literal["seen", "straight"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,9 @@ class Photo:
         width: Of the file's page, upright.
         height: Likewise.
         pages: How many pages or frames the file has.
-        whole: The pixels at their own size, where they were to be kept.
+        whole: The pixels at their own size, where they were to be kept; if also with their
+            transparency and if the file has any, RGBA with colours not multiplied by it.
+        profile: The ICC profile that the colours of ``whole`` are of; empty for sRGB.
     """
 
     image: NDArray[np.uint8]
@@ -40,6 +44,7 @@ class Photo:
     height: int
     pages: int = 1
     whole: NDArray[np.uint8] | None = None
+    profile: bytes = b""
 
 
 def decode(
@@ -48,7 +53,7 @@ def decode(
     policy: InputPolicy | None = None,
     page: int = 1,
     *,
-    keep: bool = False,
+    keep: Keep | None = None,
 ) -> Photo:
     """Decode a photo file to upright 8-bit RGB.
 
@@ -61,7 +66,8 @@ def decode(
         limits: What to refuse.
         policy: Resize the photo as it says; ``None`` keeps its size.
         page: Of a TIFF, or frame of an animation; the first is 1.
-        keep: Keep the pixels at their own size as well.
+        keep: Keep the pixels at their own size as well: as the network sees them, or as they are
+            in the file, with transparency and colour profile.
 
     Raises:
         UnsupportedImage: if the content is of none of the accepted types.
@@ -70,15 +76,18 @@ def decode(
         NoSuchPage: if the file has fewer pages.
     """
     with opened(data, limits, page) as file:
-        rgb = _pixels(file, page)
+        rgb, shown = _pixels(file, page, straight=keep == "straight")
+        profile = b""
+        if keep == "straight":
+            shown, profile = managed(shown, file, data, page)
         orientation = file.orientation()  # only now: a PNG may tell it behind its pixels
         turned = orientation >= 5
         height, width = rgb.shape[1::-1] if turned else rgb.shape[:2]
-        whole = _turned(rgb, orientation) if keep else None
+        whole = _turned(shown, orientation) if keep else None
         if policy is not None:
             size = policy.reduced(height, width)
             rgb = resized(rgb, *(size[::-1] if turned else size))
-        return Photo(_turned(rgb, orientation), width, height, file.pages, whole)
+        return Photo(_turned(rgb, orientation), width, height, file.pages, whole, profile)
 
 
 def decode_file(path: Path, policy: InputPolicy | None = None) -> Photo:
@@ -100,24 +109,24 @@ def _turned(rgb: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     return np.asarray(Image.fromarray(rgb).transpose(TURNS[orientation]))
 
 
-def strips(height: int) -> Iterator[slice]:
-    """The rows of an image of ``height``, a few at a time."""
-    for top in range(0, height, _STRIP_ROWS):
-        yield slice(top, min(top + _STRIP_ROWS, height))
+def _pixels(
+    file: Opened, page: int, *, straight: bool
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The pixels as they are stored, as RGB, uint8 [h, w, 3].
 
-
-def _pixels(file: Opened, page: int) -> NDArray[np.uint8]:
-    """The pixels as they are stored, as RGB, uint8 [h, w, 3]."""
+    And once more, with ``straight`` as RGBA if any are transparent, uint8 [h, w, 4].
+    """
     if file.image is None:
-        return tiff_pixels.decode(file.data, file.tags)
+        rgb = tiff_pixels.decode(file.data, file.tags)
+        return rgb, tiff_pixels.decode(file.data, file.tags, straight=True) if straight else rgb
     if file.kind is kinds.JPEG and page == 1 and file.image.mode in ("L", "RGB"):
         # Pillow takes twice as long, but knows CMYK and forgives what strict decoding does not.
         try:
-            pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(file.data, "RGB")
+            rgb = simplejpeg.decode_jpeg(file.data, "RGB")
         except ValueError:
             pass
         else:
-            return pixels
+            return rgb, rgb
     hidden = _hidden_colour(file)
     image = file.image
     image.load()
@@ -127,10 +136,14 @@ def _pixels(file: Opened, page: int) -> NDArray[np.uint8]:
         and image.getchannel("A").getextrema() == (0, 0)
     ):
         image = image.convert("RGB")  # the fourth byte was never used
-    rgb = _in_strips(image)
+    rgb = shown = in_strips(image, _to_rgb)
     if hidden is not None:
+        if straight:
+            shown = np.dstack((rgb, np.where(hidden, 0, 255).astype(np.uint8)))
         rgb[hidden] = 255
-    return rgb
+    elif straight and (image.has_transparency_data or image.mode == "La"):
+        shown = in_strips(image, _to_rgba)
+    return rgb, shown
 
 
 def _hidden_colour(file: Opened) -> NDArray[np.bool_] | None:
@@ -162,13 +175,8 @@ def _hidden_colour(file: Opened) -> NDArray[np.bool_] | None:
     return hidden
 
 
-def _in_strips(image: Image.Image) -> NDArray[np.uint8]:
-    """Uint8 [h, w, 3] in strips: whole, what lies in between takes 12 bytes a pixel."""
-    width, height = image.size
-    pixels = np.empty((height, width, 3), np.uint8)
-    for rows in strips(height):
-        pixels[rows] = np.asarray(_to_rgb(image.crop((0, rows.start, width, rows.stop))))
-    return pixels
+def _to_rgba(image: Image.Image) -> Image.Image:
+    return (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

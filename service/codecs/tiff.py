@@ -28,6 +28,7 @@ __all__ = [
     "one",
     "own_pages",
     "page_tags",
+    "profile",
     "refusal",
     "sample_depths",
 ]
@@ -93,6 +94,7 @@ _LOSSLESS = {1, 5, 8, 32946, 32773, 34925, 50000}
 _PILLOWS = {2, 3, 4, 32771, 6, 7, 50001}
 _REDUCED, _IS_MASK = 1, 4  # bits of NewSubfileType
 _MOST_EXTRA = 4
+_ICC = 34675
 _MOST_PAGES = 4096
 # Strips of one row of the longest photo in four planes, or its smallest tiles.
 _MOST_VALUES = 2**20
@@ -191,6 +193,23 @@ def _tags(data: bytes, place: int) -> Tags:
         with suppress(struct.error, OverflowError):
             tags[tag] = struct.unpack_from(code, data, value)
     return tags
+
+
+def profile(data: bytes, page: int = 1) -> bytes:
+    """The ICC profile of a page; empty if it has none."""
+    layout = layout_of(data)
+    place = next(islice(_directories(data), page - 1, None), None)
+    if place is None:
+        return b""
+    first = place + struct.calcsize(layout.entries)
+    count = min(layout.read(layout.entries, data, place), (len(data) - first) // layout.entry)
+    for entry in range(first, first + count * layout.entry, layout.entry):
+        (tag,) = struct.unpack_from(f"{layout.order}H", data, entry)
+        if tag == _ICC:
+            length = layout.read(layout.pointer, data, entry + 4)
+            at = layout.read(layout.pointer, data, entry + 4 + struct.calcsize(layout.pointer))
+            return data[at : at + length]
+    return b""
 
 
 def is_cut_off(data: bytes) -> bool:

@@ -25,8 +25,13 @@ __all__ = ["decode"]
 _ASSOCIATED, _UNASSOCIATED = 1, 2
 
 
-def decode(data: bytes, tags: Tags) -> NDArray[np.uint8]:
+def decode(data: bytes, tags: Tags, *, straight: bool = False) -> NDArray[np.uint8]:
     """The pixels of a page as RGB, uint8 [H, W, 3], transparency laid on white.
+
+    Args:
+        data: The file.
+        tags: Of the page.
+        straight: Transparency is a fourth channel instead, and colours are not multiplied by it.
 
     Raises:
         UnsupportedImage: if a predictor does not go with the depth.
@@ -54,7 +59,10 @@ def decode(data: bytes, tags: Tags) -> NDArray[np.uint8]:
     for index, kind in enumerate(extra[: samples.shape[2] - channels]):
         if kind in (_ASSOCIATED, _UNASSOCIATED):
             alpha = _to_8_bits(samples[..., channels + index : channels + index + 1], depth)
-            return _on_white(rgb, alpha, premultiplied=kind == _ASSOCIATED)
+            premultiplied = kind == _ASSOCIATED
+            if straight:
+                return np.dstack((_divided(rgb, alpha) if premultiplied else rgb, alpha))
+            return _on_white(rgb, alpha, premultiplied=premultiplied)
     return np.ascontiguousarray(rgb)
 
 
@@ -70,6 +78,12 @@ def _on_white(
     colour = rgb.astype(np.uint32) if premultiplied else (rgb * np.uint32(1) * alpha + 127) // 255
     laid: NDArray[np.uint8] = np.minimum(colour + white, 255).astype(np.uint8)
     return laid
+
+
+def _divided(rgb: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    most = np.maximum(alpha, 1).astype(np.uint32)
+    colour: NDArray[np.uint32] = np.minimum((rgb * np.uint32(255) + most // 2) // most, 255)
+    return colour.astype(np.uint8)
 
 
 def _samples(data: bytes, tags: Tags) -> NDArray[np.uint16]:

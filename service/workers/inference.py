@@ -241,7 +241,11 @@ class Segmenter:
         policy = self.model.input
         try:
             photo = decode(
-                task.data, limits, policy, task.answer.page, keep=task.answer.shows_photo
+                task.data,
+                limits,
+                policy,
+                task.answer.page,
+                keep="seen" if task.answer.shows_photo else None,
             )
         except CodecError as error:
             return error

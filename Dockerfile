@@ -66,7 +66,8 @@ ENV PATH=/opt/ppool/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     PPOOL_HOST=0.0.0.0 \
-    PPOOL_PORT=8000
+    PPOOL_PORT=8000 \
+    PPOOL_MODEL_CACHE=/tmp/models
 USER 10001:10001
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s \

@@ -56,10 +56,10 @@ lowest: ## the tests of the operator, the exporter and the service on the oldest
 	$(PYTHON) -m venv --clear build/lowest
 	$(LOWEST)/python -m pip install --quiet uv
 	$(LOWEST)/uv pip install --quiet --python $(LOWEST)/python --resolution lowest-direct \
-		--editable '.[client,serve,export,train]'
+		--editable '.[client,serve,store,export,train]'
 	$(LOWEST)/uv pip freeze --python $(LOWEST)/python --exclude-editable > build/lowest/versions.txt
 	$(LOWEST)/uv pip install --quiet --python $(LOWEST)/python --constraint build/lowest/versions.txt \
-		hypothesis ml-dtypes opentelemetry-sdk psutil pytest pytest-timeout pyyaml scikit-image
+		boto3 hypothesis ml-dtypes 'moto[s3,server]' opentelemetry-sdk psutil pytest pytest-timeout pyyaml scikit-image trustme
 	# Old versions warn of what new ones have changed.
 	OMP_NUM_THREADS=1 $(LOWEST)/pytest -o filterwarnings=default tests/ppool tests/export tests/service \
 		--ignore tests/service/test_schema.py $(ARGS)
@@ -75,8 +75,8 @@ LOCK = $(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-annotate -
 	--python-version 3.13 --python-platform x86_64-unknown-linux-gnu
 lock: .venv/dev ## pin anew what the images install (locks/)
 	$(BIN)/python -m pip install --quiet uv
-	$(LOCK) pyproject.toml --extra serve --output-file locks/cpu.txt
-	$(LOCK) pyproject.toml --extra serve-gpu --output-file locks/gpu.txt
+	$(LOCK) pyproject.toml --extra serve --extra store --output-file locks/cpu.txt
+	$(LOCK) pyproject.toml --extra serve-gpu --extra store --output-file locks/gpu.txt
 	$(LOCK) locks/build.in --output-file locks/build.txt
 
 cuda: .venv/serve ## compile the CUDA kernels (needs nvcc; see docs/gpu.md)

@@ -19,8 +19,9 @@ from ppool._cli import MisuseError, command_line, complain, describe
 from ppool._version import __version__
 from ppool.service.listening import listen
 from ppool.service.logs import configure_logging
-from ppool.service.models import model_files, shipped_model
+from ppool.service.models import shipped_model
 from ppool.service.settings import Settings, describe_settings, load_settings
+from ppool.service.store import ModelPlaces
 from ppool.service.workers.cores import usable_cores
 from ppool.service.workers.launch import launch_early
 
@@ -47,9 +48,10 @@ def _every_setting() -> str:
 @app.command(epilog=_every_setting())
 def serve(
     model: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Argument(
-            help="ONNX files of `ppool export`, or folders; pages-int8: the shipped one in int8."
+            help="ONNX files of `ppool export`, folders, or URLs of s3://, gs://, https:// or "
+            "oci://; pages-int8: the shipped one in int8."
         ),
     ] = None,
     name: Annotated[str | None, typer.Option(help="Serve the model under this name.")] = None,
@@ -66,7 +68,7 @@ def serve(
 
     Every setting is an environment variable, too, and a key of the file, in small letters and
     without PPOOL_. The command line wins over the environment, the environment over the file.
-    SIGHUP looks for changed model files.
+    SIGHUP looks for changed models.
     """
     settings = _settings(
         config,
@@ -114,7 +116,9 @@ def _grpc(settings: Settings, port: int) -> Beside:
 
 @app.command()
 def tune(
-    model: Annotated[Path | None, typer.Argument(help="ONNX file; none: the shipped one.")] = None,
+    model: Annotated[
+        str | None, typer.Argument(help="ONNX file or URL; none: the shipped one.")
+    ] = None,
     seconds: Annotated[float, typer.Option(help="Time to spend on it.")] = 30.0,
     config: Config = None,
 ) -> None:
@@ -147,7 +151,9 @@ def segment_command(
         list[Path], typer.Argument(help="Files, folders with all in them, or patterns in quotes.")
     ],
     masks: Annotated[Path, typer.Option("--output", "-o", help="Folder for the answers.")],
-    model: Annotated[Path | None, typer.Option(help="ONNX file; none: the shipped one.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="ONNX file or URL; none: the shipped one.")
+    ] = None,
     write: Annotated[
         str, typer.Option(help="Answers for each page: mask, overlay, json, commas between.")
     ] = "mask",
@@ -172,7 +178,7 @@ def segment_command(
     from ppool.service.workers.inference import load_segmenter
 
     settings = _settings(config, model=[model] if model else None)
-    file, *_ = model_files(settings.model) or [shipped_model()]
+    file = _first_file(settings)
     try:
         job = Job(_words(write, ENDS), tile, dpi, settings.workers or usable_cores())
     except ValueError as error:
@@ -238,10 +244,18 @@ def _stopping(run: Run) -> Iterator[list[int]]:
 def _settings(config: Path | None, **given: Any) -> Settings:
     try:
         settings = load_settings(config, **given)
-        model_files(settings.model)
+        ModelPlaces.check(settings.model)
     except ValueError as error:
         raise MisuseError(str(error)) from error
     return settings
+
+
+def _first_file(settings: Settings) -> Path:
+    place = next(iter(settings.model), shipped_model())
+    try:
+        return ModelPlaces(settings.model_cache).at_start(place)[0]
+    except ValueError as error:
+        raise MisuseError(str(error)) from error
 
 
 async def _tuned(settings: Settings, seconds: float) -> Engine:

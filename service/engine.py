@@ -132,6 +132,7 @@ class Engine:
         """End the workers."""
         if self._polling is not None:
             self._polling.cancel()
+        self.registry.close()
         self._loader.close()
         await self.pool.close()
 

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import BeforeValidator, Field, PlainValidator, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
@@ -20,6 +20,8 @@ from pydantic_settings import (
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+
+from ppool.service.locations import ModelURL, model_place
 
 __all__ = ["Settings", "describe_settings", "load_settings"]
 
@@ -62,16 +64,20 @@ class Settings(BaseSettings):
         env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid", allow_inf_nan=False
     )
 
-    model: Listed[Path] = Field(
+    model: Listed[Annotated[Path | ModelURL, PlainValidator(model_place)]] = Field(
         (),
-        description="ONNX files of ppool export, or folders of them; pages-int8: the shipped one "
-        "in int8; none: the shipped one",
+        description="ONNX files of ppool export, folders of them, or URLs of s3://, gs://, "
+        "https:// or oci://, at best with #sha256=...; pages-int8: the shipped one in int8; none: "
+        "the shipped one",
+    )
+    model_cache: Path | None = Field(
+        None, description="folder for models of URLs; none: ~/.cache/ppool/models"
     )
     name: str | None = Field(
         None, pattern=r"^[A-Za-z0-9._-]{1,64}$", description="the only model's name; none: its own"
     )
     reload_seconds: float = Field(
-        0.0, ge=0, description="look for changed model files this often; 0: on SIGHUP only"
+        0.0, ge=0, description="look for changed models this often; 0: on SIGHUP only"
     )
     model_control: bool = Field(
         False, description="clients may load and unload models over /v2/repository"
@@ -244,7 +250,7 @@ def _explain(error: ErrorDetails) -> str:
     expected = error["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     if error["type"] == "string_pattern_mismatch":
         expected = Settings.model_fields[key].description or expected
-    got = (
-        "" if key in {"api_keys", "label_studio_key"} else f", got {error['input']!r}"
-    )  # those are secret
+    # Keys are secret, and so may be parts of a URL.
+    secret = key.endswith(("_key", "_keys")) or (key == "model" and "://" in str(error["input"]))
+    got = "" if secret else f", got {error['input']!r}"
     return f"setting {key} ({variable}): expected {expected}{got}"

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from ppool.service.errors import UnknownModel, WorkerLost
 from ppool.service.metrics import Metrics
-from ppool.service.models import Model, Served, model_files, shipped_model
+from ppool.service.models import Model, Served, shipped_model
 from ppool.service.settings import Settings
+from ppool.service.store import ModelPlaces
 from ppool.service.workers.loading import ModelLoader, Source
 from ppool.service.workers.pool import Plan, WorkerPool
 from ppool.service.workers.snapshot import Snapshot, Stamp, stamp
@@ -41,6 +42,7 @@ class ModelRegistry:
     ) -> None:
         self._name = settings.name
         self._places = settings.model or (shipped_model(),)
+        self._store = ModelPlaces(settings.model_cache)
         self._pool = pool
         self._loader = loader
         self._metrics = metrics
@@ -62,7 +64,8 @@ class ModelRegistry:
         """
         # Whoever asks for a reload meanwhile is to find everything started.
         async with self._reloading:
-            self._order = model_files(self._places)
+            for place in self._places:
+                self._order += await asyncio.to_thread(self._store.at_start, place)
             for path in self._order:
                 try:
                     snapshot = await asyncio.to_thread(Snapshot, path)
@@ -74,6 +77,10 @@ class ModelRegistry:
             if self._name and len(self._sources) > 1:
                 raise ValueError("setting name: expected one model, got several; leave name out")
             await self._pool.start(self._prepare)
+
+    def close(self) -> None:
+        """Fetch nothing more."""
+        self._store.close()
 
     def serves(self, handle: int) -> bool:
         """Whether a model is in service under this number."""
@@ -118,7 +125,7 @@ class ModelRegistry:
             UnknownModel: if there is no such file.
         """
         async with self._reloading:
-            files, _ = self._look()
+            files, _ = await self._look()
             old = self.models.get(name)
             if old is not None:
                 paths = [self._sources[old.handle].path]
@@ -152,7 +159,7 @@ class ModelRegistry:
 
     async def _reload(self) -> None:
         self._known_problems, self._problems = self._problems, set()
-        files, unread = self._look()
+        files, unread = await self._look()
         served = {self._sources[entry.handle].path: entry for entry in self.models.values()}
         gone = [
             path
@@ -178,15 +185,16 @@ class ModelRegistry:
         if not changed:
             _logger.debug("reload: no model file has changed")
 
-    def _look(self) -> tuple[dict[Path, Stamp], list[Path]]:
+    async def _look(self) -> tuple[dict[Path, Stamp], list[Path]]:
         """The files there are, in order, and what of the settings cannot be read now."""
         files: dict[Path, Stamp] = {}
         unread: list[Path] = []
         for place in self._places:
             try:
-                files |= {path: stamp(path) for path in model_files((place,))}
+                found = await asyncio.to_thread(self._store.files, place)
+                files |= {path: stamp(path) for path in found}
             except (OSError, ValueError) as error:
-                unread.append(place)
+                unread.append(self._store.folder(place))
                 self._complain(f"reload: {error}")
         self._order = list(files)
         return files, unread

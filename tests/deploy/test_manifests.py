@@ -18,7 +18,15 @@ from ppool.service.settings import Settings
 K8S = Path(__file__).parents[2] / "k8s"
 OVERLAYS = ("cpu", "gpu", "gpu-keda")
 # As a user's overlay has them: on top of `cpu`, one at a time.
-COMPONENTS = ("api-keys", "gateway", "ingress", "model-image", "model-volume", "tracing")
+COMPONENTS = (
+    "api-keys",
+    "gateway",
+    "ingress",
+    "model-image",
+    "model-store",
+    "model-volume",
+    "tracing",
+)
 SERVING = (*OVERLAYS, *COMPONENTS)
 # From the first release where preStop.sleep is on by default to the newest with a schema here.
 RELEASES = ("1.30", kubernetes_validate.latest_version())
@@ -238,8 +246,22 @@ def test_keys_come_from_a_secret_alone(rendered: Any) -> None:
     assert set(keys["valueFrom"]) == {"secretKeyRef"}
 
 
-def test_nothing_leaves_the_pod_but_spans(rendered: Any) -> None:
+def test_a_model_of_a_store_is_kept_where_the_pod_can_write(rendered: Any) -> None:
+    pod = of_kind(rendered("model-store"), "Deployment")["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    variables = {entry["name"]: entry["value"] for entry in container["env"]}
+    mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
+    assert variables["PPOOL_MODEL_CACHE"] == mounts["models"]["mountPath"]
+    assert not mounts["models"].get("readOnly")
+    [secret] = container["envFrom"]
+    assert secret["secretRef"]["optional"]
+    assert "://" in variables["PPOOL_MODEL"]
+
+
+def test_nothing_leaves_the_pod_but_spans_and_what_asks_for_models(rendered: Any) -> None:
     assert of_kind(rendered("cpu"), "NetworkPolicy")["spec"]["egress"] == []
+    rules = of_kind(rendered("model-store"), "NetworkPolicy")["spec"]["egress"]
+    assert {port["port"] for rule in rules for port in rule["ports"]} == {443, 80, 53}
     rules = of_kind(rendered("tracing"), "NetworkPolicy")["spec"]["egress"]
     assert {port["port"] for rule in rules for port in rule["ports"]} == {4318, 53}
     pod = of_kind(rendered("tracing"), "Deployment")["spec"]["template"]["spec"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -28,15 +26,6 @@ Name = Annotated[
 ]
 
 app = command_line("Turn a network into one ONNX file.")
-
-
-@contextmanager
-def _complaining(*more: type[Exception]) -> Iterator[None]:
-    """Make an error one that the user can do something about."""
-    try:
-        yield
-    except more as error:
-        raise ValueError(str(error)) from error
 
 
 @app.command("export")
@@ -67,20 +56,19 @@ def export_command(
     from ppool.export._info import comparison_table
 
     console = Console()
-    with _complaining(VerificationError):
-        try:
-            with console.status("exporting"):
-                description = export_checkpoint(
-                    checkpoint,
-                    output,
-                    name=name,
-                    max_side=max_side,
-                    card="" if card is None else card.read_text("utf-8"),
-                    check=check,
-                )
-        except VerificationError as error:
-            console.print(comparison_table(error.comparisons))
-            raise
+    try:
+        with console.status("exporting"):
+            description = export_checkpoint(
+                checkpoint,
+                output,
+                name=name,
+                max_side=max_side,
+                card="" if card is None else card.read_text("utf-8"),
+                check=check,
+            )
+    except VerificationError as error:
+        console.print(comparison_table(error.comparisons))
+        raise ValueError(str(error)) from error
     checked = "agrees with PyTorch" if check else "not compared with PyTorch"
     console.print(
         f"{output}: {len(description.classes)} classes, {len(description.stages)} alpha maps, "
@@ -110,19 +98,18 @@ def precision_command(
     from ppool.export import lower_precision, score
 
     console = Console()
-    with _complaining():
-        with console.status("converting"):
-            lower_precision(model, output, precision, calibration=calibration)
-        console.print(f"{output}: {decimal(output.stat().st_size)}", highlight=False)
-        if validation is None:
-            return
-        grid = Table("file", "size", "mean IoU", "CPU ms, one thread")
-        for file in (model, output):
-            with console.status(f"running {file.name}"):
-                found = score(file, validation, limit=limit)
-            iou = f"{100 * found.mean_iou:.2f} %"
-            grid.add_row(file.name, decimal(found.bytes), iou, f"{found.milliseconds:.1f}")
-        console.print(grid)
+    with console.status("converting"):
+        lower_precision(model, output, precision, calibration=calibration)
+    console.print(f"{output}: {decimal(output.stat().st_size)}", highlight=False)
+    if validation is None:
+        return
+    grid = Table("file", "size", "mean IoU", "CPU ms, one thread")
+    for file in (model, output):
+        with console.status(f"running {file.name}"):
+            found = score(file, validation, limit=limit)
+        iou = f"{100 * found.mean_iou:.2f} %"
+        grid.add_row(file.name, decimal(found.bytes), iou, f"{found.milliseconds:.1f}")
+    console.print(grid)
 
 
 @app.command("info")
@@ -130,8 +117,7 @@ def info_command(model: Exported) -> None:
     """Print what an exported file holds."""
     from ppool.export._info import print_info
 
-    with _complaining():
-        print_info(model, Console())
+    print_info(model, Console())
 
 
 @app.command("tensorrt")
@@ -160,16 +146,15 @@ def tensorrt_command(
 
     engine = model.with_suffix(".engine") if output is None else output
     console = Console()
-    with _complaining(trt.TensorRtMissingError):
-        loaded, description = read_exported(model)
-        shapes = trt.Shapes.of(loaded, description.input, trt.Limits(max_batch, max_side))
-        library = trt.plugin_library()
-        named = library or Path("_tensorrt.so")
-        built = "" if library else " (not built here: make tensorrt)"
-        for title, choice in ((f"with the plugins{built}", named), ("without them", None)):
-            line = trt.trtexec(model, engine, shapes, choice)
-            console.print(f"{title}:\n  {line}", markup=False, highlight=False, soft_wrap=True)
-        with console.status("building"):
-            content = trt.build_engine(loaded, shapes, library if plugin else None)
-        save_whole(content, engine)
+    loaded, description = read_exported(model)
+    shapes = trt.Shapes.of(loaded, description.input, trt.Limits(max_batch, max_side))
+    library = trt.plugin_library()
+    named = library or Path("_tensorrt.so")
+    built = "" if library else " (not built here: make tensorrt)"
+    for title, choice in ((f"with the plugins{built}", named), ("without them", None)):
+        line = trt.trtexec(model, engine, shapes, choice)
+        console.print(f"{title}:\n  {line}", markup=False, highlight=False, soft_wrap=True)
+    with console.status("building"):
+        content = trt.build_engine(loaded, shapes, library if plugin else None)
+    save_whole(content, engine)
     console.print(f"{engine}: {decimal(len(content))}", highlight=False, soft_wrap=True)

@@ -26,7 +26,7 @@ __all__ = [
 PLUGIN = "_tensorrt.so"
 
 
-class TensorRtMissingError(Exception):
+class TensorRtMissingError(ValueError):
     """TensorRT's Python package is not installed."""
 
 

@@ -1,13 +1,10 @@
-"""Data sets held in memory, for images that are drawn slowly or looked at often."""
+"""A data set held in memory, for images that are drawn slowly or looked at often."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from ppool.metadata import LabelClass
 from ppool.training.dataset import Sample, SegmentationDataset
 
-__all__ = ["InMemory", "Kept"]
+__all__ = ["Kept"]
 
 
 class Kept:
@@ -33,23 +30,4 @@ class Kept:
     def __getitem__(self, index: int) -> Sample:
         if index not in self._samples:
             self._samples[index] = self._dataset[index]
-        return self._samples[index]
-
-
-class InMemory:
-    """Samples that are all there.
-
-    Args:
-        samples: The samples.
-        classes: Names and colours, in mask order.
-    """
-
-    def __init__(self, samples: Sequence[Sample], classes: tuple[LabelClass, ...]) -> None:
-        self._samples = samples
-        self.classes = classes
-
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    def __getitem__(self, index: int) -> Sample:
         return self._samples[index]

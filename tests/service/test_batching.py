@@ -1,5 +1,7 @@
 """The batching policy, on a clock that only the tests move."""
 
+import gc
+import tracemalloc
 from contextlib import suppress
 from math import inf
 from operator import itemgetter
@@ -448,18 +450,32 @@ class Counted(Costs[str]):
 def test_a_request_costs_no_more_after_two_thousand_shapes(clock: Clock) -> None:
     costs = Counted(lambda key: (key[0], 1.0))
     queue = batcher(clock, costs)
-    spent = []
-    for shape in range(2000):
-        clock.now += 1
-        before = costs.asked
-        queue.push(f"a{shape}", "photo", size=1, deadline=inf)
-        batch = queue.take()
-        assert batch is not None
-        queue.done(batch, 0.01)
-        spent.append(costs.asked - before)
-    assert max(spent) == spent[0]
+
+    def spent(shapes: range) -> set[int]:
+        asked = set()
+        for shape in shapes:
+            clock.now += 1
+            before = costs.asked
+            queue.push(f"a{shape}", "photo", size=1, deadline=inf)
+            batch = queue.take()
+            assert batch is not None
+            queue.done(batch, 0.01)
+            asked.add(costs.asked - before)
+        gc.collect()
+        return asked
+
+    (least,) = spent(range(1))
+    tracemalloc.start()
+    try:
+        assert max(spent(range(1, 1000))) == least
+        had, _ = tracemalloc.get_traced_memory()
+        assert max(spent(range(1000, 2000))) == least
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
     assert queue.waiting() == []
-    assert max(map(len, (queue._buckets, queue._paces, costs._means))) <= 256
+    # A thousand shapes that are kept take a hundred times as much.
+    assert held - had < 4096
 
 
 def test_what_was_learned_of_a_model_goes_with_it() -> None:

@@ -77,7 +77,7 @@ def test_the_server_loads_no_networks_no_arrays_and_nothing_to_validate_answers(
 @pytest.mark.parametrize(
     ("arguments", "environment", "message"),
     [
-        (["nowhere.onnx"], {}, "model: expected an ONNX file, got 'nowhere.onnx'"),
+        (["nowhere.onnx"], {}, "pages-int8, got 'nowhere.onnx', which does not exist"),
         ([], {"PPOOL_PORT": "http"}, "setting port (PPOOL_PORT): expected a valid integer"),
     ],
 )

@@ -4,7 +4,8 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from ppool import PPool2d
-from ppool.metadata import InputPolicy
+from ppool.metadata import InputPolicy, LabelClass
 from ppool.models import Checkpoint, create_model
 from ppool.training import progress
 from ppool.training import train as train_module
@@ -30,7 +31,6 @@ from ppool.training.loss import balancing_weights
 from ppool.training.optimizer import parameter_groups
 from ppool.training.recipe import FINE_TUNING, Recipe, learning_rate
 from ppool.training.train import Runtime, train
-from research.memory import InMemory
 from research.pages import PAGE_CLASSES
 
 ROOT = Path(__file__).parents[2]
@@ -42,6 +42,20 @@ TINY = Recipe(
 
 # No batch norm: its statistics are those of one part of a batch.
 SMALL = replace(TINY, network="vgg_small", batch_size=4, loss="mean")
+
+
+@dataclass(frozen=True, eq=False)
+class InMemory:
+    """Samples that are all there."""
+
+    samples: Sequence[Sample]
+    classes: tuple[LabelClass, ...]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.samples[index]
 
 
 def tiny_pages(count: int) -> InMemory:

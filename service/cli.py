@@ -155,7 +155,10 @@ def segment_command(
         str | None, typer.Option(help="ONNX file or URL; none: the shipped one.")
     ] = None,
     write: Annotated[
-        str, typer.Option(help="Answers for each page: mask, overlay, json, commas between.")
+        str,
+        typer.Option(
+            help="Answers for each page: mask, overlay, probability, json, commas between."
+        ),
     ] = "mask",
     tile: Annotated[bool, typer.Option(help="Full resolution, in windows.")] = False,
     dpi: Annotated[int, typer.Option(min=1, max=2400, help="Pixels an inch of PDF pages.")] = 200,

@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 
 import orjson
 
-from ppool.service.answers import Answer, Encoded, Part
+from ppool.service.answers import Answer, Encoded, MapsWanted, Part
 from ppool.service.codecs.header import ImageLimits
 from ppool.service.folder.pages import open_pages
 from ppool.service.folder.pdf import DPI
@@ -28,7 +28,7 @@ from ppool.service.workers.inference import Segmenter
 __all__ = ["Counts", "Job", "Run", "Watch"]
 
 # The kinds of files that are pictures; any other is the document.
-_PICTURES: tuple[Part, ...] = ("mask", "overlay")
+_PICTURES: tuple[Part, ...] = ("mask", "overlay", "probability")
 
 # Only this one photo's name is to blame; anything else would fail for all that follow.
 _OF_ONE_NAME = {
@@ -264,7 +264,13 @@ class Run:
 
     def _segment(self, data: bytes, page: int) -> Encoded:
         inline: Literal["rle"] | None = "rle" if "json" in self._job.outputs else None
-        answer = Answer((*self._pictures, "result"), inline=inline, tile=self._job.tile, page=page)
+        answer = Answer(
+            (*self._pictures, "result"),
+            inline=inline,
+            tile=self._job.tile,
+            page=page,
+            maps=MapsWanted(() if "probability" in self._pictures else None),
+        )
         (found,) = self._segmenter.segment((messages.Task("photo", data, answer),), self._limits)
         if isinstance(found, Exception):
             raise found
@@ -273,7 +279,8 @@ class Run:
     def _write(self, page: Page, found: Encoded) -> _Done:
         if found.result is None:
             raise TypeError("expected the result that was asked for")
-        result = replace(found.result, name=page.photo.name)
+        # It has a file of its own.
+        result = replace(found.result, name=page.photo.name, probability=None)
         contents: dict[str, bytes] = dict(zip(self._pictures, found.files.values(), strict=True))
         sizes = []
         try:

@@ -17,7 +17,12 @@ from ppool.service.folder.photos import Photo
 __all__ = ["ENDS", "Page", "Summary", "save"]
 
 # What the names of a page's files end with, by kind.
-ENDS = {"mask": ".png", "overlay": ".overlay.png", "json": ".json"}
+ENDS = {
+    "mask": ".png",
+    "overlay": ".overlay.png",
+    "probability": ".probability.png",
+    "json": ".json",
+}
 
 _NAME = "summary.csv"
 _NUMBERS = count()

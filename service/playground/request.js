@@ -15,6 +15,12 @@ export const KINDS = {
     media: "image/png",
     end: "-overlay.png",
   },
+  probability: {
+    label: "how sure it is (PNG)",
+    options: { probability: "winner" },
+    media: "image/png",
+    end: "-probability.png",
+  },
   json: {
     label: "classes and mask (JSON)",
     options: { mask: "rle" },

@@ -308,6 +308,9 @@ def test_the_answer_chosen_is_saved_under_the_photos_name(address: str, browser:
         wanted = httpx.post(f"{address}/segment{query}", content=body, headers={"Accept": media})
         assert browser.run("[saved.type, saved.size]") == [media, len(wanted.content)]
     assert browser.complaints == []
+    browser.run("document.querySelector('#kind').value = 'probability'")
+    browser.run("document.querySelector('#save').click()")
+    browser.wait_for("document.querySelector('#status').textContent.includes('no scores')")
 
 
 @pytest.fixture(scope="module")

@@ -30,8 +30,10 @@ from ppool.client import AsyncClient, Segmentation
 from ppool.export import PRESETS, Adoption, adopt_model
 from ppool.metadata import METADATA_KEY, Scores
 from ppool.service.codecs.resizing import resized
+from ppool.service.folder import Job
 from ppool.service.workers.inference import load_segmenter
 from tests.service.harness import Client, encoded
+from tests.service.test_folder import Folder
 
 Array = NDArray[Any]
 SIDE = 96
@@ -230,6 +232,22 @@ def test_the_client_has_probabilities_by_class(served: Callable[[str], Any]) -> 
     assert list(found.probability) == ["class 1", "class 3"]
     np.testing.assert_allclose(found.probability["class 3"], truth[3], atol=1e-3)
     assert winner.probability[""].shape == winner.mask.shape
+
+
+def test_a_folder_has_a_picture_of_it_beside_each_mask(tmp_path: Path) -> None:
+    segmenter = load_segmenter(adopted(CASES["logits"], tmp_path))
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").write_bytes(encoded(photo()))
+    job = Job(outputs=("mask", "probability", "json"))
+    folder = Folder(tmp_path / "photos", tmp_path / "masks", segmenter, job)
+    assert folder.run() == ("1 written, 0 kept, 0 failed, 0 skipped", {"a.png": ""})
+    mask, sure = (
+        grey((folder.masks / f"a.png{end}").read_bytes()) for end in (".png", ".probability.png")
+    )
+    truth = CASES["logits"].truth(photo())
+    assert sure.shape == mask.shape[:2]
+    np.testing.assert_allclose(sure / 255, truth.max(0), atol=0.5 / 255 + 1e-3)
+    assert json.loads((folder.masks / "a.png.json").read_bytes())["probability"] is None
 
 
 def test_a_photo_that_is_reduced_has_probabilities_at_its_own_size(

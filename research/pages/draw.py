@@ -24,7 +24,7 @@ __all__ = ["draw_page", "installed_fonts"]
 
 # Leaves seen from near are cheap to draw, and where the finest labels are learned.
 _LEAVES = 0.74
-_VIEWS = {"close": 32, "whole": 34, "scan": 6, "photo": 30, "print": 6, "desk": 7}
+_VIEWS = {"close": 32, "whole": 50, "scan": 6, "photo": 30, "print": 6, "desk": 7}
 
 
 @lru_cache(maxsize=1)

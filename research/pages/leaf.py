@@ -29,11 +29,11 @@ _SIDE = 512
 # Share of the leaves that are as flat as a screen or a sheet of copy paper.
 _CLEAN = 0.2
 # Share of the others that the ink of the other side shines through.
-_THROUGH = 0.7
+_THROUGH = 0.8
 # Of others still that are written on in one part only.
-_PART = 0.15
+_PART = 0.22
 # Standard deviation of the levels of grey up to which a surface has no texture.
-_PLAIN = 6.0
+_PLAIN = 8.0
 # Dots along a pixel's side.
 _UNIT = 2
 # How dark a pixel is against its stroke where the label ends: where people who mark ink by hand
@@ -96,29 +96,31 @@ def draw_leaf(dice: Dice, fonts: FontLibrary) -> Sample:
     if other is not None:
         view = desk(dice, _SIDE, _SIDE, 1.0) if other == DESK else picture(dice, _SIDE, _SIDE)
         # A plain surface with nothing on it is a blank sheet to any eye.
-        label = PAPER if other == DESK and view.mean(2).std() < _PLAIN else other
+        label = PAPER if view.mean(2).std() < _PLAIN else other
         scene = np.asarray(view / 255, np.float32)
         return Sample(seen(dice, scene, 0.0), np.full((_SIDE, _SIDE), label, np.uint8))
     clean = dice.chance(_CLEAN)
     kind = dice.weighted({"print": 40, "hand": 40, "both": 18, "blank": 35 if clean else 13})
     em = dice.log_between(10, 100) if kind == "print" else dice.log_between(15, 170)
-    if kind == "print" and dice.chance(0.06):
+    if kind == "print" and dice.chance(0.1):
         em = dice.log_between(100, 420)
     leaf = _Leaf(dice, fonts, em * _UNIT, _warp(dice, em * _UNIT))
     blur = dice.between(0, float(np.clip(em / 22, 0.5, 1.8))) if dice.chance(0.75) else 0.0
     image = flat_paper(dice, _SIDE) if clean else aged_paper(dice, _SIDE)
     faint = dice.chance(0.3)
-    if dice.chance(0.0 if clean else _THROUGH):
+    strong = not faint and not clean and dice.chance(0.35)
+    if strong or dice.chance(0.0 if clean else _THROUGH):
         back = kind if kind in LETTERINGS and dice.chance(0.8) else dice.pick(("print", "hand"))
         cover = leaf.written(back, leaf.em * dice.between(0.8, 1.25))
-        image = _show_through(dice, image, cover, 0.15 if faint and kind != "blank" else 0.8)
+        most = 0.8 if kind == "blank" else 0.15 if faint else 0.4
+        image = _show_through(dice, image, cover, (0.3, 0.75) if strong else (0.03, most))
     mask = np.full((_SIDE, _SIDE), PAPER, np.uint8)
     for label, cover in _inks(leaf, kind):
-        image = _inked(dice, image, (label, cover), em, faint=faint)
+        image = _inked(dice, image, (label, cover), em, faint=faint, dark=strong)
         mask[_visible(cover, blur)] = label
     if dice.chance(0.1):
         _illustrate(dice, image, mask)
-    if dice.chance(0.15):
+    if dice.chance(0.27):
         image, mask = _bordered(dice, image, mask)
     if clean and dice.chance(0.5 if kind != "blank" else 0.2):
         return Sample(as_image(255 * image), mask)
@@ -180,16 +182,20 @@ def _visible(cover: Field, blur: float) -> NDArray[np.bool_]:
     return np.asarray(cover >= np.clip(_CORE * peak, 0.15, _EDGE))
 
 
-def _inked(dice: Dice, image: Field, ink: tuple[int, Field], em: float, *, faint: bool) -> Field:
-    """Print with an ink that took more or less evenly."""
+def _inked(
+    dice: Dice, image: Field, ink: tuple[int, Field], em: float, *, faint: bool, dark: bool
+) -> Field:
+    """Print with an ink that took more or less evenly; ``dark`` is darker than the other side's."""
     label, cover = ink
     inks = _COLORS[label]
     color = np.asarray(dice.tint(dice.weighted(inks), 12), np.float32) / 255
     mean = (
         dice.between(0.22, 0.6)
         if faint or (label == LINE and dice.chance(0.5))
-        else dice.between(0.7, 1.0)
+        else dice.between(0.85 if dark else 0.7, 1.0)
     )
+    if dark:
+        color *= dice.between(0.3, 0.8)
     uneven = dice.between(0.0, 0.22 if label == HANDWRITING else 0.13)
     density = mean + uneven * clouds(dice, _SIDE, dice.log_between(0.4, 6) * em, 2)
     if dice.chance(0.35):
@@ -200,13 +206,12 @@ def _inked(dice: Dice, image: Field, ink: tuple[int, Field], em: float, *, faint
     return np.asarray(image + share * (np.minimum(color, image) - image), np.float32)
 
 
-def _show_through(dice: Dice, image: Field, back: Field, most: float) -> Field:
+def _show_through(dice: Dice, image: Field, back: Field, strengths: tuple[float, float]) -> Field:
     """Darken by the writing of the other side: soft, mirrored, and not ink of this side."""
     mirrored = back[:, ::-1] if dice.chance(0.88) else np.rot90(back)[:, ::-1]
-    soft = cv2.GaussianBlur(np.ascontiguousarray(mirrored), (0, 0), dice.log_between(0.3, 3))
+    soft = cv2.GaussianBlur(np.ascontiguousarray(mirrored), (0, 0), dice.log_between(0.3, 3.5))
     uneven = np.clip(0.6 + 0.5 * clouds(dice, _SIDE, _SIDE / dice.between(1, 6), 2), 0, 1.2)
-    strength = dice.between(0.03, most / 2 if dice.chance(0.5) else most)
-    share = strength * soft * uneven
+    share = dice.between(*strengths) * soft * uneven
     brown = np.asarray((0.75, 1.0, 1.15) if dice.chance(0.6) else (1, 1, 1), np.float32)
     return np.asarray(image * np.clip(1 - share[..., None] * brown, 0.05, 1), np.float32)
 
@@ -249,18 +254,24 @@ def _warp(dice: Dice, em: float) -> Warp:
 def _bordered(dice: Dice, image: Field, mask: Image) -> tuple[Field, Image]:
     """The lid of a scanner, or the table, beyond one or two edges of the leaf."""
     mask = mask.copy()
-    table = dice.chance(0.4)
+    table = dice.chance(0.6)
     level = dice.between(0, 0.25) if dice.chance(0.6) else dice.between(0.25, 1)
     color = np.asarray(dice.tint((int(255 * level),) * 3, 8), np.float32) / 255
     surface = np.divide(desk(dice, _SIDE, _SIDE, 1.0), 255, dtype=np.float32) if table else color
     steps = np.arange(_SIDE)
-    for _ in range(dice.whole(1, 2)):
-        edge = dice.whole(4, 150) + dice.between(-0.06, 0.06) * steps
+    for _ in range(dice.whole(1, 3)):
+        edge = dice.whole(4, 240) + dice.between(-0.06, 0.06) * steps
         edge = edge + dice.between(0, 3) * noise(dice, 1, _SIDE, dice.between(10, 200), 3)[0]
         # Soft within a pixel, so that the label ends where the colour does.
         share = np.clip(edge[:, None] - steps[None], 0, 1).astype(np.float32)
-        share = np.rot90(share, dice.whole(0, 3))
+        turn = dice.whole(0, 3)
+        share = np.rot90(share, turn)
         grain = 1 + dice.between(0, 0.15) * clouds(dice, _SIDE, dice.between(3, 90), 2)
-        image = image + share[..., None] * (surface * grain[..., None] - image)
+        # The leaf keeps light from what it lies on.
+        shade = 1 - dice.between(0, 0.6) * np.exp(
+            -np.abs(edge[:, None] - steps) / dice.between(3, 30)
+        )
+        lit = grain * np.rot90(shade, turn) if dice.chance(0.5) else grain
+        image = image + share[..., None] * (surface * lit[..., None] - image)
         mask[share >= 0.5] = DESK
     return np.asarray(image, np.float32), mask

@@ -122,9 +122,14 @@ class Engine:
         if self.phase == "starting":
             self.phase = "ready"
 
+    def drain(self) -> Phase:
+        """Let balancers know that this is to end; the phase until then."""
+        phase, self.phase = self.phase, "draining"
+        return phase
+
     async def stop(self) -> None:
         """Finish what was accepted and end the workers."""
-        self.phase = "draining"
+        self.drain()
         await self._admission.wait_idle()
         await self.close()
 

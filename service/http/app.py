@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,7 +15,6 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import HTMLResponse
 
-from ppool.service import STARTED
 from ppool.service.engine import Engine
 from ppool.service.errors import UnknownModel
 from ppool.service.http import access, openapi, pages
@@ -131,7 +129,9 @@ async def _start(engine: Engine, failed: Callable[[str], None]) -> None:
         return
     for served in engine.registry.models.values():
         _logger.info("%s", engine.announce(served))
-    _logger.info("%s after %.2f s", engine.phase, time.monotonic() - STARTED)
+    # Since the program began: `logging` is among the first of what it imports.
+    seconds = logging.makeLogRecord({}).relativeCreated / 1e3
+    _logger.info("%s after %.2f s", engine.phase, seconds)
 
 
 def _add_operations(app: FastAPI, engine: Engine) -> None:

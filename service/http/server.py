@@ -121,7 +121,7 @@ class _Server(uvicorn.Server):
         """Go one step nearer to the end."""
         now = time.monotonic()
         echo, self._signalled = now - self._signalled < _ECHO_SECONDS, now
-        phase, self._engine.phase = self._engine.phase, "draining"
+        phase = self._engine.drain()
         if self.should_exit:
             if not (echo and self._served):
                 os._exit(128 + sig)

@@ -345,7 +345,7 @@ def test_health_is_watched_and_told_when_the_service_drains(
         gate.close()
         pending = stub.ModelInfer.future(request())
         assert gate.arrived.acquire(timeout=PATIENCE_SECONDS)
-        client.app.state.engine.phase = "draining"
+        client.app.state.engine.drain()
         assert [answer.status for answer in watch] == [HealthCheckResponse.NOT_SERVING]
         assert not stub.ServerReady(official.ServerReadyRequest()).ready
         gate.open.set()

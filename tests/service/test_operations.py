@@ -22,7 +22,7 @@ def test_the_probes_say_alive_and_ready(client: Client) -> None:
 
 def test_a_draining_service_is_alive_but_not_ready(client: Client) -> None:
     engine = client.app.state.engine
-    engine.phase = "draining"
+    engine.drain()
     try:
         answer = client.get("/readyz")
         assert (answer.status_code, answer.json()) == (503, {"status": "draining"})

@@ -54,9 +54,18 @@ def serve(
             "oci://; pages-int8: the shipped one in int8."
         ),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Serve the model under this name.")] = None,
+    model_dir: Annotated[
+        str | None, typer.Option("--model_dir", help="One more of them, as KServe gives it.")
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", "--model_name", help="Serve the model under this name."),
+    ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on [127.0.0.1].")] = None,
-    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one [8000].")] = None,
+    port: Annotated[
+        int | None,
+        typer.Option("--port", "--http_port", help="Port; 0 takes a free one [8000]."),
+    ] = None,
     uds: Annotated[Path | None, typer.Option(help="Unix socket to listen on instead.")] = None,
     workers: Annotated[int | None, typer.Option(help="Worker processes [measured].")] = None,
     max_batch_size: Annotated[
@@ -72,7 +81,7 @@ def serve(
     """
     settings = _settings(
         config,
-        model=model or None,
+        model=[*(model or ()), *([model_dir] if model_dir else ())] or None,
         name=name,
         host=host,
         port=port,

@@ -1,8 +1,10 @@
 """The proxies of docs/how-to/proxy.md, started with the configurations that the page shows."""
 
+import os
 import re
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +21,11 @@ PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "proxy.md").read_text("u
 COMMANDS = {
     "nginx.conf": ["nginx", "-p", ".", "-c", "nginx.conf", "-g", "daemon off;"],
     "Caddyfile": ["caddy", "run", "--config", "Caddyfile"],
+    "traefik.yaml": [
+        "traefik",
+        "--entrypoints.web.address=127.0.0.1:8080",
+        "--providers.file.filename=traefik.yaml",
+    ],
 }
 
 
@@ -29,7 +36,9 @@ def proxied(
     """A client of the service behind one proxy, under the prefix."""
     name = request.param
     command = COMMANDS[name]
-    if not shutil.which(command[0]):
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    program = shutil.which(command[0], path=path)
+    if program is None:
         pytest.skip(f"{command[0]} is not installed")
     folder = tmp_path_factory.mktemp("proxy")
     block = re.search(rf'```\w+ title="{name}"\n(.*?)```', PAGE, re.S)
@@ -37,7 +46,10 @@ def proxied(
     port = free_port()
     text = block[1].replace("127.0.0.1:8000", address.removeprefix("http://"))
     (folder / name).write_text(text.replace("127.0.0.1:8080", f"127.0.0.1:{port}"))
-    with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True) as process:
+    words = [word.replace("127.0.0.1:8080", f"127.0.0.1:{port}") for word in command[1:]]
+    with subprocess.Popen(
+        [program, *words], cwd=folder, stderr=subprocess.PIPE, text=True
+    ) as process:
         try:
             with httpx.Client(base_url=f"http://127.0.0.1:{port}/ppool", timeout=60) as client:
                 answers(client, process)
@@ -53,11 +65,12 @@ def answers(client: httpx.Client, process: subprocess.Popen[str]) -> None:
     while time.monotonic() < until:
         assert process.poll() is None, process.communicate()[1]
         try:
-            assert client.get("/livez").status_code == 200
+            # Traefik listens before it has read where to.
+            if client.get("/livez").status_code == 200:
+                return
         except httpx.ConnectError:
-            time.sleep(0.05)
-        else:
-            return
+            pass
+        time.sleep(0.05)
     pytest.fail("the proxy did not listen")
 
 

@@ -104,7 +104,8 @@ def _check_range(exact: Session, half: Session) -> None:
 def score(model: Path, validation: Path, *, limit: int | None = None) -> Score:
     """Mean IoU and speed on ``validation/images`` and ``validation/masks``.
 
-    Masks have the images' names with the suffix ``.png`` and class ids as pixels; 255 is ignored.
+    Masks have the images' names with the suffix ``.png`` and class ids as pixels; 255 is ignored,
+    or 65535 where there are more than 256 classes.
     Images are fed, and masks brought back to their size, as the service does it. One integer
     confusion matrix is taken over all images; classes that never occur are left out.
 
@@ -130,10 +131,11 @@ def score(model: Path, validation: Path, *, limit: int | None = None) -> Score:
         (labels,) = session.run(["mask"], feeds)
         times.append(time.thread_time() - start)
         with Image.open(truth_file) as picture:
-            if picture.mode not in {"L", "P"}:
+            modes = ("L", "P") if classes <= 256 else ("L", "P", "I;16")
+            if picture.mode not in modes:
                 raise ValueError(
-                    f"{truth_file}: expected one 8-bit channel of class ids (mode L or P), got "
-                    f"mode {picture.mode!r}"
+                    f"{truth_file}: expected one channel of class ids (mode {' or '.join(modes)}), "
+                    f"got mode {picture.mode!r}"
                 )
             truth = np.asarray(picture)
         try:

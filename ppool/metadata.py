@@ -276,7 +276,7 @@ class ModelMetadata(NetworkDescription):
     stages: tuple[Stage, ...]
     versions: Mapping[str, str] = field(default_factory=dict)
     card: str = ""
-    scores: Scores | None = Scores()
+    scores: Scores | None = field(default_factory=Scores)
 
     def __post_init__(self) -> None:
         super().__post_init__()

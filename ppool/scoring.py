@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["IGNORE", "ConfusionMatrix"]
+__all__ = ["IGNORE", "WIDE_IGNORE", "ConfusionMatrix"]
 
 # The label of pixels that are not counted (PASCAL VOC's "void").
 IGNORE = 255
+# That of masks with more classes than bytes can tell.
+WIDE_IGNORE = 65535
 
 
 class ConfusionMatrix:
@@ -21,11 +25,11 @@ class ConfusionMatrix:
     def __init__(self, counts: NDArray[np.int64]) -> None:
         self.counts = counts
 
-    def update(self, truth: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> None:
-        """Count pixels; those whose truth is 255 are left out.
+    def update(self, truth: NDArray[Any], prediction: NDArray[Any]) -> None:
+        """Count pixels; those whose truth is 255, or 65535 of more than 256 classes, are left out.
 
         Shape:
-            Both uint8 of equal shape.
+            Both uint8, or uint16, of equal shape.
 
         Raises:
             ValueError: if the shapes differ or a value is no class.
@@ -33,7 +37,7 @@ class ConfusionMatrix:
         if truth.shape != prediction.shape:
             raise ValueError(f"expected equal shapes, got {truth.shape} and {prediction.shape}")
         n = len(self.counts)
-        seen = truth != IGNORE
+        seen = truth != (IGNORE if n <= 256 else WIDE_IGNORE)
         truth, prediction = truth[seen], prediction[seen]
         highest = max(truth.max(initial=0), prediction.max(initial=0))
         if highest >= n:

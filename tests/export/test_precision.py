@@ -231,7 +231,7 @@ def test_a_mask_of_colours_is_no_mask(model: Path, data: Path, tmp_path: Path) -
     shutil.copytree(data, tmp_path, dirs_exist_ok=True)
     with Image.open(data / "images" / "0.png") as photo:
         photo.convert("RGB").save(tmp_path / "masks" / "0.png")
-    with pytest.raises(ValueError, match=r"0\.png: expected one 8-bit channel .*, got mode 'RGB'"):
+    with pytest.raises(ValueError, match=r"0\.png: expected one channel .*, got mode 'RGB'"):
         score(model, tmp_path)
 
 

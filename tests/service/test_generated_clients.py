@@ -40,6 +40,9 @@ body = SegmentFilesBody(image=[photo], alpha=SegmentFilesBodyAlpha.MAPS)
 alpha = segment.sync(client=client, body=body, overlay=False)
 assert [found.stage for found in alpha.images[0].alpha] == ["pool1", "pool2"]
 
+planes = segment.sync(client=client, body=body, planes="bright,dark").images[0].planes
+assert [plane.name for plane in planes] == ["bright", "dark"]
+
 problem = segment.sync(client=client, body=body, model="cats")
 assert isinstance(problem, Problem), problem
 assert (problem.status, problem.type_) == (404, "urn:ppool:problem:unknown-model")

@@ -1,4 +1,4 @@
-"""Probabilities, planes and 16-bit masks over HTTP: judged by ONNX Runtime on the original file.
+"""Probabilities and planes over HTTP: judged by ONNX Runtime on the original file.
 
 What comes back is decoded by OpenCV and NumPy; probabilities are taken by NumPy in float64 of
 scores that PyTorch resized.
@@ -10,114 +10,43 @@ import base64
 import io
 import json
 import zipfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
 import httpx
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
-import torch
-from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
 
 from ppool.client import AsyncClient, Segmentation
-from ppool.export import PRESETS, Adoption, adopt_model
-from ppool.metadata import METADATA_KEY, Scores
+from ppool.metadata import METADATA_KEY, LabelClass, Scores
+from ppool.service.answers import MapsWanted
+from ppool.service.codecs.probability import ScoreReader
 from ppool.service.codecs.resizing import resized
+from ppool.service.errors import TooLarge
 from ppool.service.folder import Job
 from ppool.service.workers.inference import load_segmenter
-from tests.service.harness import Client, encoded
+from tests.service.harness import METADATA, encoded
+from tests.service.soft import (
+    SIDE,
+    Case,
+    adopted,
+    arrays,
+    ask,
+    ask_protocol,
+    from_rle,
+    grey,
+    infer,
+    network,
+    photo,
+    sigmoid,
+    softmax,
+    with_background,
+)
 from tests.service.test_folder import Folder
-
-Array = NDArray[Any]
-SIDE = 96
-
-
-def network(
-    channels: int,
-    end: str | None = None,
-    *,
-    pads: int = 1,
-    sizes: tuple[Any, ...] = ("n", 3, "h", "w"),
-    spread: float = 4.0,
-) -> onnx.ModelProto:
-    """A convolution of stride 4 on raw bytes, and an operator behind it."""
-    rng = np.random.default_rng(channels)
-    weight = rng.standard_normal((channels, 3, 7, 7))
-    weight -= weight.mean((1, 2, 3), keepdims=True)
-    weight *= spread / 255 / 4
-    nodes = [
-        helper.make_node("Div", ["in", "white"], ["x"]),
-        helper.make_node(
-            "Conv", ["x", "w", "b"], ["y"], strides=[4, 4], pads=[3 * pads] * 4, name="conv"
-        ),
-    ]
-    if end == "ArgMax":
-        nodes.append(helper.make_node("ArgMax", ["y"], ["out"], axis=1))
-    else:
-        settings = {"axis": 1} if end == "Softmax" else {}
-        nodes.append(helper.make_node(end or "Identity", ["y"], ["out"], **settings))
-    constants = {
-        "white": np.float32(1),
-        "w": weight.astype(np.float32),
-        "b": rng.uniform(-0.5, 0.5, channels).astype(np.float32),
-    }
-    value = helper.make_tensor_value_info
-    kind = TensorProto.INT64 if end == "ArgMax" else TensorProto.FLOAT
-    graph = helper.make_graph(
-        nodes,
-        "net",
-        [value("in", TensorProto.FLOAT, sizes)],
-        [value("out", kind, [None] * 4)],
-        [numpy_helper.from_array(constant, name) for name, constant in constants.items()],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-
-
-def photo(height: int = 64, width: int = SIDE) -> Array:
-    coarse = np.random.default_rng(7).integers(0, 256, (7, 9, 3), np.uint8)
-    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
-
-
-def fine(coarse: Array, size: tuple[int, int]) -> Array:
-    x = torch.from_numpy(np.ascontiguousarray(coarse, np.float64))
-    return torch.nn.functional.interpolate(x, size, mode="bilinear").numpy()[0]
-
-
-def softmax(scores: Array) -> Array:
-    raised = np.exp(scores - scores.max(0))
-    return raised / raised.sum(0)
-
-
-def sigmoid(scores: Array) -> Array:
-    return 1 / (1 + np.exp(-scores))
-
-
-def with_background(probabilities: Array) -> Array:
-    return np.concatenate((1 - probabilities.max(0, keepdims=True), probabilities))
-
-
-@dataclass(frozen=True)
-class Case:
-    """A network, how it is adopted, and what becomes of its output resized to the photo."""
-
-    model: onnx.ModelProto
-    read: Callable[[Array], Array]
-    options: dict[str, Any]
-
-    def truth(self, image: Array, size: tuple[int, int] | None = None) -> Array:
-        """Probabilities of all classes at the photo's size, float64 [K, H, W]."""
-        session = onnxruntime.InferenceSession(self.model.SerializeToString())
-        x = image.transpose(2, 0, 1)[None].astype(np.float32)
-        (output,) = session.run(None, {"in": x})
-        return self.read(fine(output, size or image.shape[:2]))
-
 
 LEVEL = 0.3
 CASES = {
@@ -142,14 +71,6 @@ CASES = {
 }
 
 
-def adopted(case: Case, folder: Path) -> Path:
-    source, path = folder / "network.onnx", folder / "adopted.onnx"
-    onnx.save(case.model, source)
-    options = {"classes": (), "normalisation": PRESETS["raw"], "multiple": 32, **case.options}
-    adopt_model(source, path, Adoption(**options))
-    return path
-
-
 @pytest.fixture(scope="module")
 def served(
     tmp_path_factory: pytest.TempPathFactory, serving: Callable[..., Any]
@@ -162,24 +83,6 @@ def served(
         return serving(load_segmenter(paths[name]), model=[paths[name]], workers=1)
 
     return serve
-
-
-def opened(answer: Any) -> dict[str, Array]:
-    assert answer.status_code == 200, answer.text
-    with np.load(io.BytesIO(answer.content), allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files}
-
-
-def grey(content: bytes) -> Array:
-    return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-
-
-def arrays(client: Client, image: Array, **query: Any) -> dict[str, Array]:
-    return opened(ask(client, image, accept="application/x-npz", **query))
-
-
-def ask(client: Client, image: Array, accept: str = "*/*", **query: Any) -> Any:
-    return client.segment(encoded(image), accept=accept, params=query)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -333,26 +236,6 @@ def test_classes_of_a_multilabel_network_have_a_plane_each(
         assert entry["pixels"] == decoded.sum()
 
 
-def from_rle(text: str, size: tuple[int, int]) -> Array:
-    """COCO's run lengths undone, as ``rleFrString`` of the COCO API does it."""
-    counts: list[int] = []
-    place = 0
-    while place < len(text):
-        value = shift = 0
-        more = True
-        while more:
-            bits = ord(text[place]) - 48
-            value |= (bits & 0x1F) << 5 * shift
-            more = bool(bits & 0x20)
-            place += 1
-            shift += 1
-            if not more and bits & 0x10:
-                value |= -1 << 5 * shift
-        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
-    values = np.arange(len(counts)) % 2
-    return np.repeat(values, counts).reshape(size[::-1]).T
-
-
 def test_what_has_no_probabilities_is_refused_by_name(
     tmp_path: Path, serving: Callable[..., Any], served: Callable[[str], Any]
 ) -> None:
@@ -428,70 +311,43 @@ def test_a_file_of_an_earlier_version_has_probabilities_where_they_can_be_told(
                 np.testing.assert_allclose(grey(answer.content) / 65535, own, atol=5e-5)
 
 
-@pytest.fixture(scope="module", params=[300, 1000])
-def many(
-    request: pytest.FixtureRequest,
-    tmp_path_factory: pytest.TempPathFactory,
-    serving: Callable[..., Any],
-) -> Iterator[tuple[Client, Array]]:
-    """A network of so many classes being served, and its mask of the photo."""
-    case = Case(network(request.param, spread=20.0), softmax, {})
-    path = adopted(case, tmp_path_factory.mktemp("many"))
-    truth = case.truth(photo()).argmax(0)
-    assert truth.max() > 255
+def test_names_of_classes_may_have_commas_and_occur_twice(
+    tmp_path: Path, serving: Callable[..., Any]
+) -> None:
+    names = ("sky, clear", "road", "road", "all", "3")
+    path = adopted(replace(CASES["logits"], options={"classes": names}), tmp_path)
     with serving(load_segmenter(path), model=[path], workers=1) as client:
-        yield client, truth
+        for asked, found in (
+            ("sky, clear", ["sky, clear"]),
+            ("road (2),road (1)", ["road (2)", "road (1)"]),
+            ("3", ["3"]),  # its name, not its id
+            ("0,2", ["sky, clear", "road (2)"]),
+            ("all", ["sky, clear", "road (1)", "road (2)", "all", "3"]),
+        ):
+            keys = [*arrays(client, photo(), probability=asked)]
+            assert keys == ["mask", *(f"probability/{name}" for name in found)]
 
 
-def test_more_than_256_classes_come_in_16_bits(many: tuple[Client, Array]) -> None:
-    client, truth = many
+def test_maps_that_no_memory_holds_are_refused() -> None:
+    about = replace(METADATA, classes=tuple(LabelClass(i, "", "#000000") for i in range(50)))
+    wanted = MapsWanted(tuple(range(30)))
+    with pytest.raises(TooLarge, match="at most 8 maps of a photo of 4000 x 4000 pixels, not 30"):
+        ScoreReader(about, wanted, (4000, 4000), blended=False)
+    assert len(ScoreReader(about, wanted, (40, 40), blended=False).maps.probability) == 30
+
+
+def test_planes_and_probabilities_in_the_open_inference_protocol(
+    served: Callable[[str], Any],
+) -> None:
     image = photo()
-    mask = grey(ask(client, image).content)
-    assert mask.dtype == np.uint16
-    assert np.mean(mask != truth) < 1e-3
-    found = arrays(client, image, probability="winner")
-    assert found["mask"].dtype == np.uint16
-    assert (found["mask"] == mask).all()
-    tiled = arrays(client, image, mode="tile")["mask"]
-    assert tiled.dtype == np.uint16
-    assert np.mean(tiled != truth) < 1e-2
-    result = ask(client, image, accept="application/json", mask="rle").json()
-    (about,) = result["images"]
-    for entry in about["classes"]:
-        assert entry["pixels"] == (mask == entry["id"]).sum()
-        counts = about["mask"]["counts"][str(entry["id"])]
-        assert (from_rle(counts, about["mask"]["size"]) == (mask == entry["id"])).all()
-    assert sum(entry["pixels"] for entry in about["classes"]) == mask.size
-    colours = {entry["id"]: entry["color"] for entry in about["classes"]}
-    overlay = cv2.imdecode(
-        np.frombuffer(ask(client, image, overlay="true").content, np.uint8),
-        cv2.IMREAD_COLOR_RGB,
-    )
-    palette = np.zeros((mask.max() + 1, 3), np.uint8)
-    for index, colour in colours.items():
-        palette[index] = list(bytes.fromhex(colour[1:]))
-    blended = (image.astype(int) + palette[mask]) / 2
-    assert np.abs(overlay - blended).max() <= 1
-
-
-def test_more_than_256_classes_in_the_open_inference_protocol(many: tuple[Client, Array]) -> None:
-    client, truth = many
-    name = client.get("/models").json()[0]["name"]
-    about = client.get(f"/v2/models/{name}").json()
-    assert about["outputs"][0] == {"name": "mask", "datatype": "UINT16", "shape": [-1, -1, -1]}
-    image = photo()
-    question = {
-        "inputs": [
-            {"name": "image", "shape": [1, *image.shape], "datatype": "UINT8",
-             "data": image.ravel().tolist()}
-        ],
-        "outputs": [{"name": "mask"}, {"name": "probability/class 7"}],
-    }  # fmt: skip
-    answer = client.request("POST", f"/v2/models/{name}/infer", json=question)
-    assert answer.status_code == 200, answer.text
-    mask, probability = answer.json()["outputs"]
-    assert mask["datatype"] == "UINT16"
-    found = np.array(mask["data"]).reshape(mask["shape"])[0]
-    assert np.mean(found != truth) < 1e-3
-    assert probability["datatype"] == "FP32"
-    assert probability["shape"] == [1, *truth.shape]
+    truth = CASES["overlapping logits"].truth(image)
+    with served("overlapping logits") as client:
+        about = client.get("/v2/models/adopted").json()["outputs"]
+        types = {entry["name"]: entry["datatype"] for entry in about}
+        assert types["probability"] == types["probability/class 2"] == "FP32"
+        assert types["plane/class 2"] == "UINT8"
+        found = infer(client, image, "plane/class 2", "probability/class 2", "mask")
+        both = ask_protocol(client, image, "probability", "probability/class 2")
+    np.testing.assert_allclose(found["probability/class 2"], truth[3], atol=1e-4)
+    assert np.mean(found["plane/class 2"] != (truth[3] > 0.5)) < 1e-3
+    assert both.status_code == 400

@@ -173,13 +173,13 @@ def _compare(content: bytes, examples: Sequence[Example], batch: int, tolerance:
     """
     for native in (False, True) if custom_ops_library() else (False,):
         session = make_session(content, use_native=native, quiet=True)
-        for example in examples:
+        for index, example in enumerate(examples):
             images, masks = example.images[:batch], example.masks[:batch]
             feeds: dict[str, Any] = {"image": images}
             if masks.shape != images.shape[:3]:
                 feeds[MASK_SIZE] = np.array(masks.shape[1:], np.int64)
             (found,) = session.run(["mask"], feeds)
-            if batch > 1 and tolerance > TOLERANCE:
+            if batch > 1 and tolerance > TOLERANCE and not (native or index):
                 # A difference that would pass below may be the neighbour's.
                 alone = [session.run(["mask"], feeds | {"image": i[None]})[0] for i in images]
                 if np.mean(found != np.concatenate(alone)) > TOLERANCE:
@@ -197,10 +197,8 @@ def _compare(content: bytes, examples: Sequence[Example], batch: int, tolerance:
 def _can_be_tiled(content: bytes, examples: Sequence[Example]) -> bool:
     """Whether the logits of every example lie on a grid of whole pixels."""
     session = make_session(content, quiet=True)
+    images = {example.images.shape[1:3]: example.images[:1] for example in examples}
     return all(
-        on_pixel_grid(
-            session.run([LOGITS], {"image": example.images[:1]})[0].shape[2:],
-            example.images.shape[1:3],
-        )
-        for example in examples
+        on_pixel_grid(session.run([LOGITS], {"image": image})[0].shape[2:], size)
+        for size, image in images.items()
     )

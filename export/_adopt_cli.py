@@ -70,11 +70,15 @@ def adopt_command(
             metavar="R,G,B", help="Keep proportions in --size and fill up with this colour."
         ),
     ] = None,
-    max_side: Annotated[int, typer.Option(help="Longest side in pixels to feed.")] = 1024,
+    max_side: Annotated[
+        int | None, typer.Option(help="Longest side in pixels to feed; default: 1024.")
+    ] = None,
     min_side: Annotated[
         int | None, typer.Option(help="Resize the shorter side to this many pixels.")
     ] = None,
-    multiple: Annotated[int, typer.Option(help="Pad sides to multiples of this.")] = 32,
+    multiple: Annotated[
+        int | None, typer.Option(help="Pad sides to multiples of this; default: 32.")
+    ] = None,
     output_name: Annotated[
         str | None, typer.Option(help="The output that is meant, if there are several.")
     ] = None,
@@ -89,19 +93,21 @@ def adopt_command(
 ) -> None:
     """Wrap a NETWORK exported by others, so that ppool serve serves it. Needs no PyTorch."""
     from ppool.export import Adoption, adopt_model
-    from ppool.export._beside import read_beside
+    from ppool.export._beside import Beside, read_beside
     from ppool.export._info import describe_policy
 
     beside = read_beside(network)
+    # One word on sizes, and the file's own go.
+    own = Beside(multiple=beside.multiple) if size or min_side or max_side else beside
     adoption = Adoption(
         classes=beside.classes if classes is None else _names(classes),
         normalisation=_normalisation(preset, mean, std, scale, channels, beside.normalisation),
         name=name,
-        size=_size(size) if size is not None else None if min_side else beside.size,
-        pad=None if pad is None else _colour(pad),
-        max_side=max_side,
-        min_side=min_side if min_side or size else beside.min_side,
-        multiple=multiple,
+        size=own.size if size is None else _size(size),
+        pad=own.pad if pad is None else _colour(pad),
+        max_side=max_side or own.max_side or 1024,
+        min_side=min_side or own.min_side,
+        multiple=multiple or own.multiple or 32,
         output=output_name,
         head=head,
         threshold=threshold,
@@ -114,6 +120,8 @@ def adopt_command(
 
     for file in beside.files:
         say(f"read {file}")
+    for note in beside.notes:
+        say(f"  {note}")
     say(
         f"{output}: {len(description.classes)} classes, {describe_policy(description.input)}, "
         f"{decimal(output.stat().st_size)}; agrees with {network.name}"

@@ -23,6 +23,8 @@ LAYOUTS = {4: ("NCHW", "NHWC"), 3: ("NHW", "CHW", "HWC"), 2: ("HW",)}
 SMALLEST = 1e-6
 # Pixels that one value of an output may stand for; a classifier's map is coarser.
 COARSEST = 64
+# A network that gives more values than pixels paints.
+FINEST = 0.9
 
 Array = NDArray[Any]
 
@@ -108,7 +110,8 @@ def spatial_layout(shape: Sequence[int], image: tuple[int, int]) -> str | None:
         if sizes.get("N", 1) != 1 or not min(shape) or sizes["H"] == sizes["W"] == 1:
             continue
         down, across = image[0] / sizes["H"], image[1] / sizes["W"]
-        if max(down, across) <= COARSEST and 0.8 <= down / across <= 1.25:
+        fine = min(down, across) >= FINEST and max(down, across) <= COARSEST
+        if fine and 0.8 <= down / across <= 1.25:
             return layout
     return None
 

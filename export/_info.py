@@ -76,8 +76,10 @@ def describe_policy(policy: InputPolicy) -> str:
     """What happens to an image before the network sees it."""
     if policy.size is not None:
         height, width = policy.size
-        return f"resized to {height} x {width} pixels"
-    return f"longer side at most {policy.max_side} pixels, padded to multiples of {policy.multiple}"
+        return f"resized to {'' if policy.pad is None else 'fit into '}{height} x {width} pixels"
+    shorter = f"shorter side {policy.min_side}, " if policy.min_side else ""
+    most = f"longer side at most {policy.max_side} pixels"
+    return f"{shorter}{most}, padded to multiples of {policy.multiple}"
 
 
 def _stage_table(description: ModelMetadata) -> Table:

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 
 from ppool.export._beside import Beside, read_beside
 from ppool.export._describe import Adoption, with_colours
-from ppool.export._judge import PHOTO, Judge, find_judge
+from ppool.export._judge import PHOTO, Judge, find_judge, takes_grey
 from ppool.export._kinds import describe_shapes, refuse_other_kinds
 from ppool.export._network import Network, declared_sizes, read_network
 from ppool.feeding import PRESETS, Feed, Normalisation, feed
@@ -125,10 +125,11 @@ def inspect_network(path: Path, photo: Path | None = None) -> Inspection:
         beside.classes,
         normalisation,
         size=beside.size,
+        pad=beside.pad,
         min_side=beside.min_side,
-        max_side=LONGEST_SIDE if beside.min_side is None else 4 * beside.min_side,
+        max_side=beside.max_side or LONGEST_SIDE,
     )
-    judge, adoption = _first_that_runs(network, adoption)
+    judge, adoption = _first_that_runs(network, adoption, beside)
     image = _fed(judge, photo or PHOTO).image
     outputs = network.run(judge.intake.name, judge.intake.array(image))
     seen = tuple(
@@ -142,12 +143,9 @@ def inspect_network(path: Path, photo: Path | None = None) -> Inspection:
 def _guess(network: Network, beside: Beside) -> tuple[Normalisation, str, bool]:
     """What photos become, why, and whether the reason is a good one."""
     if beside.normalisation is not None:
-        return beside.normalisation, "preprocessor_config.json says so", True
+        return beside.normalisation, f"{beside.files[0].name} says so", True
     (given,) = network.inputs
-    grey = (
-        1 in (declared_sizes(given) or [None, None])[1:]
-        and 3 not in (declared_sizes(given) or [])[1:]
-    )
+    grey = takes_grey(declared_sizes(given) or [])
     raw = PRESETS["raw"]
     if grey:
         raw = replace(raw, channels="grey")
@@ -183,10 +181,12 @@ def _normalises_inside(network: Network) -> str:
     return " and ".join(found) if any(kind != "Add" for kind in found) else ""
 
 
-def _first_that_runs(network: Network, adoption: Adoption) -> tuple[Judge, Adoption]:
+def _first_that_runs(
+    network: Network, adoption: Adoption, beside: Beside
+) -> tuple[Judge, Adoption]:
     """With the least multiple that the network takes, and one output of several."""
     fault: ValueError | None = None
-    for multiple in (32, 64, 128, 14, 16):
+    for multiple in (beside.multiple,) if beside.multiple else (32, 64, 128, 14, 16):
         tried = replace(adoption, multiple=multiple)
         try:
             return find_judge(network, tried), tried
@@ -266,3 +266,5 @@ def table_rows(inspection: Inspection) -> Iterator[tuple[str, str]]:
         yield "", "probabilities that do not sum to 1: --head multilabel if classes may overlap"
     for file in inspection.beside.files:
         yield "read", str(file)
+    for note in inspection.beside.notes:
+        yield "", note

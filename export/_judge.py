@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,17 +15,19 @@ import ppool
 from ppool.export._describe import Adoption
 from ppool.export._head import Head, recognise, spatial_layout
 from ppool.export._intake import LAYOUTS, Intake
-from ppool.export._kinds import describe_shapes, has_queries, other_kind
+from ppool.export._kinds import classifies_masks, describe_shapes, has_queries, other_kind
 from ppool.export._network import Network, declared_sizes
 from ppool.feeding import Normalisation
 from ppool.metadata import InputPolicy
 from ppool.service.codecs.images import decode_file
 
-__all__ = ["Example", "Judge", "find_judge", "pictures"]
+__all__ = ["Example", "Judge", "find_judge", "pictures", "takes_grey"]
 
 # Share of the pixels where rounding decides between classes; of 8 or 16 bits, scores often tie.
 TOLERANCE, COARSE_TOLERANCE = 1e-4, 1e-2
 QUANTISED = {"QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv"}
+# A declared side shorter than this is no side of photos, but says how many channels there are.
+THINNEST = 8
 # A page of handwriting with a drawing, which the playground shows first.
 PHOTO = Path(ppool.__file__).parent / "service" / "playground" / "notes.jpg"
 
@@ -50,6 +53,7 @@ class Judge:
         dtype: Of that.
         labels: One more than the largest label seen.
         batches: Whether the network declares that it takes several photos.
+        answers: What it gave for each of :func:`pictures`; large networks take their time.
     """
 
     network: Network
@@ -60,6 +64,7 @@ class Judge:
     dtype: np.dtype[Any]
     labels: int
     batches: bool
+    answers: tuple[NDArray[Any], ...]
 
     @property
     def tolerance(self) -> float:
@@ -76,14 +81,15 @@ class Judge:
 
     def examples(self, classes: int) -> list[Example]:
         """Photos and noise of every size that the network is judged at, with their masks."""
-        found = []
+        found, answers = [], iter(self.answers)
         for images in pictures(self.intake, self.policy):
+            outputs = list(itertools.islice(answers, len(images)))
             height, width = images.shape[1:3]
             sizes = [(height, width)]
             if self.policy.size is not None:
                 sizes.append((height + height // 2 + 1, width + width // 4))
             for size in sizes:
-                masks = [self.mask(image, size, classes) for image in images]
+                masks = [self.head.mask(output, size, classes)[0] for output in outputs]
                 found.append(Example(images, np.stack(masks)))
         return found
 
@@ -114,7 +120,15 @@ def find_judge(network: Network, adoption: Adoption) -> Judge:
         labels = 1 + max(int(value.max()) for value in values) if head.kind == "labels" else 0
         first = (declared_sizes(network.inputs[0]) or [None])[0]
         return Judge(
-            network, intake, policy, name, head, values[0].dtype, labels, batches=first is None
+            network,
+            intake,
+            policy,
+            name,
+            head,
+            values[0].dtype,
+            labels,
+            batches=first is None,
+            answers=tuple(values),
         )
     raise ValueError(failed)
 
@@ -144,8 +158,10 @@ def _intakes(network: Network, normalisation: Normalisation) -> list[Intake]:
     intakes = []
     for layout in axes:
         declared = dict(zip(layout, sizes or [None] * 4, strict=True))
-        if declared.get("N") in (1, None) and declared["C"] in (normalisation.count, None):
-            fixed = declared["H"], declared["W"]
+        fixed = declared["H"], declared["W"]
+        thin = any(side is not None and side < THINNEST for side in fixed)
+        photos = declared.get("N") in (1, None) and declared["C"] in (normalisation.count, None)
+        if photos and not thin:
             intakes.append(Intake(given.name, kind, layout, normalisation, *fixed))
     # A declared number of channels tells where they are.
     told = [entry for entry in intakes if _tells_channels(entry, sizes)]
@@ -159,14 +175,20 @@ def _tells_channels(intake: Intake, sizes: Sequence[int | None] | None) -> bool:
     return sizes is not None and sizes[intake.layout.index("C")] == intake.normalisation.count
 
 
+def takes_grey(sizes: Sequence[int | None]) -> bool:
+    """Whether a declared shape has one channel."""
+    return len(sizes) == 4 and (sizes[1] == 1 or (sizes[3] == 1 and sizes[2] != 1))
+
+
 def _no_photos(name: str, sizes: Sequence[int | None], normalisation: Normalisation) -> str:
     shape = f"input {name}: expected [N, C, H, W] or [N, H, W, C] with N free or 1, got " + (
         describe_shapes(sizes)
     )
     channels = {1: "one channel, grey", 3: "three channels"}[normalisation.count]
-    if len(sizes) == 4 and normalisation.count == 3 and 1 in sizes[1:] and 3 not in sizes[1:]:
+    if normalisation.count == 3 and takes_grey(sizes):
         return f"{shape}; it takes one channel: use --channels grey"
-    return f"{shape}, and C that is {channels}"
+    of_photos = "" if normalisation.count == 1 else ", all that a photo has"
+    return f"{shape}, and C that is {channels}{of_photos}"
 
 
 def _output(
@@ -177,7 +199,7 @@ def _output(
 ) -> tuple[str, str]:
     """Name and layout of the output that becomes the mask."""
     layouts: dict[str, str] = {}
-    for name in network.outputs:
+    for name in answers[0]:
         found = {
             spatial_layout(answer[name].shape, size)
             for answer, size in zip(answers, sizes, strict=True)
@@ -186,7 +208,8 @@ def _output(
         if agreed is not None:
             layouts[name] = agreed
     shapes = {name: list(array.shape) for name, array in answers[0].items()}
-    if has_queries(shapes, layouts):
+    chosen = wanted in layouts and not classifies_masks(shapes)
+    if not chosen and has_queries(shapes, layouts):
         raise ValueError(other_kind(shapes, sizes[0]))
     if wanted is None and len(layouts) == 1:
         (wanted,) = layouts

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 
+from ppool.export._modernise import graphs_inside
 from ppool.export._network import Network, declared_sizes
 
-__all__ = ["describe_shapes", "other_kind", "refuse_other_kinds"]
+__all__ = [
+    "classifies_masks",
+    "describe_shapes",
+    "has_queries",
+    "other_kind",
+    "refuse_other_kinds",
+]
 
 INSTANCES = (
     "ppool serves semantic segmentation, one class a pixel: take the family's semantic network "
@@ -14,6 +21,15 @@ INSTANCES = (
     "post-processing, for this one"
 )
 PROMPTS = "segment-anything.cpp, or a server that keeps the embedding between prompts, takes those"
+DETECTION = frozenset(
+    ("NonMaxSuppression", "EfficientNMS_TRT", "BatchedNMS_TRT", "RoiAlign", "MaxRoiPool")
+)
+# What other kinds call what they take and answer.
+PROMPTED = ("point_coords", "input_points", "point_labels", "prompt")
+WORDS = ("input_ids", "attention_mask", "token_type_ids")
+SIZES = ("orig_target_sizes", "im_shape", "scale_factor")
+DISTANCES = ("depth", "disparity")
+JOINTS = ("heatmap", "keypoint", "simcc")
 
 
 def describe_shapes(sizes: Sequence[int | None]) -> str:
@@ -30,26 +46,35 @@ def refuse_other_kinds(network: Network) -> None:
     inputs = {entry.name: declared_sizes(entry) for entry in network.inputs}
     if not inputs:
         raise ValueError("network: expected one input, the image, got none")
-    nodes = {node.op_type for node in network.model.graph.node}
-    names = " ".join((*inputs, *network.outputs)).lower()
-    if any(word in names for word in ("point_coords", "input_points", "point_labels", "prompt")):
-        raise ValueError(
-            f"network: is promptable segmentation, as SAM's ({_listed(inputs)}), and is asked for "
-            f"one object at a time; {PROMPTS}"
-        )
-    if len(inputs) > 1:
-        raise ValueError(
-            f"network: expected one input, the image, got {len(inputs)}: {_listed(inputs)}; fold "
-            "the others into constants (onnxruntime.tools.make_dynamic_shape_fixed, or export "
-            "with one argument)"
-        )
+    model = network.model
+    held = [*graphs_inside(model.graph), *model.functions]
+    nodes = {node.op_type for holder in held for node in holder.node}
+    listed = _listed(inputs)
+    kinds = {
+        f"is promptable segmentation, as SAM's ({listed}), and is asked for one object at a time; "
+        f"{PROMPTS}": _named([*inputs, *network.outputs], PROMPTED),
+        f"is asked for things in words ({listed}); a server that keeps text and image together "
+        "takes those, such as Triton with a Python model": _named(inputs, WORDS),
+        f"is a detector, which is told the photo's size ({listed}); {INSTANCES}": (
+            len(inputs) > 1 and _named(inputs, SIZES)
+        ),
+        f"expected one input, the image, got {len(inputs)}: {listed}; fold the others into "
+        "constants (onnxruntime.tools.make_dynamic_shape_fixed, or export with one argument)": (
+            len(inputs) > 1
+        ),
+        "is a detector or instance segmentation (it has "
+        f"{', '.join(sorted(nodes & DETECTION))}); {INSTANCES}": bool(nodes & DETECTION),
+        "estimates distances, not classes; serve it as tensors (Triton, OpenVINO Model Server)": (
+            _named(network.outputs, DISTANCES)
+        ),
+        "finds joints of bodies, a map for each; serve it as tensors, or with MMPose": (
+            _named(network.outputs, JOINTS)
+        ),
+    }
+    found = next((text for text, fits in kinds.items() if fits), None)
+    if found is not None:
+        raise ValueError(f"network: {found}")
     ((name, sizes),) = inputs.items()
-    if any(word in nodes for word in ("NonMaxSuppression", "EfficientNMS_TRT", "RoiAlign")):
-        raise ValueError(
-            "network: is a detector or instance segmentation (it has "
-            f"{', '.join(sorted(nodes & {'NonMaxSuppression', 'EfficientNMS_TRT', 'RoiAlign'}))}); "
-            f"{INSTANCES}"
-        )
     if sizes is not None and len(sizes) == 5:
         raise ValueError(
             f"input {name}: takes volumes or clips, {describe_shapes(sizes)}, not photos; "
@@ -69,13 +94,29 @@ def _listed(inputs: Mapping[str, Sequence[int | None] | None]) -> str:
     )
 
 
+def _named(given: Iterable[str], words: Sequence[str]) -> bool:
+    names = " ".join(given).lower()
+    return any(word in names for word in words)
+
+
 def has_queries(shapes: Mapping[str, Sequence[int]], maps: Container[str]) -> bool:
     """Whether objects come beside the maps: boxes, queries or embeddings."""
-    names = " ".join(shapes).lower()
-    words = ("box", "queries", "embedding")
-    return any(len(shape) == 3 and name not in maps for name, shape in shapes.items()) or any(
-        word in names for word in words
+    return any(len(shape) == 3 and name not in maps for name, shape in shapes.items()) or _named(
+        shapes, ("box", "queries", "embedding")
     )
+
+
+def classifies_masks(shapes: Mapping[str, Sequence[int]]) -> bool:
+    """Whether as many masks as answers come, [N, Q, h, w] and [N, Q, K]."""
+    answers = {tuple(shape[:2]) for shape in shapes.values() if len(shape) == 3}
+    return any(len(shape) == 4 and tuple(shape[:2]) in answers for shape in shapes.values())
+
+
+def _has_boxes(shapes: Mapping[str, Sequence[int]]) -> bool:
+    """Whether four numbers come for each of several answers, [N, Q, 4] and [N, Q, K]."""
+    threes = [tuple(shape) for shape in shapes.values() if len(shape) == 3]
+    corners = {shape[:2] for shape in threes if shape[2] == 4}
+    return any(shape[:2] in corners for shape in threes if shape[2] != 4)
 
 
 def other_kind(shapes: Mapping[str, Sequence[int]], image: tuple[int, int]) -> str:
@@ -87,11 +128,16 @@ def other_kind(shapes: Mapping[str, Sequence[int]], image: tuple[int, int]) -> s
     """
     listed = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
     ranks = [len(shape) for shape in shapes.values()]
-    names = " ".join(shapes).lower()
     kinds = {
-        f"is an encoder, as the first half of SAM; {PROMPTS}": "embedding" in names,
-        f"classifies masks (MaskFormer, Mask2Former, OneFormer); {INSTANCES}": "queries" in names,
-        f"is a detector or instance segmentation; {INSTANCES}": "box" in names,
+        "gives more pixels than it takes, as super-resolution; serve it as tensors (Triton, "
+        "OpenVINO Model Server)": _enlarges(shapes, image),
+        f"classifies masks (MaskFormer, Mask2Former, DETR); {INSTANCES}": (
+            _named(shapes, ("queries",)) or classifies_masks(shapes)
+        ),
+        f"is an encoder, as the first half of SAM; {PROMPTS}": _named(shapes, ("embedding",)),
+        f"is a detector or instance segmentation; {INSTANCES}": (
+            _named(shapes, ("box",)) or _has_boxes(shapes)
+        ),
         f"is instance segmentation, as YOLO's '-seg' networks; {INSTANCES}": {3, 4} <= {*ranks},
         f"is a detector, or gives features; {INSTANCES}": ranks == [3],
         "is a classifier, or gives one answer for a whole photo; any ONNX server that takes "
@@ -101,3 +147,11 @@ def other_kind(shapes: Mapping[str, Sequence[int]], image: tuple[int, int]) -> s
     other = "expected an output with the photo's height and width, at any stride"
     kind = next((text for text, fits in kinds.items() if fits), other)
     return f"network: answers {listed} to a photo of {image[0]} x {image[1]} pixels: {kind}"
+
+
+def _enlarges(shapes: Mapping[str, Sequence[int]], image: tuple[int, int]) -> bool:
+    """Whether all that comes is a picture of more pixels than went in."""
+    return all(
+        len(shape) == 4 and shape[1] in {1, 3} and min(shape[2:]) > max(image)
+        for shape in shapes.values()
+    )

@@ -10,6 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import onnxruntime
 from google.protobuf.message import DecodeError
@@ -60,7 +61,7 @@ class Network:
         return [entry.name for entry in self.model.graph.output]
 
     def run(self, name: str, array: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        """All outputs for one input.
+        """All outputs for one input that are arrays of numbers.
 
         Raises:
             ValueError: if ONNX Runtime cannot; the text is its own.
@@ -70,7 +71,9 @@ class Network:
                 results = self.session.run(self.outputs, {name: array})
         except Exception as error:  # ONNX Runtime's errors share no base class
             raise ValueError(words(error)) from error
-        return dict(zip(self.outputs, results, strict=True))
+        named = zip(self.outputs, results, strict=True)
+        # Classifiers of other libraries give lists of dictionaries, and words.
+        return {n: r for n, r in named if isinstance(r, np.ndarray) and r.dtype.kind in "fiub"}
 
 
 def declared_sizes(entry: ValueInfoProto) -> list[int | None] | None:

@@ -96,6 +96,37 @@ def answering(outputs: dict[str, list[int]], inputs: dict[str, list[Any]] | None
     return bytes(model.SerializeToString())
 
 
+def detector_inside_a_loop() -> bytes:
+    """Non-maximum suppression where only a branch of the graph has it."""
+    model = onnx.load_from_string(answering({"y": [1, 9, 6]}))
+    value = helper.make_tensor_value_info
+    suppress = helper.make_node("NonMaxSuppression", ["boxes", "scores"], ["picked"])
+    branch = helper.make_graph([suppress], "b", [], [value("picked", TensorProto.INT64, None)])
+    node = helper.make_node("If", ["yes"], ["z"], then_branch=branch, else_branch=branch)
+    arrays = {
+        "yes": np.array(True),
+        "boxes": np.zeros((1, 2, 4), np.float32),
+        "scores": np.zeros((1, 1, 2), np.float32),
+    }
+    model.graph.node.append(node)
+    model.graph.initializer.extend(numpy_helper.from_array(a, n) for n, a in arrays.items())
+    return bytes(model.SerializeToString())
+
+
+def classifier_of_another_library() -> bytes:
+    """Labels, and a list of dictionaries, as scikit-learn's converter writes them."""
+    model = onnx.load_from_string(answering({"scores": [1, 2]}))
+    zipped = helper.make_node(
+        "ZipMap", ["scores"], ["named"], domain="ai.onnx.ml", classlabels_int64s=[0, 1]
+    )
+    model.graph.node.append(zipped)
+    model.opset_import.append(helper.make_opsetid("ai.onnx.ml", 3))
+    number = helper.make_tensor_type_proto(TensorProto.FLOAT, [])
+    kind = helper.make_sequence_type_proto(helper.make_map_type_proto(TensorProto.INT64, number))
+    model.graph.output.append(helper.make_value_info("named", kind))
+    return bytes(model.SerializeToString())
+
+
 @pytest.mark.parametrize(
     ("content", "kind"),
     [
@@ -119,6 +150,27 @@ def answering(outputs: dict[str, list[int]], inputs: dict[str, list[Any]] | None
             "is promptable segmentation",
         ),
         (answering({"y": [1, 2, 8, 8]}, {"tokens": [1, 8]}), "expected photos, got [1, 8]"),
+        # Exporters that know no names: DETR, its masks, YOLOS.
+        (answering({"1121": [1, 9, 3], "1133": [1, 9, 4]}), "is a detector or instance"),
+        (
+            answering({"1153": [1, 9, 3], "1165": [1, 9, 4], "1643": [1, 9, 16, 16]}),
+            "classifies masks (MaskFormer, Mask2Former, DETR)",
+        ),
+        (
+            answering({"y": [1, 300, 4]}, {"images": [1, 3, 64, 64], "orig_target_sizes": [1, 2]}),
+            "is a detector, which is told the photo's size",
+        ),
+        (
+            answering({"y": [1, 64, 64]}, {"pixel_values": [1, 3, 64, 64], "input_ids": [1, 7]}),
+            "is asked for things in words",
+        ),
+        (answering({"predicted_depth": [1, 64, 64]}), "estimates distances, not classes"),
+        (answering({"heatmaps": [1, 17, 16, 16]}), "finds joints of bodies"),
+        (answering({"output": [1, 3, 256, 256]}), "gives more pixels than it takes"),
+        (answering({"y": [1, 2, 64, 64]}, {"x": ["n", 4, "h", "w"]}), "all that a photo has"),
+        (answering({"y": [1, 2, 64, 64]}, {"x": [1, 100, 1, 1]}), "all that a photo has"),
+        (detector_inside_a_loop(), "is a detector or instance segmentation (it has NonMax"),
+        (classifier_of_another_library(), "is a classifier"),
     ],
 )
 @pytest.mark.parametrize("command", ["adopt", "inspect"])

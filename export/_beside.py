@@ -15,9 +15,9 @@ __all__ = ["Beside", "read_beside"]
 
 # The second holds the first where a processor has more parts than one.
 PROCESSORS, CONFIG = ("preprocessor_config.json", "processor_config.json"), "config.json"
-# Processors that never normalise, and those that take one number for the shorter side, not for both.
+# Processors that never normalise, and those whose one number is the shorter side, not both.
 PLAIN = ("MobileViT",)
-SHORTER = ("MobileViT", "MobileNet", "ConvNext", "CLIP", "Bit", "Levit", "PoolFormer", "Efficient")
+SHORTER = ("MobileViT", "MobileNet", "ConvNext", "CLIP", "Bit", "Levit", "PoolFormer")
 
 
 @dataclass(frozen=True)

@@ -166,7 +166,7 @@ def segment_command(
     write: Annotated[
         str,
         typer.Option(
-            help="Answers for each page: mask, overlay, probability, json, commas between."
+            help="Answers for each page, commas between: mask, overlay, probability, json, coco."
         ),
     ] = "mask",
     tile: Annotated[bool, typer.Option(help="Full resolution, in windows.")] = False,
@@ -202,6 +202,7 @@ def segment_command(
     limits = ImageLimits(settings.max_pixels, settings.max_side_pixels, settings.max_frames)
     report = Report(Console(stderr=True))
     try:
+        job.answer(segmenter.model)
         found = find_photos(photos, masks.resolve())
         report.found(found)
         if not found.photos and not found.failed:
@@ -209,9 +210,9 @@ def segment_command(
         classes = [label.name for label in segmenter.model.classes]
         sha256 = segmenter.model.sha256
         summary = Summary(masks.resolve(), classes, sha256, job.options, force=force)
+        run = Run(job, found, summary, segmenter, limits)
     except ValueError as error:
         raise MisuseError(str(error)) from error
-    run = Run(job, found, summary, segmenter, limits)
     status, complaint = 0, ""
     try:
         with report, _stopping(run) as stopped:

@@ -5,30 +5,32 @@ from __future__ import annotations
 import errno
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
-from typing import Literal, Protocol
+from typing import Protocol
 
 import orjson
 
 from ppool.service.answers import Answer, Encoded, MapsWanted, Part
 from ppool.service.codecs.header import ImageLimits
+from ppool.service.folder import coco
 from ppool.service.folder.pages import open_pages
 from ppool.service.folder.pdf import DPI
 from ppool.service.folder.photos import Found, Photo
 from ppool.service.folder.sharing import Gate, Share, Stopped, Task
 from ppool.service.folder.summary import Page, Summary, save
 from ppool.service.http.errors import KNOWN, problem
+from ppool.service.models import Model
 from ppool.service.results import ImageResult
 from ppool.service.workers import messages
 from ppool.service.workers.inference import Segmenter
 
 __all__ = ["Counts", "Job", "Run", "Watch"]
 
-# The kinds of files that are pictures; any other is the document.
-_PICTURES: tuple[Part, ...] = ("mask", "overlay", "probability")
+# The kinds of files that are made with the mask; any other is the result.
+_PARTS: tuple[Part, ...] = ("mask", "overlay", "probability")
 
 # Only this one photo's name is to blame; anything else would fail for all that follow.
 _OF_ONE_NAME = {
@@ -64,6 +66,29 @@ class Job:
         """What changes the files, for the summary."""
         others = ["tile"] * self.tile + [f"dpi{self.dpi}"] * (self.dpi != DPI)
         return "+".join([*self.outputs, *others])
+
+    def answer(self, model: Model) -> Answer:
+        """What is to be made of each page.
+
+        Raises:
+            ValueError: if the model cannot.
+        """
+        parts = tuple(part for part in _PARTS if part in self.outputs)
+        if "probability" in parts and model.why_no_probability:
+            raise ValueError(model.why_no_probability)
+        if self.tile and "tile" not in model.modes:
+            raise ValueError(
+                f"the model {model.name!r} cannot segment in windows; leave out --tile"
+            )
+        overlap = model.head == "multilabel" and model.offers_scores
+        documents = not {"json", "coco"}.isdisjoint(self.outputs)
+        planes = range(len(model.classes)) if overlap and documents else ()
+        return Answer(
+            (*parts, "result"),
+            inline="rle" if documents else None,
+            tile=self.tile,
+            maps=MapsWanted(() if "probability" in parts else None, tuple(planes)),
+        )
 
 
 @dataclass
@@ -140,7 +165,7 @@ class Run:
         self._summary = summary
         self._segmenter = segmenter
         self._limits = limits
-        self._pictures: tuple[Part, ...] = tuple(part for part in _PICTURES if part in job.outputs)
+        self._answer = job.answer(segmenter.model)
         self._gate = Gate()
         self._results: SimpleQueue[_Opened | _Done | _Failed | None] = SimpleQueue()
         kept = {photo: summary.keeps(photo) for photo in found.photos}
@@ -165,7 +190,9 @@ class Run:
         Raises:
             OSError: if masks or the summary cannot be written; what is finished stays finished.
         """
-        share = Share(self.pending)
+        share, whole = Share(self.pending), self._summary.masks / "coco.json"
+        if self.pending:
+            whole.unlink(missing_ok=True)
         for number in range(self._job.workers if self.pending else 0):
             # Daemons: one may be inside the model for as long as that takes.
             threading.Thread(
@@ -184,6 +211,8 @@ class Run:
                 else:
                     left -= 1
                     self._note(result, watch)
+            if "coco" in self._job.outputs:
+                coco.merge(self._summary.finished("coco"), whole)
         finally:
             self._gate.close()
             self._note_late(watch)
@@ -263,14 +292,7 @@ class Run:
         watch.done(result.page.name, "")
 
     def _segment(self, data: bytes, page: int) -> Encoded:
-        inline: Literal["rle"] | None = "rle" if "json" in self._job.outputs else None
-        answer = Answer(
-            (*self._pictures, "result"),
-            inline=inline,
-            tile=self._job.tile,
-            page=page,
-            maps=MapsWanted(() if "probability" in self._pictures else None),
-        )
+        answer = replace(self._answer, page=page)
         (found,) = self._segmenter.segment((messages.Task("photo", data, answer),), self._limits)
         if isinstance(found, Exception):
             raise found
@@ -279,13 +301,12 @@ class Run:
     def _write(self, page: Page, found: Encoded) -> _Done:
         if found.result is None:
             raise TypeError("expected the result that was asked for")
-        # It has a file of its own.
-        result = replace(found.result, name=page.photo.name, probability=None)
-        contents: dict[str, bytes] = dict(zip(self._pictures, found.files.values(), strict=True))
+        parts = (part for part in self._answer.parts if part != "result")
+        contents: dict[str, bytes] = dict(zip(parts, found.files.values(), strict=True))
         sizes = []
         try:
             for kind, target in self._summary.files(page).items():
-                content = orjson.dumps(result) if kind == "json" else contents[kind]
+                content = self._content(kind, page, found.result, contents)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with self._gate:
                     save(content, target)
@@ -294,7 +315,21 @@ class Run:
             if error.errno not in _OF_ONE_NAME:
                 raise
             raise _Failure(error.strerror) from error
-        return _Done(page, result, sizes)
+        return _Done(page, found.result, sizes)
+
+    def _content(
+        self, kind: str, page: Page, result: ImageResult, parts: Mapping[str, bytes]
+    ) -> bytes:
+        """A file of a page; the same page has the same files, whenever it is segmented."""
+        size = {"width": result.width, "height": result.height}
+        if kind == "coco":
+            image = {"file_name": page.photo.name, "page": page.number, **size}
+            return coco.document(result, image, self._segmenter.model.classes)
+        if kind == "json":
+            about = {"name": page.photo.name, "page": page.number, "pages": page.pages, **size}
+            found = {key: getattr(result, key) for key in ("model", "classes", "mask", "planes")}
+            return orjson.dumps(about | {key: value for key, value in found.items() if value})
+        return parts[kind]
 
 
 @contextmanager

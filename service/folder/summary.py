@@ -6,7 +6,7 @@ import csv
 import fcntl
 import io
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -22,6 +22,7 @@ ENDS = {
     "overlay": ".overlay.png",
     "probability": ".probability.png",
     "json": ".json",
+    "coco": ".coco.json",
 }
 
 _NAME = "summary.csv"
@@ -188,6 +189,11 @@ class Summary:
             raise
         self._rows.setdefault(page.photo.name, {})[page.number] = row
 
+    def finished(self, kind: str) -> Iterator[Path]:
+        """The files of a kind of all pages that are finished, in order."""
+        for row in self._ordered():
+            yield self._files(_name(row), _made(row).options)[kind]
+
     def close(self) -> None:
         """Put the rows in order, and let go of the folder."""
         with suppress(OSError):  # what it still holds is whole already
@@ -202,10 +208,8 @@ class Summary:
         return {kind: self.masks / f"{name}{ENDS[kind]}" for kind in kinds}
 
     def _outdate(self, row: Row) -> None:
-        place = _Place(*row[:3])
-        name = page_name(place.file, int(place.page), int(place.pages))
-        paths = self._files(name, _made(row).options).values()
-        self._outdated.setdefault(place.file, []).extend(paths)
+        paths = self._files(_name(row), _made(row).options).values()
+        self._outdated.setdefault(row[0], []).extend(paths)
 
     def _sort(self, rows: Iterable[Row], *, force: bool) -> None:
         """Tell the rows of what is finished from others, whose files go with their photos' turn."""
@@ -219,9 +223,8 @@ class Summary:
                 self._rows.setdefault(row[0], {})[int(row[1])] = row
 
     def _whole(self, row: Row) -> bool:
-        place, made = _Place(*row[:3]), _made(row)
-        name = page_name(place.file, int(place.page), int(place.pages))
-        paths = self._files(name, made.options).values()
+        made = _made(row)
+        paths = self._files(_name(row), made.options).values()
         try:
             sizes = [path.stat().st_size for path in paths]
         except (OSError, ValueError):
@@ -239,9 +242,11 @@ class Summary:
             pass  # a file system without locks
 
     def _rewrite(self) -> None:
-        rows = (self._rows[file][page] for file in sorted(self._rows)
-                for page in sorted(self._rows[file]))  # fmt: skip
-        save(_lines([self._header, *rows]), self.masks / _NAME)
+        save(_lines([self._header, *self._ordered()]), self.masks / _NAME)
+
+    def _ordered(self) -> list[Row]:
+        files = (self._rows[file] for file in sorted(self._rows))
+        return [pages[number] for pages in files for number in sorted(pages)]
 
     def _earlier(self, *, force: bool) -> list[Row]:
         """The rows of an earlier run, but for one that was cut off."""
@@ -270,6 +275,11 @@ class Summary:
             f"{self.masks / _NAME}: has masks of another model, or made with other options; choose "
             "another folder for these, or make all of them again with --force"
         )
+
+
+def _name(row: Row) -> str:
+    file, page, pages = _Place(*row[:3])
+    return page_name(file, int(page), int(pages))
 
 
 def page_name(file: str, page: int, pages: int) -> str:

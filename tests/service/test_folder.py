@@ -206,6 +206,15 @@ def test_masks_may_be_in_or_above_but_not_among_the_photos(folder: Folder) -> No
             replace(folder, masks=folder.photos).run(given)
 
 
+def test_what_the_model_cannot_do_is_said_before_anything_is_begun(segmenter: Segmenter) -> None:
+    for job, reason in (
+        (Job(("mask", "probability")), "Leave probability"),
+        (Job(tile=True), "cannot segment in windows; leave out --tile"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            job.answer(segmenter.model)
+
+
 def test_without_photos_or_a_place_for_masks_it_says_so(folder: Folder) -> None:
     with pytest.raises(ValueError, match=r"nowhere: there is no such file or folder"):
         folder.run(folder.photos / "nowhere")
@@ -333,6 +342,41 @@ def test_several_answers_lie_side_by_side_and_are_whole_together(
     assert {path.name for path in folder.masks.iterdir()} == {
         *("a.png.png", "a.JPG.png", "more", "summary.csv")
     }
+
+
+def test_coco_has_a_document_for_each_page_and_one_of_all(folder: Folder) -> None:
+    both = replace(folder, job=Job(("mask", "coco"), workers=2))
+    whole = folder.masks / "coco.json"
+    both.run()
+    found = json.loads(whole.read_bytes())
+    images = {image["id"]: image for image in found["images"]}
+    assert [image["file_name"] for image in images.values()] == ["a.JPG", "a.png", "more/b.png"]
+    assert list(images) == [1, 2, 3]
+    numbers = [entry["id"] for entry in found["annotations"]]
+    assert numbers == [*range(1, len(numbers) + 1)]
+    names = [label.name for label in folder.segmenter.model.classes]
+    assert [(entry["id"], entry["name"]) for entry in found["categories"]] == [*enumerate(names)]
+    for entry in found["annotations"]:
+        image = images[entry["image_id"]]
+        with Image.open(folder.masks / f"{image['file_name']}.png") as picture:
+            mask = np.asarray(picture) == entry["category_id"]
+        height, width = entry["segmentation"]["size"]
+        assert (width, height) == (image["width"], image["height"])
+        np.testing.assert_array_equal(
+            decode_rle(entry["segmentation"]["counts"], height, width), mask
+        )
+        rows, columns = np.nonzero(mask)
+        left, top, wide, high = entry["bbox"]
+        assert (left, left + wide) == (columns.min(), columns.max() + 1)
+        assert (top, top + high) == (rows.min(), rows.max() + 1)
+        assert entry["area"] == len(rows)
+    # One photo goes, another fails: the document of all follows.
+    (folder.photos / "a.png").write_bytes(b"none")
+    assert both.run()[0] == "0 written, 2 kept, 1 failed, 1 skipped"
+    names = [image["file_name"] for image in json.loads(whole.read_bytes())["images"]]
+    assert names == ["a.JPG", "more/b.png"]
+    (folder.masks / "a.JPG.coco.json").write_bytes(b"")
+    assert both.run()[0] == "1 written, 1 kept, 1 failed, 1 skipped"
 
 
 def test_every_page_of_a_tiff_is_a_row_but_no_smaller_copy(

@@ -21,10 +21,10 @@ PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "proxy.md").read_text("u
 COMMANDS = {
     "nginx.conf": ["nginx", "-p", ".", "-c", "nginx.conf", "-g", "daemon off;"],
     "Caddyfile": ["caddy", "run", "--config", "Caddyfile"],
-    "traefik.yaml": [
+    "routes.yaml": [
         "traefik",
         "--entrypoints.web.address=127.0.0.1:8080",
-        "--providers.file.filename=traefik.yaml",
+        "--providers.file.filename=routes.yaml",
     ],
 }
 

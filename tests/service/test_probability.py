@@ -20,8 +20,10 @@ import httpx
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from ppool.client import AsyncClient, Segmentation
+from ppool.export import export_model
 from ppool.metadata import METADATA_KEY, LabelClass, Scores
 from ppool.service.answers import MapsWanted
 from ppool.service.codecs.probability import ScoreReader
@@ -32,11 +34,13 @@ from ppool.service.workers.inference import load_segmenter
 from tests.service.harness import METADATA, encoded
 from tests.service.soft import (
     SIDE,
+    Array,
     Case,
     adopted,
     arrays,
     ask,
     ask_protocol,
+    fine,
     from_rle,
     grey,
     infer,
@@ -119,6 +123,47 @@ def test_probabilities_are_those_of_the_original_network(
     assert eight.dtype == np.uint8
     np.testing.assert_allclose(eight / 255, own, atol=0.5 / 255 + 1e-4)
     assert told["mean"] == pytest.approx(own.mean(), abs=1e-3)
+
+
+class Net(torch.nn.Module):
+    """A convolution of stride 4, and what may stand behind it."""
+
+    def __init__(self, channels: int, end: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = torch.nn.Conv2d(3, channels, 7, 4, 3)
+        self.end = end
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.end(3 * self.conv(x))
+
+
+@pytest.mark.parametrize(
+    ("net", "read", "values"),
+    [
+        (Net(3, lambda y: y.softmax(1)), lambda p: p, "probabilities"),
+        (Net(1, torch.sigmoid), with_background, "probabilities"),
+    ],
+    ids=["softmax", "sigmoid"],
+)
+def test_networks_of_pytorch_have_probabilities(
+    net: Net, read: Callable[[Array], Array], values: str, tmp_path: Path, serving: Any
+) -> None:
+    channels = net.conv.out_channels
+    options = {"threshold": 0.4} if channels == 1 else {}
+    names = ["sky", "road", "pole"][:channels]
+    path, mean, std = tmp_path / "net.onnx", (0.5,) * 3, (0.25,) * 3
+    about = export_model(
+        net, path, classes=names, mean=mean, std=std, multiple=32, check=False, **options
+    )
+    assert about.scores == Scores(values, options.get("threshold", 0.0))
+    x = torch.from_numpy((photo().transpose(2, 0, 1)[None] / 255 - 0.5) / 0.25).float()
+    with torch.no_grad():
+        truth = read(fine(net(x).numpy(), photo().shape[:2]))
+    with serving(load_segmenter(path), model=[path], workers=1) as client:
+        found = arrays(client, photo(), probability="all")
+    maps = np.stack([found[key] for key in found if key.startswith("probability/")])
+    np.testing.assert_allclose(maps, truth, atol=1e-3)
 
 
 def test_the_client_has_probabilities_by_class(served: Callable[[str], Any]) -> None:

@@ -3,6 +3,8 @@
 import { byId, copyOf, element } from "./dom.js";
 import { axisTop, drawPlot, number } from "./plot.js";
 
+const MOST_ABSENT = 12;
+
 let view = null;
 let pinned = null;
 
@@ -22,7 +24,8 @@ function fillLegend(areas, classes) {
   byId("legend").replaceChildren(...largestFirst.map(legendRow));
   const present = new Set(areas.map((area) => area.id));
   const absent = classes.filter((label) => !present.has(label.id)).map((label) => label.name);
-  byId("absent").textContent = absent.length ? `Not found: ${absent.join(", ")}.` : "";
+  const others = absent.length > MOST_ABSENT ? `${absent.length} others` : absent.join(", ");
+  byId("absent").textContent = absent.length ? `Not found: ${others}.` : "";
 }
 
 function legendRow(area) {

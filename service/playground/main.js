@@ -35,7 +35,7 @@ let since = 0;
 async function work(entry, signal) {
   since = performance.now();
   entry.blob ??= await fetched(entry.path, signal);
-  entry.asked = { ...asked(), page: entry.page };
+  entry.asked = { ...asked(), page: entry.page, runs: blurred(aboutModel(asked().model)) };
   const answer = await segment(entry, signal);
   // Another may be loaded since.
   if (!aboutModel(answer.result.model)) await welcome();
@@ -45,6 +45,12 @@ async function work(entry, signal) {
 /** What the page is set to. */
 function asked() {
   return { model: byId("models").value, tile: byId("tile").checked && !byId("tile").disabled };
+}
+
+/** Whether a mask in colours does not tell all classes of a model from each other. */
+function blurred(about) {
+  const colors = new Set(about?.classes.map((label) => label.color));
+  return Boolean(about) && (colors.size < about.classes.length || colors.size > 256);
 }
 
 function aboutModel(name) {
@@ -73,7 +79,7 @@ async function show(entry) {
   const { result, milliseconds } = entry.answer;
   const [bitmap, mask, ...maps] = await Promise.all([
     createImageBitmap(entry.blob).catch(() => null),
-    decodedPng(result.mask.data),
+    result.mask.encoding === "png" ? decodedPng(result.mask.data) : null,
     ...(result.alpha ?? []).map((stage) => decodedPng(stage.map)),
   ]);
   // The next may have come while these were decoded.
@@ -187,8 +193,19 @@ function introduce(about) {
     ? `${about.kernels} kernels (${about.kernels_reason})`
     : `${about.kernels} kernels`;
   byId("model").textContent = `Model ${about.name} (${about.network}), ${kernels}, ${about.provider}`;
+  fillKinds(about);
   byId("tile").disabled = !about.modes.includes("tile");
   byId("tile-choice").hidden = byId("tile").disabled;
+}
+
+/** Offers to save what the model can answer with. */
+function fillKinds(about) {
+  const chosen = byId("kind").value;
+  const offered = Object.entries(KINDS).filter(([, { needs }]) => !needs || needs(about));
+  const options = offered.map(([kind, { label }]) =>
+    Object.assign(element("option", label), { value: kind, selected: kind === chosen }),
+  );
+  byId("kind").replaceChildren(...options);
 }
 
 function askForKey() {
@@ -264,8 +281,6 @@ function say(text) {
 const samples = [...document.querySelectorAll(".sample")];
 for (const button of samples) button.addEventListener("click", () => addSample(button));
 for (const span of document.querySelectorAll(".base")) span.textContent = absolute(".");
-for (const [kind, { label }] of Object.entries(KINDS))
-  byId("kind").append(Object.assign(element("option", label), { value: kind }));
 
 byId("file").addEventListener("change", (event) => {
   addFiles(event.target.files);

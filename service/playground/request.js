@@ -3,9 +3,11 @@
 // Too busy, not ready, and past the deadline.
 const TEMPORARY = [429, 503, 504];
 
+const hasScores = (about) => about.offers_scores && (about.scores?.values ?? "unknown") !== "unknown";
+
 /**
- * What can be saved, by kind: its name for people, the options that ask for it, its media type, and
- * how its file's name ends.
+ * What can be saved, by kind: its name for people, the options that ask for it, its media type, how
+ * its file's name ends, and whether a model can answer with it, if not every one.
  */
 export const KINDS = {
   mask: { label: "the mask (PNG)", options: {}, media: "image/png", end: "-mask.png" },
@@ -20,6 +22,7 @@ export const KINDS = {
     options: { probability: "winner" },
     media: "image/png",
     end: "-probability.png",
+    needs: hasScores,
   },
   json: {
     label: "classes and mask (JSON)",
@@ -28,13 +31,20 @@ export const KINDS = {
     end: ".json",
   },
   npz: {
-    label: "mask and every exponent (NPZ)",
+    label: "NumPy arrays (NPZ)",
     options: { alpha: "full" },
     media: "application/x-npz",
     end: ".npz",
   },
+  planes: {
+    label: "a plane for each class (ZIP)",
+    options: { planes: "all" },
+    media: "application/zip",
+    end: "-planes.zip",
+    needs: (about) => about.head === "multilabel" && about.offers_scores,
+  },
   zip: {
-    label: "mask, exponents and classes (ZIP)",
+    label: "mask, arrays and classes (ZIP)",
     options: { alpha: "full" },
     media: "application/zip",
     end: ".zip",
@@ -68,14 +78,14 @@ export async function fetched(path, signal) {
 }
 
 /**
- * Segments a photo, `{name, blob, asked}`, where `asked` is `{model, tile, page}`.
+ * Segments a photo, `{name, blob, asked}`, where `asked` is `{model, tile, page, runs}`.
  *
  * Resolves to `{result, milliseconds}`: the image's part of the JSON answer, and the time it took
  * as seen from here.
  */
 export async function segment(photo, signal) {
   const start = performance.now();
-  const reply = await (await post(photo, { alpha: "maps" }, "application/json", signal)).json();
+  const reply = await (await post(photo, shown(photo), "application/json", signal)).json();
   return { result: reply.images[0], milliseconds: performance.now() - start };
 }
 
@@ -96,13 +106,18 @@ export function curlCommand(photo) {
     `  -H ${quoted(`Content-Type: ${mediaType(photo)}`)} \\\n` +
     `  -H 'Accept: application/json' \\\n` +
     (key.get() ? `  -H "Authorization: Bearer $PPOOL_API_KEY" \\\n` : "") +
-    `  ${quoted(absolute(address(photo, { alpha: "maps" })))}`
+    `  ${quoted(absolute(address(photo, shown(photo))))}`
   );
 }
 
 /** The address of a path of the service, which may itself be served under a prefix. */
 export function absolute(path) {
   return new URL(path, document.baseURI).href;
+}
+
+/** The options that ask for what the page shows. */
+function shown(photo) {
+  return photo.asked.runs ? { alpha: "maps", mask: "rle" } : { alpha: "maps" };
 }
 
 function post(photo, options, media, signal) {

@@ -1,5 +1,7 @@
 /** The large picture: a photo with its mask, one class of it, or an alpha map on top. */
 
+import { labelsOf } from "./runs.js";
+
 // Of a canvas: phones have no larger ones.
 const MAX_SIDE = 4096;
 
@@ -34,7 +36,7 @@ export class View {
    * Shows a new photo under its mask.
    *
    * `photo` is an ImageBitmap, or null where the browser cannot show this kind of file; `mask` is
-   * an image in the colours of `result.classes`.
+   * an image in the colours of `result.classes`, or null where `result` has run lengths.
    */
   show(photo, mask, result) {
     this.#photo?.close();
@@ -44,11 +46,11 @@ export class View {
     Object.assign(this.#canvas, { width, height });
     this.#photo = photo;
     this.#classes = result.classes;
-    this.#mask = layer(width, height);
-    const context = this.#mask.getContext("2d", { willReadFrequently: true });
-    context.imageSmoothingEnabled = false;
-    context.drawImage(mask, 0, 0, width, height);
-    this.#labels = labels(context.getImageData(0, 0, width, height), result.classes);
+    this.#labels = mask
+      ? labelsIn(mask, result.classes, width, height)
+      : labelsOf(result.mask, width, height);
+    const colours = new Map(result.classes.map((area) => [area.id, [...rgb(area.color), 255]]));
+    this.#mask = this.#painted((id) => colours.get(id));
     this.#highlighted = this.#map = null;
     this.#paint();
   }
@@ -104,16 +106,21 @@ export class View {
 
   /** The highlighted class in its colour, the rest under a veil. */
   #spotlight() {
+    const { color } = this.#classes.find((area) => area.id === this.#highlighted);
+    const lit = [...rgb(color), Math.round(255 * Math.max(this.#opacity, 0.35))];
+    return this.#painted((id) => (id === this.#highlighted ? lit : VEIL));
+  }
+
+  /** A layer whose pixels have the colour, RGBA, of their class. */
+  #painted(colourOf) {
     const { width, height } = this.#canvas;
     const canvas = layer(width, height);
     const context = canvas.getContext("2d");
     const image = context.createImageData(width, height);
     const pixels = new Uint32Array(image.data.buffer);
-    const { color } = this.#classes.find((area) => area.id === this.#highlighted);
-    const lit = packed([...rgb(color), Math.round(255 * Math.max(this.#opacity, 0.35))]);
-    const veil = packed(VEIL);
+    const colours = new Map(this.#classes.map(({ id }) => [id, packed(colourOf(id))]));
     this.#labels.forEach((id, at) => {
-      pixels[at] = id === this.#highlighted ? lit : veil;
+      pixels[at] = colours.get(id);
     });
     context.putImageData(image, 0, 0);
     return canvas;
@@ -125,9 +132,13 @@ function layer(width, height) {
 }
 
 /** The class id of every pixel of a mask in the colours of its classes. */
-function labels(image, classes) {
+function labelsIn(mask, classes, width, height) {
+  const context = layer(width, height).getContext("2d", { willReadFrequently: true });
+  context.imageSmoothingEnabled = false;
+  context.drawImage(mask, 0, 0, width, height);
+  const image = context.getImageData(0, 0, width, height);
   const ids = new Map(classes.map((area) => [packed([...rgb(area.color), 255]), area.id]));
-  return Uint8Array.from(new Uint32Array(image.data.buffer), (color) => ids.get(color));
+  return Uint16Array.from(new Uint32Array(image.data.buffer), (color) => ids.get(color));
 }
 
 function rgb(color) {

@@ -1,16 +1,19 @@
 """The playground: what it is made of, and that it works in a real browser."""
 
+import io
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from PIL import Image
 
 from tests.service.chromium import CHROMIUM, SEGMENTED, Page, chromium_page
-from tests.service.harness import Client, encoded, photo, tiny_model
+from tests.service.harness import METADATA, Client, encoded, photo, tiny_model
 from tests.service.traffic import ROOT, served
 
 FILES = {path.name: path for path in (ROOT / "ppool" / "service" / "playground").iterdir()}
@@ -260,11 +263,30 @@ def test_keys_wheel_buttons_and_two_fingers_zoom(address: str, browser: Page) ->
     assert browser.complaints == []
 
 
+def test_run_lengths_are_read_as_the_mask_that_they_are(address: str, browser: Page) -> None:
+    body = FILES[SAMPLES[0]].read_bytes()
+    answer = httpx.post(f"{address}/segment", content=body)
+    mask = np.asarray(Image.open(io.BytesIO(answer.content)))
+    json = {"Accept": "application/json"}
+    found = httpx.post(f"{address}/segment?mask=rle", content=body, headers=json).json()
+    height, width = mask.shape
+    for step in (1, 3):
+        script = (
+            f"import('/playground/runs.js').then(({{ labelsOf }}) => [...labelsOf("
+            f"{found['images'][0]['mask']}, {width // step}, {height // step})])"
+        )
+        rows = (np.arange(height // step) + 0.5) * height // (height // step)
+        columns = (np.arange(width // step) + 0.5) * width // (width // step)
+        labels = np.array(browser.run(script)).reshape(height // step, width // step)
+        np.testing.assert_array_equal(labels, mask[np.ix_(rows.astype(int), columns.astype(int))])
+
+
 def test_full_resolution_is_one_switch_and_has_no_exponents(browser: Page) -> None:
     with served("--workers", "1") as server:
         browser.open(f"{server.address}/?sample=1")
         browser.wait_for(SEGMENTED)
         assert not browser.run("document.querySelector('#tile-choice').hidden")
+        assert browser.run("document.querySelector('[value=probability]') !== null")
         browser.run("document.querySelector('#tile').click()")
         browser.wait_for("document.querySelector('#curl').textContent.includes('mode=tile')")
         assert "alpha" not in texts(browser, "#curl")[0]
@@ -308,9 +330,11 @@ def test_the_answer_chosen_is_saved_under_the_photos_name(address: str, browser:
         wanted = httpx.post(f"{address}/segment{query}", content=body, headers={"Accept": media})
         assert browser.run("[saved.type, saved.size]") == [media, len(wanted.content)]
     assert browser.complaints == []
-    browser.run("document.querySelector('#kind').value = 'probability'")
+    kinds = "[...document.querySelectorAll('#kind option')].map((option) => option.value)"
+    assert not {"probability", "planes"} & set(browser.run(kinds))  # which the model has not
+    browser.run("window.fetch = () => Promise.reject(new TypeError('gone'))")
     browser.run("document.querySelector('#save').click()")
-    browser.wait_for("document.querySelector('#status').textContent.includes('no scores')")
+    browser.wait_for("document.querySelector('#status').textContent.startsWith('Not saved. The ')")
 
 
 @pytest.fixture(scope="module")
@@ -318,7 +342,11 @@ def locked(model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     """Two models, behind a key."""
     folder = tmp_path_factory.mktemp("models")
     (folder / "a.onnx").write_bytes(model_file.read_bytes())
-    (folder / "b.onnx").write_bytes(tiny_model(1, "other"))
+    # Two classes of one colour, which a mask in colours does not tell apart.
+    first, *others = METADATA.classes
+    classes = (first, *(replace(label, color=first.color) for label in others))
+    alike = replace(METADATA, name="other", classes=classes)
+    (folder / "b.onnx").write_bytes(tiny_model(1, "other", metadata=alike))
     with served(str(folder), "--workers", "1", PPOOL_API_KEYS="secret") as server:
         yield server.address
 
@@ -344,6 +372,13 @@ def test_it_asks_for_the_key_once_and_lets_one_choose_the_model(locked: str, bro
     browser.run(f"({choose})(document.querySelector('#models'))")
     browser.wait_for("document.querySelector('#curl').textContent.includes('model=other')")
     assert texts(browser, "#model")[0].startswith("Model other ")
+    assert "mask=rle" in texts(browser, "#curl")[0]
+    highlight = "document.querySelectorAll('#legend button')[{}].dispatchEvent(new Event('focus'))"
+    seen = set()
+    for number, _ in enumerate(texts(browser, "#legend .name")):
+        browser.run(highlight.format(number))
+        seen.add(canvas(browser))
+    assert len(seen) == len(texts(browser, "#legend .name")) > 1
     browser.open(f"{locked}/?sample=2")  # the tab remembers
     browser.wait_for(SEGMENTED)
     browser.run("sessionStorage.clear()")

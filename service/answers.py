@@ -11,13 +11,28 @@ from ppool.metadata import HeadKind
 from ppool.service.results import ImageResult
 from ppool.service.timing import StageSeconds
 
-__all__ = ["Alpha", "Answer", "Encoded", "MapsWanted", "Part"]
+__all__ = ["Alpha", "Answer", "Encoded", "MapsWanted", "Part", "Picture"]
 
 Alpha = Literal["none", "maps", "full"]
 
+# Of files that show a photo.
+Picture = Literal["png", "jpeg", "webp"]
+
 # What can be made of one photo; `codecs.encoding` has how. Brush and outlines are of its planes.
 Part = Literal[
-    "mask", "overlay", "probability", "planes", "arrays", "result", "tensors", "brush", "outlines"
+    "mask",
+    "overlay",
+    "cutout",
+    "polygons",
+    "components",
+    "coco",
+    "probability",
+    "planes",
+    "arrays",
+    "result",
+    "tensors",
+    "brush",
+    "outlines",
 ]
 
 
@@ -30,21 +45,25 @@ class MapsWanted:
             ``None`` for no probabilities.
         planes: Class ids, to each of which a pixel belongs or not; ``multilabel`` classes overlap.
         dtype: Of probabilities: floats are from 0 to 1, whole numbers from 0 to their largest.
+        opacity: Class ids that one further map is of: how probably a pixel is of any, in uint8.
     """
 
     probability: tuple[int, ...] | None = None
     planes: tuple[int, ...] = ()
     dtype: Literal["uint8", "uint16", "float16", "float32"] = "uint8"
+    opacity: tuple[int, ...] = ()
 
     @property
     def count(self) -> int:
         """How many maps that is."""
         probabilities = 0 if self.probability is None else len(self.probability) or 1
-        return probabilities + len(self.planes)
+        return probabilities + len(self.planes) + bool(self.opacity)
 
     def needs_scores(self, head: HeadKind) -> bool:
         """Whether the mask alone does not tell."""
-        return self.probability is not None or bool(self.planes and head == "multilabel")
+        if self.probability is not None or self.opacity:
+            return True
+        return bool(self.planes and head == "multilabel")
 
 
 @dataclass(frozen=True)
@@ -58,6 +77,11 @@ class Answer:
         tile: Segment at full resolution, in windows.
         page: Of the file.
         maps: What else to make of the network's scores.
+        classes: Ids of those to leave in the mask and what is made of it; ``None`` for all.
+        cutout: Ids of the classes to keep in a cut-out.
+        tolerance: How far in pixels the edges of polygons may move.
+        picture: What kind of file overlays and cut-outs are.
+        named: Whether the names of all files say what they are.
     """
 
     parts: tuple[Part, ...]
@@ -66,11 +90,17 @@ class Answer:
     tile: bool = False
     page: int = 1
     maps: MapsWanted = MapsWanted()
+    classes: tuple[int, ...] | None = None
+    cutout: tuple[int, ...] = ()
+    tolerance: float = 1.0
+    picture: Picture = "png"
+    named: bool = False
 
     @property
-    def shows_photo(self) -> bool:
-        """Whether the photo's own pixels are needed for it."""
-        return "overlay" in self.parts
+    def keeps(self) -> frozenset[Literal["seen", "straight"]]:
+        """In which forms the photo's own pixels are needed for it."""
+        forms: dict[Part, Literal["seen", "straight"]] = {"overlay": "seen", "cutout": "straight"}
+        return frozenset(forms[part] for part in self.parts if part in forms)
 
 
 _UNTIMED_STAGES = StageSeconds()

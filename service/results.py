@@ -8,7 +8,12 @@ from typing import ClassVar, Literal
 __all__ = [
     "AlphaMap",
     "ClassArea",
+    "Component",
     "Described",
+    "Feature",
+    "FeatureCollection",
+    "FeatureProperties",
+    "Geometry",
     "ImageResult",
     "Milliseconds",
     "Plane",
@@ -108,6 +113,60 @@ class Plane(Described):
 
 
 @dataclass(frozen=True)
+class Component(Described):
+    """Pixels of a class that touch each other along edges."""
+
+    id: int
+    """Of the class."""
+    name: str
+    area: int
+    """In pixels."""
+    bbox: tuple[int, int, int, int]
+    """Left, top, width and height in pixels, as COCO has it."""
+
+
+@dataclass(frozen=True)
+class Geometry(Described):
+    """A polygon, as RFC 7946 has it, in pixels: x to the right and y down from the upper left."""
+
+    type: Literal["Polygon"]
+    coordinates: list[list[tuple[float, float]]]
+    """Rings, each closed: first the outer one, then holes."""
+
+
+@dataclass(frozen=True)
+class FeatureProperties(Described):
+    """What a region is."""
+
+    id: int
+    """Of the class."""
+    name: str
+    color: str
+    """As #rrggbb."""
+    area: int
+    """In pixels, of the mask, before edges were simplified."""
+
+
+@dataclass(frozen=True)
+class Feature(Described):
+    """A region: pixels of a class that touch each other along edges."""
+
+    type: Literal["Feature"]
+    bbox: tuple[float, float, float, float]
+    """Left, top, right, bottom, of the mask."""
+    geometry: Geometry
+    properties: FeatureProperties
+
+
+@dataclass(frozen=True)
+class FeatureCollection(Described):
+    """The regions of a mask, by class."""
+
+    type: Literal["FeatureCollection"]
+    features: list[Feature]
+
+
+@dataclass(frozen=True)
 class Milliseconds(Described):
     """Wall time of each stage."""
 
@@ -141,6 +200,10 @@ class ImageResult(Described):
     """Null unless probability=."""
     planes: list[Plane] | None = None
     """Null unless planes=."""
+    components: list[Component] | None = None
+    """Null unless answers=components; by class, from top to bottom."""
+    polygons: FeatureCollection | None = None
+    """Null unless answers=polygons, or in a ZIP, where it is a file."""
 
 
 @dataclass(frozen=True)

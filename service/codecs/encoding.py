@@ -6,8 +6,8 @@ import base64
 import io
 import re
 import zipfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,8 @@ from PIL import Image
 
 from ppool.feeding import resized_labels
 from ppool.service.answers import Answer, Encoded, Part
-from ppool.service.codecs.pictures import blended, picture
+from ppool.service.codecs.images import Keep
+from ppool.service.codecs.pictures import blended, cut_out, picture
 from ppool.service.codecs.png import png
 from ppool.service.codecs.probability import OWN, WHITE, Maps
 from ppool.service.codecs.regions import brush_files, outline_files
@@ -47,7 +48,8 @@ class Segmentation:
         mask: Class ids, [h, w]; the whole photo, reduced to the model's input policy.
         alpha: Pooling exponents by stage name, float32 [C, h, w]; empty unless asked for.
         pages: How many pages or frames the file has.
-        photo: RGB, uint8 [height, width, 3], where the answer shows it.
+        photo: Uint8 [height, width, C], in the forms that the answer shows: RGB, or RGBA.
+        profile: The ICC profile of the colours that are as the file has them.
         maps: At the photo's size, such as the answer has.
     """
 
@@ -57,16 +59,12 @@ class Segmentation:
     mask: NDArray[Any]
     alpha: Mapping[str, NDArray[np.float32]]
     pages: int = 1
-    photo: NDArray[np.uint8] | None = None
+    photo: Mapping[Keep, NDArray[np.uint8]] = field(default_factory=dict)
+    profile: bytes = b""
     maps: Maps = field(default_factory=Maps)
 
-    @property
-    def shown(self) -> NDArray[np.uint8]:
-        """The photo, where the answer shows it."""
-        if self.photo is None:
-            raise TypeError("expected the photo, as the answer shows it")
-        return self.photo
 
+_OF_REGIONS = frozenset[Part](("polygons", "components", "coco"))
 
 # Until the whole journey is over.
 _UNTIMED = Milliseconds(decode=0, queue=0, infer=0, encode=0)
@@ -75,14 +73,41 @@ _UNTIMED = Milliseconds(decode=0, queue=0, infer=0, encode=0)
 def encode(segmentation: Segmentation, name: str, answer: Answer) -> Encoded:
     """Make what is wanted of the photo called ``name``."""
     mask = resized_labels(segmentation.mask, segmentation.height, segmentation.width)
+    if answer.classes is not None:
+        mask = only(mask, answer.classes, len(segmentation.model.classes))
     files: dict[str, bytes] = {}
     for part in answer.parts:
-        if part != "result":
-            for kind, content in FILES[part](segmentation, mask).items():
-                # Two parts may both be a PNG.
-                files[f"{part}.{kind}" if kind in files else kind] = content
-    result = _result(segmentation, mask, name, answer) if "result" in answer.parts else None
+        for kind, content in (
+            FILES[part](segmentation, mask, answer).items() if part in FILES else ()
+        ):
+            # Two parts may both be a PNG.
+            is_told = kind.startswith(part) or not (answer.named or kind in files)
+            files[kind if is_told else f"{part}.{kind}"] = content
+    result = None
+    if "result" in answer.parts:
+        result = _result(segmentation, mask, name, answer)
+    if not _OF_REGIONS.isdisjoint(answer.parts):
+        files, result = _with_regions(segmentation, mask, answer, Encoded(name, files, 1, result))
     return Encoded(name, files, segmentation.pages, result)
+
+
+def _with_regions(
+    segmentation: Segmentation, mask: NDArray[Any], answer: Answer, made: Encoded
+) -> tuple[dict[str, bytes], ImageResult | None]:
+    """The files and the result of ``made``, with what tells where regions are."""
+    # GEOS takes a while, and memory.
+    from ppool.service.codecs import shapes
+
+    classes, files, result = segmentation.model.classes, dict(made.files), made.result
+    found = shapes.regions(mask, segmentation.maps.planes, classes, answer.classes)
+    if "polygons" in answer.parts:
+        files["polygons.geojson"] = shapes.features(found, answer.tolerance)
+    if "coco" in answer.parts:
+        photo = made.name, segmentation.height, segmentation.width
+        files["coco.json"] = shapes.coco(found, answer.tolerance, photo, classes)
+    if result and "components" in answer.parts:
+        result = replace(result, components=shapes.components(found))
+    return files, result
 
 
 def _result(
@@ -104,12 +129,37 @@ def _result(
     )
 
 
-def _mask(segmentation: Segmentation, mask: NDArray[Any]) -> dict[str, bytes]:
-    return {"png": png(mask, segmentation.model.palette)}
+def only(mask: NDArray[Any], classes: Sequence[int], count: int) -> NDArray[Any]:
+    """The mask, [H, W], with the largest number of its type wherever it has other classes.
+
+    Args:
+        mask: Class ids.
+        classes: Those to leave.
+        count: How many the model has; of 256, each number of 8 bits is one, so it becomes 16.
+    """
+    kind = mask.dtype if count <= np.iinfo(mask.dtype).max else np.dtype(np.uint16)
+    kept = np.full(count, np.iinfo(kind).max, kind)
+    kept[list(classes)] = classes
+    found: NDArray[Any] = kept[mask]
+    return found
 
 
-def _overlay(segmentation: Segmentation, mask: NDArray[Any]) -> dict[str, bytes]:
-    return {"png": picture(blended(segmentation.shown, mask, segmentation.model.palette), "png")}
+def _mask(segmentation: Segmentation, mask: NDArray[Any], answer: Answer) -> dict[str, bytes]:
+    clear = answer.classes is not None
+    return {"png": png(mask, segmentation.model.palette, has_none=clear)}
+
+
+def _overlay(segmentation: Segmentation, mask: NDArray[Any], answer: Answer) -> dict[str, bytes]:
+    over = blended(segmentation.photo["seen"], mask, segmentation.model.palette)
+    return {answer.picture: picture(over, answer.picture)}
+
+
+def _cutout(segmentation: Segmentation, mask: NDArray[Any], answer: Answer) -> dict[str, bytes]:
+    alpha = segmentation.maps.opacity
+    if alpha is None:
+        alpha = np.isin(mask, answer.cutout) * np.uint8(255)
+    cut = cut_out(segmentation.photo["straight"], alpha)
+    return {answer.picture: picture(cut, answer.picture, segmentation.profile)}
 
 
 def _name_of(key: int, model: Model) -> str:
@@ -119,7 +169,7 @@ def _name_of(key: int, model: Model) -> str:
     return f"-{key}-" + re.sub(r"[^A-Za-z0-9_-]+", "_", model.classes[key].name)[:64]
 
 
-def _probability(segmentation: Segmentation, _: NDArray[Any]) -> dict[str, bytes]:
+def _probability(segmentation: Segmentation, _: NDArray[Any], _answer: Answer) -> dict[str, bytes]:
     maps = segmentation.maps.probability
     return {
         f"probability{_name_of(key, segmentation.model)}.png": png(values)
@@ -127,7 +177,7 @@ def _probability(segmentation: Segmentation, _: NDArray[Any]) -> dict[str, bytes
     }
 
 
-def _plane_files(segmentation: Segmentation, _: NDArray[Any]) -> dict[str, bytes]:
+def _plane_files(segmentation: Segmentation, _: NDArray[Any], _answer: Answer) -> dict[str, bytes]:
     return {
         f"plane{_name_of(key, segmentation.model)}.png": png(plane * np.uint8(255))
         for key, plane in segmentation.maps.planes.items()
@@ -143,7 +193,7 @@ def _named(segmentation: Segmentation) -> dict[str, NDArray[Any]]:
     return arrays | {f"plane/{names[key]}": plane for key, plane in maps.planes.items()}
 
 
-def _tensors(segmentation: Segmentation, mask: NDArray[Any]) -> dict[str, bytes]:
+def _tensors(segmentation: Segmentation, mask: NDArray[Any], _answer: Answer) -> dict[str, bytes]:
     arrays: dict[str, NDArray[Any]] = {"mask": mask}
     arrays |= {f"alpha/{stage}": values for stage, values in segmentation.alpha.items()}
     arrays |= _named(segmentation)
@@ -156,7 +206,7 @@ def _npy(array: NDArray[Any]) -> bytes:
     return file.getvalue()
 
 
-def _arrays(segmentation: Segmentation, mask: NDArray[Any]) -> dict[str, bytes]:
+def _arrays(segmentation: Segmentation, mask: NDArray[Any], _answer: Answer) -> dict[str, bytes]:
     arrays: dict[str, NDArray[Any]] = {"mask": mask}
     for stage, values in segmentation.alpha.items():
         arrays[f"alpha/{stage}"] = values.astype(np.float16)
@@ -170,11 +220,11 @@ def _arrays(segmentation: Segmentation, mask: NDArray[Any]) -> dict[str, bytes]:
     return {"npz": file.getvalue()}
 
 
-def _brush(segmentation: Segmentation, _: NDArray[Any]) -> dict[str, bytes]:
+def _brush(segmentation: Segmentation, _: NDArray[Any], _answer: Answer) -> dict[str, bytes]:
     return brush_files(segmentation.maps.planes)
 
 
-def _outlines(segmentation: Segmentation, _: NDArray[Any]) -> dict[str, bytes]:
+def _outlines(segmentation: Segmentation, _: NDArray[Any], _answer: Answer) -> dict[str, bytes]:
     return outline_files(segmentation.maps.planes)
 
 
@@ -225,9 +275,11 @@ def _planes(segmentation: Segmentation, answer: Answer) -> list[Plane] | None:
 
 def _inlined(mask: NDArray[Any], palette: bytes, answer: Answer) -> PngMask | RleMask | None:
     if answer.inline == "png":
-        return PngMask("png", _base64(png(mask, palette)))
+        clear = answer.classes is not None
+        return PngMask("png", _base64(png(mask, palette, has_none=clear)))
     if answer.inline == "rle":
-        counts = {str(label): text for label, text in coco_rle(mask).items()}
+        runs, known = coco_rle(mask), len(palette) // 3
+        counts = {str(label): text for label, text in runs.items() if label < known}
         return RleMask("coco_rle", (mask.shape[0], mask.shape[1]), counts)
     return None
 
@@ -256,9 +308,10 @@ def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
 
 
-FILES: dict[Part, Callable[[Segmentation, NDArray[Any]], dict[str, bytes]]] = {
+FILES: dict[Part, Callable[[Segmentation, NDArray[Any], Answer], dict[str, bytes]]] = {
     "mask": _mask,
     "overlay": _overlay,
+    "cutout": _cutout,
     "probability": _probability,
     "planes": _plane_files,
     "arrays": _arrays,

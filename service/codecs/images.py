@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -34,16 +35,16 @@ class Photo:
         width: Of the file's page, upright.
         height: Likewise.
         pages: How many pages or frames the file has.
-        whole: The pixels at their own size, where they were to be kept; if also with their
-            transparency and if the file has any, RGBA with colours not multiplied by it.
-        profile: The ICC profile that the colours of ``whole`` are of; empty for sRGB.
+        whole: The pixels at their own size, in the forms that were to be kept. ``straight`` is RGBA
+            if the file has transparency, with colours not multiplied by it.
+        profile: The ICC profile that the colours of ``straight`` are of; empty for sRGB.
     """
 
     image: NDArray[np.uint8]
     width: int
     height: int
     pages: int = 1
-    whole: NDArray[np.uint8] | None = None
+    whole: Mapping[Keep, NDArray[np.uint8]] = field(default_factory=dict)
     profile: bytes = b""
 
 
@@ -53,7 +54,7 @@ def decode(
     policy: InputPolicy | None = None,
     page: int = 1,
     *,
-    keep: Keep | None = None,
+    keep: Set[Keep] = frozenset(),
 ) -> Photo:
     """Decode a photo file to upright 8-bit RGB.
 
@@ -76,14 +77,15 @@ def decode(
         NoSuchPage: if the file has fewer pages.
     """
     with opened(data, limits, page) as file:
-        rgb, shown = _pixels(file, page, straight=keep == "straight")
+        rgb, shown = _pixels(file, page, straight="straight" in keep)
+        forms: dict[Keep, NDArray[np.uint8]] = {"seen": rgb, "straight": shown}
         profile = b""
-        if keep == "straight":
-            shown, profile = managed(shown, file, data, page)
+        if "straight" in keep:
+            forms["straight"], profile = managed(shown, file, data, page)
         orientation = file.orientation()  # only now: a PNG may tell it behind its pixels
         turned = orientation >= 5
         height, width = rgb.shape[1::-1] if turned else rgb.shape[:2]
-        whole = _turned(shown, orientation) if keep else None
+        whole = {form: _turned(forms[form], orientation) for form in forms if form in keep}
         if policy is not None:
             size = policy.reduced(height, width)
             rgb = resized(rgb, *(size[::-1] if turned else size))

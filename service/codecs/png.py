@@ -22,7 +22,9 @@ _COLOURED = {3: 2, 4: 6}
 _LARGEST_WINDOW, _MOST_MEMORY = 15, 9
 
 
-def png(pixels: NDArray[Any], palette: bytes = b"", profile: bytes = b"") -> bytes:
+def png(
+    pixels: NDArray[Any], palette: bytes = b"", profile: bytes = b"", *, has_none: bool = False
+) -> bytes:
     """The PNG file of an image.
 
     Shape:
@@ -34,10 +36,13 @@ def png(pixels: NDArray[Any], palette: bytes = b"", profile: bytes = b"") -> byt
         pixels: The image.
         palette: Red, green and blue of each index.
         profile: The ICC profile that the colours are of; empty for sRGB.
+        has_none: Whether the index 255 has no colour, but is clear.
     """
     height, width = pixels.shape[:2]
     is_coloured, bits = pixels.ndim == 3, 8 * pixels.itemsize
     palette = palette if bits == 8 else b""
+    clear = b"\xff" * 255 + b"\0" if palette and has_none else b""
+    palette = palette.ljust(768, b"\0") if clear else palette
     kind = _COLOURED[pixels.shape[2]] if is_coloured else _INDEXED if palette else _GREY
     if bits == 16:
         pixels = pixels.astype(">u2").view(np.uint8)
@@ -51,6 +56,7 @@ def png(pixels: NDArray[Any], palette: bytes = b"", profile: bytes = b"") -> byt
         # A name, the method 0, and the profile (section 11.3.2.3).
         *([(b"iCCP", b"ICC profile\0\0" + zlib_ng.compress(profile))] if profile else []),
         *([(b"PLTE", palette)] if palette else []),
+        *([(b"tRNS", clear)] if clear else []),
         (b"IDAT", isal_zlib.compress(rows, 1) if is_coloured else _deflated(rows)),
         (b"IEND", b""),
     ]

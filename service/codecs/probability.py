@@ -41,10 +41,12 @@ class Maps:
     Attributes:
         probability: [H, W] by class id, or by ``OWN`` for the mask's own class.
         planes: 0 or 1, uint8 [H, W], by class id.
+        opacity: How probably a pixel is of any of some classes, uint8 [H, W].
     """
 
     probability: Mapping[int, NDArray[np.generic]] = field(default_factory=dict)
     planes: Mapping[int, NDArray[np.uint8]] = field(default_factory=dict)
+    opacity: NDArray[np.uint8] | None = None
 
 
 class ScoreReader:
@@ -83,7 +85,9 @@ class ScoreReader:
         self.maps = Maps(
             {key: np.empty(size, self._dtype) for key in keys},
             {key: np.empty(size, np.uint8) for key in wanted.planes},
+            np.empty(size, np.uint8) if wanted.opacity else None,
         )
+        self._opacity = list(wanted.opacity)
 
     @property
     def _kind(self) -> ScoreKind:
@@ -127,9 +131,14 @@ class ScoreReader:
         values, labels = values[:, :count, :width], labels[:count, :width]
         if self.maps.planes:
             self._add_planes(rows, values, labels)
-        if self._probability is None:
+        if self._probability is None and self.maps.opacity is None:
             return
         found = self._probabilities(values)
+        if self.maps.opacity is not None:
+            some = found[self._opacity]
+            # Classes that may overlap are no shares of one whole.
+            any_of_them = some.max(axis=0) if self._head == "multilabel" else some.sum(axis=0)
+            self.maps.opacity[rows] = _in(np.dtype(np.uint8), any_of_them)
         for key, plane in self.maps.probability.items():
             own = key == OWN
             chosen = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["coco_rle", "plane_rle"]
+__all__ = ["coco_rle", "crossed_rle", "plane_rle"]
 
 
 def coco_rle(mask: NDArray[np.unsignedinteger]) -> dict[int, str]:
@@ -42,6 +42,23 @@ def plane_rle(plane: NDArray[np.uint8]) -> str:
         '4'
     """
     return coco_rle(plane).get(1) or _compress(np.array([plane.size]))
+
+
+def crossed_rle(crossings: NDArray[np.int64], size: int) -> str:
+    """The compressed COCO run lengths of a region, from the places where it begins and ends.
+
+    Args:
+        crossings: In any order, column by column; where it ends and begins again is none.
+        size: How many pixels there are.
+
+    Example:
+        >>> crossed_rle(np.array([2, 0]), 4)
+        '022'
+    """
+    places, often = np.unique(crossings, return_counts=True)
+    places = places[often == 1]
+    ends = places if len(places) and places[-1] == size else np.append(places, size)
+    return _compress(np.diff(ends, prepend=0))
 
 
 def _compress(counts: NDArray[np.int64]) -> str:

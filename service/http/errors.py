@@ -225,6 +225,7 @@ def _restored(kind: type[ServiceError], state: dict[str, Any]) -> ServiceError:
 _SAME_WORDS: dict[type[errors.Fault], type[ServiceError]] = {
     errors.NotWarm: NotReady,
     errors.UnknownModel: UnknownModel,
+    errors.TooDetailed: TooLarge,
     errors.TooLarge: TooLarge,
     errors.UnsupportedImage: UnsupportedImage,
     errors.CorruptImage: CorruptImage,

@@ -11,56 +11,22 @@ import re
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import orjson
-from pydantic import BaseModel, Field
 
-from ppool.service.answers import Alpha, Answer, Encoded, MapsWanted, Part
+from ppool.service.answers import Answer, Encoded, MapsWanted, Part, Picture
 from ppool.service.http.classes import class_ids
+from ppool.service.http.options import SegmentOptions
 from ppool.service.models import Model
 from ppool.service.results import Milliseconds, SegmentReply
 from ppool.service.timing import StageSeconds
 
-__all__ = ["JSON", "MEDIA_TYPES", "NPZ", "PNG", "ZIP", "MediaType", "SegmentOptions", "offers"]
+__all__ = ["GEOJSON", "JSON", "MEDIA_TYPES", "NPZ", "PNG", "ZIP", "MediaType", "offers"]
 
-PNG, JSON, NPZ, ZIP = "image/png", "application/json", "application/x-npz", "application/zip"
-
-
-class SegmentOptions(BaseModel, extra="forbid"):
-    """The options of ``POST /segment``, in the query or as fields of a form."""
-
-    model: str | None = Field(None, description="name of a loaded model; the first by default")
-    alpha: Alpha = Field(
-        "none",
-        description="the pooling exponents: a summary and a picture of each stage (JSON, ZIP), "
-        "or all of them as float16 (NPZ, ZIP)",
-    )
-    overlay: bool = Field(False, description="blend the class colours over the photo (PNG, ZIP)")
-    mode: Literal["resize", "tile"] = Field(
-        "resize",
-        description="what becomes of a photo larger than the model's input: made smaller, or "
-        "segmented at full resolution in overlapping windows, which takes longer (no alpha)",
-    )
-    page: int = Field(
-        1,
-        ge=1,
-        le=4096,
-        description="page of a TIFF, or frame of an animation; X-Pages and `pages` say how many",
-    )
-    mask: Literal["png", "rle"] = Field("png", description="how the JSON answer carries the mask")
-    probability: str | None = Field(
-        None,
-        description="how probable classes are at each pixel: winner, the class that the mask has "
-        "there; or all; or some by name or id, with commas between. In grey, black is 0 and white "
-        "1 (PNG for one, JSON, ZIP), or as float16 (NPZ)",
-    )
-    planes: str | None = Field(
-        None,
-        description="where each of these classes is, whatever others are there, as those of a "
-        "multilabel model may overlap: all; or some by name or id, with commas between",
-    )
-    bits: Literal["8", "16"] = Field("8", description="of a pixel of probability in a PNG")
+PNG, JPEG, WEBP = "image/png", "image/jpeg", "image/webp"
+JSON, GEOJSON = "application/json", "application/geo+json"
+NPZ, ZIP = "application/x-npz", "application/zip"
 
 
 @dataclass(frozen=True)
@@ -71,10 +37,11 @@ class MediaType:
         description: What it holds, for the API's document.
         carries: Whether it can hold what is asked for.
         parts: What it is made of for each photo.
-        exact: Whether it holds probabilities as numbers, not in grey.
         assemble: The body, from what became of each photo.
         of_one_image: Whether it can hold no more than that.
         inline: Whether results carry the masks.
+        exact: Whether it holds probabilities as numbers, not in grey.
+        picture: What kind of file overlays and cut-outs are in it.
     """
 
     description: str
@@ -84,6 +51,7 @@ class MediaType:
     of_one_image: bool = False
     inline: bool = False
     exact: bool = False
+    picture: Picture = "png"
 
     def answer(self, asked: SegmentOptions, model: Model) -> Answer:
         """What is wanted of each photo.
@@ -91,23 +59,36 @@ class MediaType:
         Raises:
             BadRequest: if the model has not the classes that are asked for.
         """
+        carries_mask = self.inline and (asked.answers is None or "mask" in asked.wanted)
+        named = asked.classes, asked.cutout
+        classes, cutout = (
+            None if text is None else class_ids(option, text, model)
+            for option, text in zip(("classes", "cutout"), named, strict=True)
+        )
         return Answer(
             self.parts(asked),
             asked.alpha,
-            inline=asked.mask if self.inline else None,
+            inline=asked.mask if carries_mask else None,
             tile=asked.mode == "tile",
             page=asked.page,
-            maps=self._maps(asked, model),
+            maps=self._maps(asked, model, cutout or ()),
+            classes=classes,
+            cutout=cutout or (),
+            tolerance=asked.tolerance,
+            picture=self.picture,
+            named=asked.answers is not None,
         )
 
-    def _maps(self, asked: SegmentOptions, model: Model) -> MapsWanted:
+    def _maps(self, asked: SegmentOptions, model: Model, cutout: tuple[int, ...]) -> MapsWanted:
         probability: tuple[int, ...] | None = None
         if asked.probability is not None:
             own = asked.probability == "winner"
             probability = () if own else class_ids("probability", asked.probability, model)
         planes = () if asked.planes is None else class_ids("planes", asked.planes, model)
         in_grey: Literal["uint8", "uint16"] = "uint16" if asked.bits == "16" else "uint8"
-        return MapsWanted(probability, planes, "float16" if self.exact else in_grey)
+        # Where a model does not tell how probable a class is, the edges of cut-outs are hard.
+        opacity = () if model.why_no_probability else cutout
+        return MapsWanted(probability, planes, "float16" if self.exact else in_grey, opacity)
 
 
 def offers(count: int, asked: SegmentOptions) -> tuple[str, ...]:
@@ -123,12 +104,35 @@ def _the_file(images: Sequence[Encoded]) -> bytes:
 
 
 def _document(images: Sequence[Encoded]) -> bytes:
-    results = [
-        replace(image.result, timing_ms=_milliseconds(image.seconds))
-        for image in images
-        if image.result
-    ]
+    if any("coco.json" in image.files for image in images):
+        return _coco(images)
+    return _results(images, inline=True)
+
+
+def _results(images: Sequence[Encoded], *, inline: bool = False) -> bytes:
+    """The document of what was found; ``inline`` if polygons are in it."""
+    results = []
+    for image in images:
+        if image.result:
+            timed: Any = replace(image.result, timing_ms=_milliseconds(image.seconds))
+            if inline and _POLYGONS in image.files:
+                timed = replace(timed, polygons=orjson.Fragment(image.files[_POLYGONS]))
+            results.append(timed)
     return orjson.dumps(SegmentReply(results))
+
+
+def _coco(images: Sequence[Encoded]) -> bytes:
+    """One COCO data set of those of all photos."""
+    if len(images) == 1:
+        return images[0].files["coco.json"]
+    merged: dict[str, list[Any]] = {"images": [], "annotations": []}
+    for number, image in enumerate(images, 1):
+        found = orjson.loads(image.files["coco.json"])
+        merged["images"] += [entry | {"id": number} for entry in found["images"]]
+        for entry in found["annotations"]:
+            number_of = {"id": len(merged["annotations"]) + 1, "image_id": number}
+            merged["annotations"].append(entry | number_of)
+    return orjson.dumps(merged | {"categories": found["categories"]})
 
 
 def _milliseconds(seconds: StageSeconds) -> Milliseconds:
@@ -142,65 +146,106 @@ def _zip(images: Sequence[Encoded]) -> bytes:
         for number, image in enumerate(images, 1):
             stem = re.sub(r"[^A-Za-z0-9_-]+", "_", image.name.rsplit(".", 1)[0])[:64]
             for kind, content in image.files.items():
-                archive.writestr(f"{number:03d}-{stem}.{kind}", content)
-        archive.writestr("result.json", _document(images))
+                if kind != "coco.json":
+                    archive.writestr(f"{number:03d}-{stem}.{kind}", content)
+        if "coco.json" in images[0].files:
+            archive.writestr("coco.json", _coco(images))
+        archive.writestr("result.json", _results(images))
     return file.getvalue()
-
-
-def _picture(asked: SegmentOptions) -> Part:
-    return "overlay" if asked.overlay else "mask"
-
-
-def _maps(asked: SegmentOptions) -> tuple[Part, ...]:
-    wanted: dict[Part, str | None] = {"probability": asked.probability, "planes": asked.planes}
-    return tuple(part for part, classes in wanted.items() if classes is not None)
 
 
 def _is_one_picture(asked: SegmentOptions) -> bool:
     """Whether what is asked for is one picture, be it the mask or what takes its place."""
-    pictures = [text for text in (asked.probability, asked.planes) if text is not None]
-    if any(text == "all" or "," in text for text in pictures):
+    maps = [text for text in (asked.probability, asked.planes) if text is not None]
+    if any(text == "all" or "," in text for text in maps):
         return False
-    return len(pictures) + asked.overlay <= 1
+    is_plain = asked.alpha == "none" and asked.mask == "png"
+    return is_plain and len(asked.wanted) == 1 and not _REGIONS.intersection(asked.wanted)
 
+
+def _is_json(asked: SegmentOptions) -> bool:
+    if asked.alpha == "full" or _PICTURES.intersection(asked.wanted):
+        return False
+    return "coco" not in asked.wanted or asked.wanted == ("coco",)
+
+
+def _is_arrays(asked: SegmentOptions) -> bool:
+    if asked.alpha == "maps" or asked.mask != "png":
+        return False
+    return not (_PICTURES | _REGIONS).intersection(asked.wanted)
+
+
+def _in_json(asked: SegmentOptions) -> tuple[Part, ...]:
+    of_regions = tuple(part for part in asked.wanted if part in _REGIONS)
+    return of_regions if of_regions == ("coco",) else (*of_regions, "result")
+
+
+def _in_zip(asked: SegmentOptions) -> tuple[Part, ...]:
+    parts = asked.wanted
+    if asked.answers is None and not {"mask", *_PICTURES}.intersection(parts):
+        parts = ("mask", *parts)
+    return (*parts, *(("arrays",) if asked.alpha == "full" else ()), "result")
+
+
+_POLYGONS = "polygons.geojson"
+_PICTURES = frozenset[Part](("overlay", "cutout"))
+_REGIONS = frozenset[Part](("polygons", "components", "coco"))
 
 MEDIA_TYPES = {
     PNG: MediaType(
         "the mask as a palette PNG, whose pixels are class ids (grey in 16 bits of over 256 "
-        "classes), or the photo with `overlay=true`, or one `probability` or plane in grey",
-        carries=lambda asked: (
-            asked.alpha == "none" and asked.mask == "png" and _is_one_picture(asked)
-        ),
-        parts=lambda asked: _maps(asked) or (_picture(asked),),
+        "classes), or the photo with `overlay=true`, or a `cutout` of it, or one `probability` or "
+        "plane in grey",
+        carries=_is_one_picture,
+        parts=lambda asked: asked.wanted,
+        assemble=_the_file,
+        of_one_image=True,
+    ),
+    JPEG: MediaType(
+        "the photo with `overlay=true`",
+        carries=lambda asked: _is_one_picture(asked) and asked.wanted == ("overlay",),
+        parts=lambda asked: asked.wanted,
+        assemble=_the_file,
+        of_one_image=True,
+        picture="jpeg",
+    ),
+    WEBP: MediaType(
+        "the photo with `overlay=true`, or a `cutout` of it",
+        carries=lambda asked: _is_one_picture(asked) and asked.wanted[0] in _PICTURES,
+        parts=lambda asked: asked.wanted,
+        assemble=_the_file,
+        of_one_image=True,
+        picture="webp",
+    ),
+    GEOJSON: MediaType(
+        "with `answers=polygons`, the regions as a feature collection, in pixels",
+        carries=lambda asked: asked.alpha == "none" and asked.wanted == ("polygons",),
+        parts=lambda asked: asked.wanted,
         assemble=_the_file,
         of_one_image=True,
     ),
     JSON: MediaType(
-        "the classes present, the mask, and a summary of alpha for each image, with probabilities "
-        "and planes such as were asked for",
-        carries=lambda asked: asked.alpha != "full" and not asked.overlay,
-        parts=lambda _: ("result",),
+        "the classes present, the mask, and a summary of alpha for each image, with probabilities, "
+        "planes, polygons and components such as were asked for; or a COCO data set with "
+        "`answers=coco`",
+        carries=_is_json,
+        parts=_in_json,
         assemble=_document,
         inline=True,
     ),
     NPZ: MediaType(
         "NumPy arrays: `mask`, and `alpha/<stage>` with `alpha=full`; `probability`, or "
         "`probability/<class>`, and `plane/<class>`",
-        carries=lambda asked: asked.alpha != "maps" and not asked.overlay and asked.mask == "png",
+        carries=_is_arrays,
         parts=lambda _: ("arrays",),
         assemble=_the_file,
         of_one_image=True,
         exact=True,
     ),
     ZIP: MediaType(
-        "a file or two for each image, and `result.json`",
+        "a file for each image and answer, and `result.json`",
         carries=lambda asked: asked.mask == "png",
-        parts=lambda asked: (
-            _picture(asked),
-            *(("arrays",) if asked.alpha == "full" else ()),
-            *_maps(asked),
-            "result",
-        ),
+        parts=_in_zip,
         assemble=_zip,
     ),
 }

@@ -13,8 +13,9 @@ from ppool.service.engine import Engine
 from ppool.service.http import openapi
 from ppool.service.http.errors import BadRequest, NotAcceptable
 from ppool.service.http.exchange import Hold, Order, exchange
-from ppool.service.http.media import MEDIA_TYPES, SegmentOptions, offers
+from ppool.service.http.media import MEDIA_TYPES, offers
 from ppool.service.http.negotiation import choose
+from ppool.service.http.options import SegmentOptions
 from ppool.service.http.uploads import read_uploads
 
 __all__ = ["add_segment"]
@@ -26,7 +27,7 @@ _INLINE_BYTES = 2**20
 _QUERY_BYTES, _SHOWN = 4096, 80
 
 # Options that not every form of answer can have.
-_OF_ANSWERS = {"alpha", "overlay", "mask", "probability", "planes"}
+_OF_ANSWERS = {"alpha", "overlay", "cutout", "answers", "mask", "probability", "planes"}
 
 
 def add_segment(app: FastAPI, engine: Engine) -> None:
@@ -94,6 +95,8 @@ def _options(given: Iterable[tuple[str, str]]) -> SegmentOptions:
 def _negotiate(request: Request, options: SegmentOptions, count: int) -> str:
     if options.mode == "tile" and options.alpha != "none":
         raise BadRequest("There are no alpha maps with mode=tile; leave one of the two out.")
+    if part := options.without_names:
+        raise BadRequest(f"Say which classes the {part} is of: {part}=NAMES, with commas between.")
     available = offers(count, options)
     if not available:
         asked = options.model_dump(include=_OF_ANSWERS, exclude_defaults=True)

@@ -21,7 +21,7 @@ from ppool.runtime import LOGITS, MASK_SIZE, Session, make_session
 from ppool.service.answers import Answer, Encoded
 from ppool.service.codecs.encoding import Segmentation, encode
 from ppool.service.codecs.header import ImageLimits
-from ppool.service.codecs.images import decode
+from ppool.service.codecs.images import Photo, decode
 from ppool.service.codecs.probability import Maps, ScoreReader, read_scores
 from ppool.service.codecs.tiles import segment_tiles
 from ppool.service.errors import (
@@ -154,7 +154,7 @@ class Segmenter:
             return CannotTell(reason)
         start = time.monotonic()
         try:
-            photo = decode(task.data, limits, page=task.answer.page)
+            photo = decode(task.data, limits, page=task.answer.page, keep=task.answer.keeps)
         except CodecError as error:
             return error
         decoded = time.monotonic()
@@ -178,7 +178,8 @@ class Segmenter:
             mask,
             {},
             photo.pages,
-            photo.image if task.answer.shows_photo else None,
+            photo.whole,
+            photo.profile,
             reader.maps if reader else Maps(),
         )
         result = encode(found, task.name, task.answer)
@@ -245,12 +246,12 @@ class Segmenter:
                 limits,
                 policy,
                 task.answer.page,
-                keep="seen" if task.answer.shows_photo else None,
+                keep=task.answer.keeps,
             )
         except CodecError as error:
             return error
         fed = feed(photo.image, policy, (photo.height, photo.width))
-        return _Photo(fed, photo.pages, photo.whole, time.monotonic() - start)
+        return _Photo(fed, photo, time.monotonic() - start)
 
     def _why_no_scores(self, answer: Answer) -> str:
         """Why the answer cannot be had of this model; empty if it can."""
@@ -281,7 +282,15 @@ class Segmenter:
             scores = rest[-1] if len(rest) > len(stages) else None
             maps = read_scores(scores, labels, photo.feed.whole, reader)
         found = Segmentation(
-            self.model, width, height, labels, cropped, photo.pages, photo.whole, maps
+            self.model,
+            width,
+            height,
+            labels,
+            cropped,
+            photo.decoded.pages,
+            photo.decoded.whole,
+            photo.decoded.profile,
+            maps,
         )
         result = encode(found, task.name, task.answer)
         seconds = StageSeconds(
@@ -319,8 +328,7 @@ class Segmenter:
 @dataclass(frozen=True)
 class _Photo:
     feed: Feed
-    pages: int
-    whole: NDArray[np.uint8] | None
+    decoded: Photo
     seconds: float
 
 

@@ -396,3 +396,38 @@ def test_planes_and_probabilities_in_the_open_inference_protocol(
     np.testing.assert_allclose(found["probability/class 2"], truth[3], atol=1e-4)
     assert np.mean(found["plane/class 2"] != (truth[3] > 0.5)) < 1e-3
     assert both.status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("name", "classes"),
+    [
+        ("logits", [1, 3]),
+        ("softmax inside", [2]),
+        ("one logit", [1]),
+        ("one probability", [1]),
+        ("overlapping logits", [1, 2]),
+        ("one size, letterboxed", [4, 0]),
+    ],
+)
+def test_a_cut_out_is_as_opaque_as_its_classes_are_probable(
+    name: str, classes: list[int], served: Callable[[str], Any]
+) -> None:
+    image = photo(SIDE, SIDE) if "letterboxed" in name else photo()
+    truth = CASES[name].truth(image)[classes]
+    together = truth.max(0) if "overlapping" in name else truth.sum(0)
+    with served(name) as client:
+        answer = ask(client, image, cutout=",".join(map(str, classes)))
+    assert answer.headers["content-type"] == "image/png"
+    cut = grey(answer.content)
+    assert cut.shape == (*image.shape[:2], 4)
+    np.testing.assert_allclose(cut[..., 3], 255 * together, atol=0.6)
+    assert len(np.unique(cut[..., 3])) > 50
+    shows = cut[..., 3] > 0
+    np.testing.assert_array_equal(cut[shows][:, 2::-1], image[shows])
+
+
+def test_a_cut_out_at_full_resolution_is_soft_too(served: Callable[[str], Any]) -> None:
+    with served("one logit") as client:
+        answer = ask(client, photo(), cutout="1", mode="tile")
+    together = CASES["one logit"].truth(photo())[1]
+    np.testing.assert_allclose(grey(answer.content)[..., 3], 255 * together, atol=1)

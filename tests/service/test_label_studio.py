@@ -321,14 +321,14 @@ json.dump(planes, sys.stdout)
 """
 
 
-@pytest.mark.skipif("PPOOL_LABEL_STUDIO_SDK" not in os.environ, reason="run by `make clients`")
+@pytest.mark.skipif("LABEL_STUDIO_PYTHON" not in os.environ, reason="run by `make clients`")
 @pytest.mark.parametrize("config", [BRUSH, POLYGONS])
 def test_label_studios_own_library_takes_the_predictions(
     client: Client, mask: NDArray[np.uint8], config: str
 ) -> None:
     results = predict(client, "/data/upload/1/photo.png", config=config).json()["results"]
     done = subprocess.run(
-        [os.environ["PPOOL_LABEL_STUDIO_SDK"], "-c", JUDGE],
+        [os.environ["LABEL_STUDIO_PYTHON"], "-c", JUDGE],
         input=orjson.dumps([config, results]),
         capture_output=True,
         check=False,

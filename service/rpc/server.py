@@ -21,6 +21,8 @@ from ppool.service.tracing import Record
 
 __all__ = ["RpcServer"]
 
+# Clients then look where else to connect, and what they took nothing of ends.
+_CONNECTION_MS = 300_000
 # So that clients are found gone whose machine is.
 _KEEPALIVE_MS, _KEEPALIVE_TIMEOUT_MS = 60_000, 20_000
 
@@ -77,12 +79,15 @@ class RpcServer:
         return self._stopping
 
     def _options(self) -> list[tuple[str, int]]:
+        grace_ms = math.ceil(self._settings.request_timeout_seconds * 1e3) + 1000
         head_ms = math.ceil(self._settings.head_timeout_seconds * 1e3)
         return [
             ("grpc.so_reuseport", 0),  # or two servers would share the port unnoticed
             ("grpc.max_receive_message_length", self._settings.max_body_bytes),
             ("grpc.max_send_message_length", -1),
             ("grpc.server_handshake_timeout_ms", head_ms),
+            ("grpc.max_connection_age_ms", _CONNECTION_MS),
+            ("grpc.max_connection_age_grace_ms", grace_ms),
             ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
             ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_MS),
         ]

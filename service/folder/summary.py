@@ -20,9 +20,12 @@ __all__ = ["ENDS", "Page", "Summary", "save"]
 ENDS = {
     "mask": ".png",
     "overlay": ".overlay.png",
+    "cutout": ".cutout.png",
     "probability": ".probability.png",
-    "json": ".json",
+    "polygons": ".geojson",
     "coco": ".coco.json",
+    "components": ".components.json",
+    "json": ".json",
 }
 
 _NAME = "summary.csv"

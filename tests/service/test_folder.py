@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,10 +22,10 @@ from PIL import Image
 from rich.console import Console
 
 from ppool.service.codecs.header import ImageLimits
-from ppool.service.folder import SUFFIXES, Counts, Found, Job, Run, Summary, find_photos
+from ppool.service.folder import ENDS, SUFFIXES, Counts, Found, Job, Run, Summary, find_photos
 from ppool.service.folder.report import Report
 from ppool.service.workers.inference import Segmenter
-from tests.service.harness import Gate, encoded, photo
+from tests.service.harness import Client, Gate, encoded, photo
 from tests.service.pdfs import pdf_file
 from tests.service.test_encodings import decode_rle
 from tests.service.test_segment import outputs_of
@@ -210,6 +211,8 @@ def test_what_the_model_cannot_do_is_said_before_anything_is_begun(segmenter: Se
     for job, reason in (
         (Job(("mask", "probability")), "Leave probability"),
         (Job(tile=True), "cannot segment in windows; leave out --tile"),
+        (Job(classes="sky"), "sky"),
+        (Job(("cutout",)), "say with --cutout which classes"),
     ):
         with pytest.raises(ValueError, match=reason):
             job.answer(segmenter.model)
@@ -346,37 +349,63 @@ def test_several_answers_lie_side_by_side_and_are_whole_together(
 
 def test_coco_has_a_document_for_each_page_and_one_of_all(folder: Folder) -> None:
     both = replace(folder, job=Job(("mask", "coco"), workers=2))
+    tifffile.imwrite(folder.photos / "scan.tif", np.stack([photo(30, 20)] * 2), photometric="rgb")
     whole = folder.masks / "coco.json"
-    both.run()
+    assert both.run()[0] == "5 written, 0 kept, 0 failed, 1 skipped"
     found = json.loads(whole.read_bytes())
     images = {image["id"]: image for image in found["images"]}
-    assert [image["file_name"] for image in images.values()] == ["a.JPG", "a.png", "more/b.png"]
-    assert list(images) == [1, 2, 3]
-    numbers = [entry["id"] for entry in found["annotations"]]
-    assert numbers == [*range(1, len(numbers) + 1)]
+    assert list(images) == [1, 2, 3, 4, 5]
+    places = [(image["file_name"], image.get("page")) for image in images.values()]
+    assert places == [
+        *[("a.JPG", None), ("a.png", None), ("more/b.png", None), ("scan.tif", 1), ("scan.tif", 2)]
+    ]
     names = [label.name for label in folder.segmenter.model.classes]
     assert [(entry["id"], entry["name"]) for entry in found["categories"]] == [*enumerate(names)]
+    numbers = [entry["id"] for entry in found["annotations"]]
+    assert numbers == [*range(1, len(numbers) + 1)]
+    areas: Counter[tuple[str, str]] = Counter()
     for entry in found["annotations"]:
-        image = images[entry["image_id"]]
-        with Image.open(folder.masks / f"{image['file_name']}.png") as picture:
-            mask = np.asarray(picture) == entry["category_id"]
-        height, width = entry["segmentation"]["size"]
-        assert (width, height) == (image["width"], image["height"])
-        np.testing.assert_array_equal(
-            decode_rle(entry["segmentation"]["counts"], height, width), mask
-        )
-        rows, columns = np.nonzero(mask)
-        left, top, wide, high = entry["bbox"]
-        assert (left, left + wide) == (columns.min(), columns.max() + 1)
-        assert (top, top + high) == (rows.min(), rows.max() + 1)
-        assert entry["area"] == len(rows)
-    # One photo goes, another fails: the document of all follows.
+        name = images[entry["image_id"]]["file_name"]
+        areas[name, names[entry["category_id"]]] += entry["area"]
+    for row in both.rows()[:3]:
+        pixels = int(row["width"]) * int(row["height"])
+        for name in names:
+            assert areas[row["file"], name] == pytest.approx(float(row[name]) * pixels, abs=0.01)
+    # One photo fails now: the data set of all follows.
     (folder.photos / "a.png").write_bytes(b"none")
-    assert both.run()[0] == "0 written, 2 kept, 1 failed, 1 skipped"
-    names = [image["file_name"] for image in json.loads(whole.read_bytes())["images"]]
-    assert names == ["a.JPG", "more/b.png"]
+    assert both.run()[0] == "0 written, 4 kept, 1 failed, 1 skipped"
+    assert len(json.loads(whole.read_bytes())["images"]) == 4
     (folder.masks / "a.JPG.coco.json").write_bytes(b"")
-    assert both.run()[0] == "1 written, 1 kept, 1 failed, 1 skipped"
+    assert both.run()[0] == "1 written, 3 kept, 1 failed, 1 skipped"
+
+
+def test_every_answer_is_that_of_the_service(folder: Folder, client: Client) -> None:
+    some = {"cutout": "bright", "classes": "dark,bright"}
+    job = Job(tuple(kind for kind in ENDS if kind != "probability"), workers=2, **some)
+    assert replace(folder, job=job).run()[0] == "3 written, 0 kept, 0 failed, 1 skipped"
+    body = (folder.photos / "a.png").read_bytes()
+    for kind, end, media in (
+        ("mask", ".png", "image/png"),
+        ("overlay", ".overlay.png", "image/png"),
+        ("cutout", ".cutout.png", "image/png"),
+        ("polygons", ".geojson", "application/geo+json"),
+        ("coco", ".coco.json", "application/json"),
+    ):
+        query = f"?answers={kind}&classes={some['classes']}"
+        query += f"&cutout={some['cutout']}" if kind == "cutout" else ""
+        answer = client.segment(body, query, accept=media)
+        assert answer.status_code == 200, answer.text
+        written = (folder.masks / f"a.png{end}").read_bytes()
+        if kind == "coco":
+            answer_name = json.loads(answer.content)["images"][0]["file_name"]
+            written = written.replace(b'"a.png"', f'"{answer_name}"'.encode())
+        assert written == answer.content, kind
+    answer = client.segment(body, "?answers=components&classes=dark,bright",
+                            accept="application/json").json()  # fmt: skip
+    written = (folder.masks / "a.png.components.json").read_bytes()
+    assert json.loads(written) == answer["images"][0]["components"]
+    with pytest.raises(ValueError, match="made with other options"):
+        replace(folder, job=replace(job, classes=None)).run()
 
 
 def test_every_page_of_a_tiff_is_a_row_but_no_smaller_copy(

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ppool.training.dataset import Image
-from research.dice import Dice
+from research.rng import Rng
 
 __all__ = ["Field", "Image", "as_image", "clouds", "noise", "resized"]
 
@@ -27,12 +27,12 @@ def resized(values: Field, width: int, height: int) -> Field:
 
 
 def noise(
-    dice: Dice, height: int, width: int, coarsest: float, octaves: int = 4, stretch: float = 1.0
+    rng: Rng, height: int, width: int, coarsest: float, octaves: int = 4, stretch: float = 1.0
 ) -> Field:
     """Fractal noise of mean 0 and standard deviation about 1, float32 [height, width].
 
     Args:
-        dice: the choices.
+        rng: the choices.
         height: rows.
         width: columns.
         coarsest: size in pixels of the largest features; every octave halves it.
@@ -45,17 +45,17 @@ def noise(
         size, weight = coarsest / 2**octave, 0.6**octave
         rows = max(2, min(height, round(height / size) + 1))
         columns = max(2, min(width, round(width / (size * stretch)) + 1))
-        grid = dice.rng.standard_normal((rows, columns), np.float32)
+        grid = rng.standard_normal((rows, columns), np.float32)
         total += weight * resized(grid, width, height)
         power += weight**2
     return np.asarray(total / np.sqrt(power), np.float32)
 
 
-def clouds(dice: Dice, side: int, coarsest: float, octaves: int = 1) -> Field:
+def clouds(rng: Rng, side: int, coarsest: float, octaves: int = 1) -> Field:
     """As :func:`noise` on a square of ``side``, quicker, for features of many pixels."""
     step = int(np.clip(coarsest / 2 ** (octaves + 1), 1, 8))
     if step == 1:
-        return noise(dice, side, side, coarsest, octaves)
+        return noise(rng, side, side, coarsest, octaves)
     small = -(-side // step)
-    field = noise(dice, small, small, coarsest / step, octaves)
+    field = noise(rng, small, small, coarsest / step, octaves)
     return np.asarray(cv2.resize(field, (side, side), interpolation=cv2.INTER_LINEAR), np.float32)

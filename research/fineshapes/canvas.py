@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from research.dice import Color
 from research.fields import Field, Image
+from research.rng import Color
 
 __all__ = ["Box", "Canvas", "Point", "Surface"]
 

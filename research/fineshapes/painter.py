@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from research.dice import Color, Dice
 from research.fineshapes.canvas import Box, Canvas, Surface
+from research.rng import Color, Rng
 
 __all__ = ["Painter"]
 
@@ -16,12 +16,12 @@ __all__ = ["Painter"]
 class Painter:
     """A canvas, a source of choices and the few colours all things of the scene share."""
 
-    def __init__(self, dice: Dice, canvas: Canvas) -> None:
-        self.dice = dice
+    def __init__(self, rng: Rng, canvas: Canvas) -> None:
+        self.rng = rng
         self.canvas = canvas
-        self._palette = [dice.color(15, 240) for _ in range(dice.whole(4, 7))]
+        self._palette = [rng.color(15, 240) for _ in range(rng.whole(4, 7))]
         # Greys tell of brightness alone, as much of a street does.
-        self._palette += [_grey(dice.whole(15, 240)) for _ in range(dice.whole(2, 4))]
+        self._palette += [_grey(rng.whole(15, 240)) for _ in range(rng.whole(2, 4))]
 
     def paint(self, label: int, box: Box | None = None, texture: int = 0) -> int:
         """A new surface of class ``label``.
@@ -32,17 +32,17 @@ class Painter:
                 few so as to stand out there.
             texture: which of the canvas's textures it has.
         """
-        tried = [self.dice.tint(self.dice.pick(self._palette), 14) for _ in range(5)]
+        tried = [self.rng.tint(self.rng.pick(self._palette), 14) for _ in range(5)]
         color = tried[0]
         if box:
             color = tried[int(_distances(tried, self.canvas.behind(box)).argmax())]
-        spread = self.dice.log_between(4, 40) if texture else 6.0
-        other = self.dice.tint(color, spread)
+        spread = self.rng.log_between(4, 40) if texture else 6.0
+        other = self.rng.tint(color, spread)
         return self.canvas.add(Surface(label, color, other, texture))
 
     def textured(self, label: int, box: Box | None = None) -> int:
         """A new surface with any of the canvas's textures."""
-        return self.paint(label, box, self.dice.whole(1, self.canvas.textures - 1))
+        return self.paint(label, box, self.rng.whole(1, self.canvas.textures - 1))
 
 
 def _grey(level: int) -> Color:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ppool.training.dataset import Sample
-from research.dice import Dice
 from research.fields import Image
 from research.fineshapes.camera import photograph
 from research.fineshapes.canvas import Canvas
@@ -23,6 +22,7 @@ from research.fineshapes.classes import (
 from research.fineshapes.painter import Painter
 from research.fineshapes.textures import textures
 from research.fineshapes.things import THINGS
+from research.rng import Rng
 
 __all__ = ["draw_object", "draw_scene"]
 
@@ -56,23 +56,23 @@ def draw_scene(seed: int, height: int, width: int) -> Sample:
         ValueError: if an argument is out of range.
     """
     _check(seed, height, width)
-    dice = Dice((seed, height, width))
-    painter = Painter(dice, Canvas(height, width, textures(dice, height, width)))
-    horizon = dice.between(0.4, 0.75) * height
+    rng = Rng((seed, height, width))
+    painter = Painter(rng, Canvas(height, width, textures(rng, height, width)))
+    horizon = rng.between(0.4, 0.75) * height
     _stage(painter, horizon)
-    street = dice.chance(0.5)
+    street = rng.chance(0.5)
     if street:
         _row_of_blocks(painter, horizon)
-    elif dice.chance(0.7):
-        _put(painter, BLOCK, horizon, dice.between(0.0, 0.25))
-    if dice.chance(0.7):
+    elif rng.chance(0.7):
+        _put(painter, BLOCK, horizon, rng.between(0.0, 0.25))
+    if rng.chance(0.7):
         _hang_cables(painter, horizon)
     kinds = _STREET if street else _ROOM
-    for nearness in sorted(dice.rng.uniform(0, 1, dice.whole(4, 8)).tolist()):
-        _put(painter, dice.weighted(kinds), horizon, nearness)
-    if dice.chance(0.25):
+    for nearness in sorted(rng.uniform(0, 1, rng.whole(4, 8)).tolist()):
+        _put(painter, rng.weighted(kinds), horizon, nearness)
+    if rng.chance(0.25):
         _hang_cables(painter, horizon)
-    return Sample(photograph(dice, painter.canvas.colors()), painter.canvas.labels())
+    return Sample(photograph(rng, painter.canvas.colors()), painter.canvas.labels())
 
 
 def draw_object(seed: int, size: int) -> tuple[Image, int]:
@@ -91,19 +91,19 @@ def draw_object(seed: int, size: int) -> tuple[Image, int]:
     """
     _check(seed, size, size)
     # The 1 keeps an object's choices apart from those of a square scene of the same seed.
-    dice = Dice((seed, size, size, 1))
-    label = dice.whole(0, len(FINE_SHAPES_CLASSES) - 1)
-    painter = Painter(dice, Canvas(size, size, textures(dice, size, size)))
+    rng = Rng((seed, size, size, 1))
+    label = rng.whole(0, len(FINE_SHAPES_CLASSES) - 1)
+    painter = Painter(rng, Canvas(size, size, textures(rng, size, size)))
     whole = (0.0, 0.0, float(size), float(size))
     painter.canvas.rectangle(whole, painter.textured(BACKGROUND))
     if label == GROUND:
-        top = dice.between(0.15, 0.6) * size
+        top = rng.between(0.15, 0.6) * size
         painter.canvas.rectangle((0, top, size, size), painter.textured(GROUND, whole))
     elif label != BACKGROUND:
-        tall, wide = dice.between(0.5, 0.95) * size, dice.between(0.5, 0.95) * size
-        left, top = dice.between(0, size - wide), dice.between(0, size - tall)
+        tall, wide = rng.between(0.5, 0.95) * size, rng.between(0.5, 0.95) * size
+        left, top = rng.between(0, size - wide), rng.between(0, size - tall)
         THINGS[label](painter, (left, top, left + wide, top + tall))
-    return photograph(dice, painter.canvas.colors()), label
+    return photograph(rng, painter.canvas.colors()), label
 
 
 def _check(seed: int, height: int, width: int) -> None:
@@ -119,56 +119,56 @@ def _stage(painter: Painter, horizon: float) -> None:
     canvas = painter.canvas
     whole = (0.0, 0.0, float(canvas.width), float(canvas.height))
     canvas.rectangle(whole, painter.textured(BACKGROUND))
-    tilt = painter.dice.between(-0.06, 0.06) * canvas.height
+    tilt = painter.rng.between(-0.06, 0.06) * canvas.height
     floor = [(0, horizon - tilt), (canvas.width, horizon + tilt)]
     box = (0, horizon, canvas.width, canvas.height)
     canvas.polygon(
         [*floor, (canvas.width, canvas.height), (0, canvas.height)], painter.textured(GROUND, box)
     )
-    if painter.dice.chance(0.5):
+    if painter.rng.chance(0.5):
         _markings(painter, horizon)
 
 
 def _markings(painter: Painter, horizon: float) -> None:
     """Lines painted on the ground: as thin as a cable, yet ground."""
-    dice, canvas = painter.dice, painter.canvas
-    vanishing = (dice.between(0, canvas.width), horizon - 0.05 * canvas.height)
+    rng, canvas = painter.rng, painter.canvas
+    vanishing = (rng.between(0, canvas.width), horizon - 0.05 * canvas.height)
     paint = painter.paint(GROUND, (0, horizon + 5, canvas.width, canvas.height))
-    for _ in range(dice.whole(1, 4)):
-        near = (dice.between(-0.5, 1.5) * canvas.width, canvas.height + 2)
-        start = dice.between(0.1, 0.5)
+    for _ in range(rng.whole(1, 4)):
+        near = (rng.between(-0.5, 1.5) * canvas.width, canvas.height + 2)
+        start = rng.between(0.1, 0.5)
         x, y = (n + (1 - start) * (v - n) for n, v in zip(near, vanishing, strict=True))
-        width = dice.log_between(1, 4)
+        width = rng.log_between(1, 4)
         canvas.polygon([(x, y), (near[0] - width, near[1]), (near[0] + width, near[1])], paint)
 
 
 def _row_of_blocks(painter: Painter, horizon: float) -> None:
-    dice, canvas = painter.dice, painter.canvas
-    x = dice.between(-0.3, 0.2) * canvas.width
+    rng, canvas = painter.rng, painter.canvas
+    x = rng.between(-0.3, 0.2) * canvas.width
     while x < canvas.width:
-        wide = dice.between(0.18, 0.5) * canvas.height
-        top = horizon - dice.between(0.15, 0.65) * canvas.height
-        box = (x, top, x + wide, horizon + dice.between(0, 0.08) * canvas.height)
-        if dice.chance(0.75):
+        wide = rng.between(0.18, 0.5) * canvas.height
+        top = horizon - rng.between(0.15, 0.65) * canvas.height
+        box = (x, top, x + wide, horizon + rng.between(0, 0.08) * canvas.height)
+        if rng.chance(0.75):
             THINGS[BLOCK](painter, box)
-        x += wide * dice.between(0.9, 1.3)
+        x += wide * rng.between(0.9, 1.3)
 
 
 def _hang_cables(painter: Painter, horizon: float) -> None:
-    dice, canvas = painter.dice, painter.canvas
-    for _ in range(dice.whole(1, 2)):
-        left = dice.between(-0.4, 0.4) * canvas.width
-        right = dice.between(0.6, 1.4) * canvas.width
-        top = dice.between(-0.05, 0.5) * horizon
-        THINGS[CABLE](painter, (left, top, right, top + dice.between(0.1, 0.5) * horizon))
+    rng, canvas = painter.rng, painter.canvas
+    for _ in range(rng.whole(1, 2)):
+        left = rng.between(-0.4, 0.4) * canvas.width
+        right = rng.between(0.6, 1.4) * canvas.width
+        top = rng.between(-0.05, 0.5) * horizon
+        THINGS[CABLE](painter, (left, top, right, top + rng.between(0.1, 0.5) * horizon))
 
 
 def _put(painter: Painter, label: int, horizon: float, nearness: float) -> None:
     """One thing with its foot on the ground, larger the nearer it is."""
-    dice, canvas = painter.dice, painter.canvas
+    rng, canvas = painter.rng, painter.canvas
     talls, wides = _SIZES[label]
     scale = (0.45 + 0.55 * nearness) * canvas.height
-    tall, wide = dice.between(*talls) * scale, dice.between(*wides) * scale
+    tall, wide = rng.between(*talls) * scale, rng.between(*wides) * scale
     foot = horizon + (0.05 + 0.9 * nearness) * (canvas.height - horizon)
-    left = dice.between(-0.3 * wide, canvas.width - 0.7 * wide)
+    left = rng.between(-0.3 * wide, canvas.width - 0.7 * wide)
     THINGS[label](painter, (left, foot - tall, left + wide, foot))

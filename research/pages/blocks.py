@@ -24,22 +24,22 @@ __all__ = ["BLOCKS"]
 
 def table(press: Press, box: Box) -> float:
     """Rows and columns of words and figures: boxed, ruled, shaded or with dotted leaders."""
-    dice = press.dice
-    columns, row = dice.whole(2, 6), press.line * dice.between(1.0, 1.9)
-    rows = min(dice.whole(2, 12), int(box.height / row))
+    rng = press.rng
+    columns, row = rng.whole(2, 6), press.line * rng.between(1.0, 1.9)
+    rows = min(rng.whole(2, 12), int(box.height / row))
     if rows < 2:
         return box.height
-    edges = np.concatenate([[0], np.sort(dice.rng.uniform(0.3, 1, columns).cumsum())])
+    edges = np.concatenate([[0], np.sort(rng.uniform(0.3, 1, columns).cumsum())])
     xs = [float(x) for x in box.left + edges / edges[-1] * box.width]
     ys = [box.top + index * row for index in range(rows + 1)]
-    if dice.chance(0.3):
-        press.sheet.fill(Box(box.left, ys[0], box.right, ys[1]), dice.color(180, 235), 0.9)
-    if dice.chance(0.15):
+    if rng.chance(0.3):
+        press.sheet.fill(Box(box.left, ys[0], box.right, ys[1]), rng.color(180, 235), 0.9)
+    if rng.chance(0.15):
         for top, bottom in zip(ys[1:-1:2], ys[2::2], strict=False):
             press.sheet.fill(Box(box.left, top, box.right, bottom), (225, 228, 232), 0.7)
     _set_cells(press, xs, ys)
-    pen = press.unit * dice.between(0.5, 2.0)
-    style = dice.weighted({"grid": 5, "rows": 3, "book": 2, "plain": 1, "dotted": 1})
+    pen = press.unit * rng.between(0.5, 2.0)
+    style = rng.weighted({"grid": 5, "rows": 3, "book": 2, "plain": 1, "dotted": 1})
     ruled = {"grid": ys, "rows": ys, "book": [*ys[:2], ys[-1]]}.get(style, [])
     for y in ruled:
         press.sheet.rule((box.left, y), (box.right, y), pen, press.rules)
@@ -54,10 +54,10 @@ def table(press: Press, box: Box) -> float:
 
 def _set_cells(press: Press, xs: list[float], ys: list[float]) -> None:
     """Names in the first row and column of a table, figures elsewhere; some cells stay empty."""
-    font = press.font(press.dice.between(0.8, 1.0))
+    font = press.font(press.rng.between(0.8, 1.0))
     for top, bottom in pairwise(ys):
         for left, right in pairwise(xs):
-            if press.dice.chance(0.08):
+            if press.rng.chance(0.08):
                 continue
             head = left == xs[0] or top == ys[0]
             words = (press.writer.name() if head else press.writer.number()).split()
@@ -69,8 +69,8 @@ def _set_cells(press: Press, xs: list[float], ys: list[float]) -> None:
 
 def _dots(press: Press, span: tuple[float, float], y: float, pen: float) -> None:
     """A dotted or dashed rule."""
-    step = press.unit * press.dice.between(2.5, 6)
-    dash = step * press.dice.between(0.2, 0.6)
+    step = press.unit * press.rng.between(2.5, 6)
+    dash = step * press.rng.between(0.2, 0.6)
     starts = np.arange(span[0], span[1], step)
     if len(starts):
         paths = [np.asarray(((x, y), (x + dash, y)), np.float32) for x in starts]
@@ -79,11 +79,11 @@ def _dots(press: Press, span: tuple[float, float], y: float, pen: float) -> None
 
 def form(press: Press, box: Box) -> float:
     """Labels with lines, boxes or combs to fill in, some of them filled in by hand."""
-    dice, font, y = press.dice, press.font(0.9), box.top
-    hand = Hand.draw(dice, press.fonts, 0.55 * press.size, press.unit)
-    kind, filled = dice.pick(("line", "box", "comb", "tick")), dice.chance(0.7)
-    pen = press.unit * dice.between(0.5, 1.6)
-    for _ in range(dice.whole(2, 8)):
+    rng, font, y = press.rng, press.font(0.9), box.top
+    hand = Hand.draw(rng, press.fonts, 0.55 * press.size, press.unit)
+    kind, filled = rng.pick(("line", "box", "comb", "tick")), rng.chance(0.7)
+    pen = press.unit * rng.between(0.5, 1.6)
+    for _ in range(rng.whole(2, 8)):
         row = press.line * 1.9
         if y + row > box.bottom:
             break
@@ -98,7 +98,7 @@ def form(press: Press, box: Box) -> float:
         if kind == "tick":
             right = left + 1.3 * press.size
         if kind == "line":
-            if dice.chance(0.3):
+            if rng.chance(0.3):
                 _dots(press, (left, right), low, pen)
             else:
                 press.sheet.rule((left, low), (right, low), pen, press.rules)
@@ -107,11 +107,11 @@ def form(press: Press, box: Box) -> float:
         if kind == "comb":
             for x in np.arange(left, right, 1.5 * press.size):
                 press.sheet.rule((float(x), high), (float(x), low), pen, press.rules)
-        if filled and kind == "tick" and dice.chance(0.6):
+        if filled and kind == "tick" and rng.chance(0.6):
             cross = np.asarray([[0, 1.2], [0.5, 0.2], [1.4, 1.7]]) * press.size
             hand.trace(press.sheet, [cross], left, y)
-        elif filled and kind != "tick" and dice.chance(0.8):
-            words = [press.writer.number() if dice.chance(0.3) else Writer(dice, "latin").name()]
+        elif filled and kind != "tick" and rng.chance(0.8):
+            words = [press.writer.number() if rng.chance(0.3) else Writer(rng, "latin").name()]
             hand.line(press.sheet, words[0].split(), Box(left + hand.size, high, right, y))
     return y - box.top + press.line
 
@@ -131,52 +131,52 @@ def _frame(press: Press, box: Box, pen: float) -> None:
 def boxed(press: Press, box: Box) -> float:
     """A paragraph in a frame."""
     inner = box.inset(0.8 * press.size)
-    height = set_words(press, inner, press.dice.whole(2, 6), press.font()) + 2 * press.size
+    height = set_words(press, inner, press.rng.whole(2, 6), press.font()) + 2 * press.size
     frame = Box(box.left, box.top, box.right, box.top + height)
-    _frame(press, frame, press.unit * press.dice.between(0.5, 2.5))
+    _frame(press, frame, press.unit * press.rng.between(0.5, 2.5))
     return height + press.line
 
 
 def figure(press: Press, box: Box) -> float:
     """A photograph or chart, perhaps framed and captioned."""
-    dice = press.dice
-    width = box.width * dice.pick((1.0, 1.0, 0.8, 0.5))
-    height = min(width * dice.between(0.45, 1.2), box.height - press.line)
+    rng = press.rng
+    width = box.width * rng.pick((1.0, 1.0, 0.8, 0.5))
+    height = min(width * rng.between(0.45, 1.2), box.height - press.line)
     if height < 6 * press.unit:
         return box.height
-    left = box.left + dice.pick((0.0, 0.5, 1.0)) * (box.width - width)
-    draw = pictures.chart if dice.chance(0.25) else pictures.picture
-    press.sheet.paste(draw(dice, round(height), round(width)), left, box.top)
+    left = box.left + rng.pick((0.0, 0.5, 1.0)) * (box.width - width)
+    draw = pictures.chart if rng.chance(0.25) else pictures.picture
+    press.sheet.paste(draw(rng, round(height), round(width)), left, box.top)
     frame = Box(left, box.top, left + width, box.top + height)
-    if dice.chance(0.12):
-        y, light = box.top + dice.between(0.3, 0.9) * height, Ink(TEXT, dice.color(200, 255))
+    if rng.chance(0.12):
+        y, light = box.top + rng.between(0.3, 0.9) * height, Ink(TEXT, rng.color(200, 255))
         words = press.writer.title(3).split()
-        font = press.font(dice.between(1, 2), press.heading)
+        font = press.font(rng.between(1, 2), press.heading)
         count, _ = fitting(words, font, 0.8 * width)
         press.show(" ".join(words[:count]), left + 0.08 * width, y, font, light)
-    if dice.chance(0.2):
+    if rng.chance(0.2):
         _frame(press, frame.inset(-2 * press.unit), press.unit)
-    if dice.chance(0.5):
+    if rng.chance(0.5):
         caption = Box(left, frame.bottom, left + width, box.bottom)
         height += set_words(
-            replace(press, size=0.85 * press.size), caption, dice.whole(1, 2), press.font(0.85)
+            replace(press, size=0.85 * press.size), caption, rng.whole(1, 2), press.font(0.85)
         )
     return height + press.line
 
 
 def emblem(press: Press, box: Box) -> float:
     """A small logo beside a heading."""
-    side = press.size * press.dice.between(2, 5)
-    press.sheet.paste(pictures.logo(press.dice, max(8, round(side))), box.left, box.top)
+    side = press.size * press.rng.between(2, 5)
+    press.sheet.paste(pictures.logo(press.rng, max(8, round(side))), box.left, box.top)
     heading(press, Box(box.left + 1.2 * side, box.top, box.right, box.bottom))
     return side + press.line
 
 
 def divider(press: Press, box: Box) -> float:
     """A rule across the column: single, double or dotted."""
-    dice, y = press.dice, box.top + 0.5 * press.line
-    pen = press.unit * dice.between(0.5, 2.5)
-    style = dice.pick(("single", "single", "double", "dotted"))
+    rng, y = press.rng, box.top + 0.5 * press.line
+    pen = press.unit * rng.between(0.5, 2.5)
+    style = rng.pick(("single", "single", "double", "dotted"))
     if style == "dotted":
         _dots(press, (box.left, box.right), y, pen)
     else:
@@ -189,12 +189,12 @@ def divider(press: Press, box: Box) -> float:
 
 def handwritten(press: Press, box: Box) -> float:
     """A few lines written by hand."""
-    dice, y = press.dice, box.top
+    rng, y = press.rng, box.top
     # Nobody writes as small as small print.
-    size = max(press.size, 12 * press.unit) * dice.between(0.45, 0.8)
-    hand = Hand.draw(dice, press.fonts, size, press.unit)
-    words = Writer(dice, "latin").words(60)
-    for _ in range(dice.whole(1, 6)):
+    size = max(press.size, 12 * press.unit) * rng.between(0.45, 0.8)
+    hand = Hand.draw(rng, press.fonts, size, press.unit)
+    words = Writer(rng, "latin").words(60)
+    for _ in range(rng.whole(1, 6)):
         if y + 3.2 * hand.size > box.bottom or not words:
             break
         y += 3.2 * hand.size
@@ -206,21 +206,21 @@ def handwritten(press: Press, box: Box) -> float:
 
 def signature(press: Press, box: Box) -> float:
     """A line to sign on, signed or not."""
-    dice = press.dice
-    width = min(box.width, press.size * dice.between(10, 16))
-    left = box.left + dice.pick((0.0, 1.0)) * (box.width - width)
+    rng = press.rng
+    width = min(box.width, press.size * rng.between(10, 16))
+    left = box.left + rng.pick((0.0, 1.0)) * (box.width - width)
     y = box.top + 4 * press.size
-    press.sheet.rule((left, y), (left + width, y), press.unit * dice.between(0.5, 1.5), press.rules)
+    press.sheet.rule((left, y), (left + width, y), press.unit * rng.between(0.5, 1.5), press.rules)
     press.show(press.writer.name(), left, y + 1.1 * press.size, press.font(0.75), press.ink)
-    if dice.chance(0.8):
-        hand = Hand.draw(dice, press.fonts, press.size, press.unit)
+    if rng.chance(0.8):
+        hand = Hand.draw(rng, press.fonts, press.size, press.unit)
         hand.signature(press.sheet, left + 0.1 * width, y, 0.7 * width)
     return 6 * press.size
 
 
 def gap(press: Press, box: Box) -> float:
     """White space."""
-    return min(box.height, press.line * press.dice.between(0.5, 4))
+    return min(box.height, press.line * press.rng.between(0.5, 4))
 
 
 BLOCKS: dict[str, Callable[[Press, Box], float]] = {

@@ -9,7 +9,6 @@ import cv2
 import numpy as np
 
 from ppool.training.dataset import Sample
-from research.dice import Dice
 from research.fields import Field
 from research.pages.camera import Camera, without_unseen
 from research.pages.fonts import FontLibrary
@@ -19,6 +18,7 @@ from research.pages.leaf import draw_leaf
 from research.pages.pictures import picture
 from research.pages.sheet import Sheet
 from research.pages.textures import desk
+from research.rng import Rng
 
 __all__ = ["draw_page", "installed_fonts"]
 
@@ -41,88 +41,88 @@ def draw_page(seed: int, fonts: FontLibrary | None = None) -> Sample:
         fonts: the faces to set it in; all installed ones by default.
     """
     fonts = fonts or installed_fonts()
-    dice = Dice(seed)
-    if dice.chance(_LEAVES):
-        return draw_leaf(dice, fonts)
-    longer = dice.log_between(360, 1300)
-    shorter = longer * dice.between(0.36, 1.0)
-    size = (round(longer), round(shorter)) if dice.chance(0.6) else (round(shorter), round(longer))
+    rng = Rng(seed)
+    if rng.chance(_LEAVES):
+        return draw_leaf(rng, fonts)
+    longer = rng.log_between(360, 1300)
+    shorter = longer * rng.between(0.36, 1.0)
+    size = (round(longer), round(shorter)) if rng.chance(0.6) else (round(shorter), round(longer))
     # Two dots a pixel keep strokes exact; large frames make do with fewer.
     unit = 2.0 if longer < 900 else 1.5
     height, width = round(size[0] * unit), round(size[1] * unit)
-    body = _body(dice, longer)
-    view = dice.weighted(_VIEWS)
+    body = _body(rng, longer)
+    view = rng.weighted(_VIEWS)
     if view == "photo":
-        frame = Frame(picture(dice, height, width), unit)
+        frame = Frame(picture(rng, height, width), unit)
         frame.planes[..., 0] = 255
     else:
-        frame = Frame(desk(dice, height, width, unit), unit)
+        frame = Frame(desk(rng, height, width, unit), unit)
     if view in {"close", "whole", "scan", "print"}:
-        _lay_sheets(dice, fonts, frame, view, body)
-    if dice.chance(0.04):
-        _hold(dice, frame)
+        _lay_sheets(rng, fonts, frame, view, body)
+    if rng.chance(0.04):
+        _hold(rng, frame)
     # A photograph in black and white bits would be ink to any eye.
     kinds = {"photo": 6.0, "scan": 3.0, "fax": 0.0 if view in {"photo", "print"} else 0.35}
-    camera = Camera.draw(dice, body, kinds)
-    seen = camera.view(dice, frame.rgb, size)
+    camera = Camera.draw(rng, body, kinds)
+    seen = camera.view(rng, frame.rgb, size)
     mask = without_unseen(frame.label(size), seen, camera.noise)
-    return Sample(camera.record(dice, seen), mask)
+    return Sample(camera.record(rng, seen), mask)
 
 
-def _body(dice: Dice, longer: float) -> float:
+def _body(rng: Rng, longer: float) -> float:
     """Body type in final pixels per em: what fits the frame, small type as often as large."""
-    return dice.log_between(7.5, float(np.clip(longer / 15, 18, 44)))
+    return rng.log_between(7.5, float(np.clip(longer / 15, 18, 44)))
 
 
-def _lay_sheets(dice: Dice, fonts: FontLibrary, frame: Frame, view: str, body: float) -> None:
+def _lay_sheets(rng: Rng, fonts: FontLibrary, frame: Frame, view: str, body: float) -> None:
     """Print one to three sheets and lay them before the camera, the main one last."""
     scales = {"close": (1.1, 1.7), "scan": (0.99, 1.06)}.get(view, (0.55, 0.98))
-    below = dice.weighted({0: 5, 1: 3, 2: 1}) if view == "whole" else 0
+    below = rng.weighted({0: 5, 1: 3, 2: 1}) if view == "whole" else 0
     for index in range(below + 1):
-        height = int(frame.paper.shape[0] * dice.between(*scales))
-        width = int(frame.paper.shape[1] * dice.between(*scales))
+        height = int(frame.paper.shape[0] * rng.between(*scales))
+        width = int(frame.paper.shape[1] * rng.between(*scales))
         spine = None
-        if view == "print" or dice.chance(0.03):
-            sheet = photograph(dice, (height, width), frame.unit)
-        elif width > 20 * body * frame.unit and dice.chance(0.12):
-            spine = dice.between(0.3, 0.7)
-            sheet = compose_spread(dice, fonts, (height, width), (frame.unit, body), spine)
+        if view == "print" or rng.chance(0.03):
+            sheet = photograph(rng, (height, width), frame.unit)
+        elif width > 20 * body * frame.unit and rng.chance(0.12):
+            spine = rng.between(0.3, 0.7)
+            sheet = compose_spread(rng, fonts, (height, width), (frame.unit, body), spine)
         else:
-            sheet = compose(dice, fonts, (height, width), frame.unit, body * frame.unit)
-        placing = _placing(dice, sheet, frame, view, shifted=index < below)
-        frame.lay(dice, sheet, replace(placing, spine=spine))
+            sheet = compose(rng, fonts, (height, width), frame.unit, body * frame.unit)
+        placing = _placing(rng, sheet, frame, view, shifted=index < below)
+        frame.lay(rng, sheet, replace(placing, spine=spine))
 
 
-def _hold(dice: Dice, frame: Frame) -> None:
+def _hold(rng: Rng, frame: Frame) -> None:
     """A finger reaching in from an edge of the frame."""
     height, width = frame.paper.shape
-    thick = dice.between(14, 40) * frame.unit
-    x, y = dice.pick(((0, dice.whole(0, height)), (width, dice.whole(0, height)),
-                      (dice.whole(0, width), height)))  # fmt: skip
-    towards = np.arctan2(height / 2 - y, width / 2 - x) + dice.between(-0.5, 0.5)
+    thick = rng.between(14, 40) * frame.unit
+    x, y = rng.pick(((0, rng.whole(0, height)), (width, rng.whole(0, height)),
+                      (rng.whole(0, width), height)))  # fmt: skip
+    towards = np.arctan2(height / 2 - y, width / 2 - x) + rng.between(-0.5, 0.5)
     outline = np.zeros_like(frame.paper)
-    axes = (int(thick * dice.between(1.2, 3.5)), int(thick))
+    axes = (int(thick * rng.between(1.2, 3.5)), int(thick))
     cv2.ellipse(outline, (x, y), axes, float(np.rad2deg(towards)), 0, 360, 255, -1)
     skins = ((226, 182, 154), (198, 144, 112), (136, 92, 68), (92, 62, 48))
-    frame.cover(outline, dice.tint(dice.pick(skins), 10))
+    frame.cover(outline, rng.tint(rng.pick(skins), 10))
 
 
-def _placing(dice: Dice, sheet: Sheet, frame: Frame, view: str, shifted: bool) -> Placing:
+def _placing(rng: Rng, sheet: Sheet, frame: Frame, view: str, shifted: bool) -> Placing:
     """Turn, tilt and move a sheet: near the middle, or aside if another one is to lie on it."""
     tall, wide = sheet.alpha.shape
     height, width = frame.paper.shape
     spread = {"scan": 1.0, "close": 3.5}.get(view, 6.0) * (4 if shifted else 1)
-    turn = np.deg2rad(float(dice.rng.normal(0, spread)))
-    if view != "scan" and dice.chance(0.04):
-        turn += np.pi / 2 * dice.whole(1, 3)
+    turn = np.deg2rad(float(rng.normal(0, spread)))
+    if view != "scan" and rng.chance(0.04):
+        turn += np.pi / 2 * rng.whole(1, 3)
     corners = np.asarray([(-1, -1), (1, -1), (1, 1), (-1, 1)], float) * (wide / 2, tall / 2)
     rotation = np.asarray([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
     corners = corners @ rotation.T
     if view != "scan":
-        corners *= 1 + dice.between(0, 0.09) * dice.rng.normal(0, 1, (4, 2))
+        corners *= 1 + rng.between(0, 0.09) * rng.normal(0, 1, (4, 2))
     room = np.abs(np.asarray((width - wide, height - tall))) / 2
     reach = 2.0 if shifted else 0.9
-    middle = np.asarray((width, height)) / 2 + dice.rng.uniform(-1, 1, 2) * room * reach
-    curl = dice.between(0, 0.025) if view != "scan" and dice.chance(0.5) else 0.0
+    middle = np.asarray((width, height)) / 2 + rng.uniform(-1, 1, 2) * room * reach
+    curl = rng.between(0, 0.025) if view != "scan" and rng.chance(0.5) else 0.0
     placed: Field = (corners + middle).astype(np.float32)
-    return Placing(placed, curl, lifted=view in {"whole", "print"} and dice.chance(0.8))
+    return Placing(placed, curl, lifted=view in {"whole", "print"} and rng.chance(0.8))

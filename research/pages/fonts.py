@@ -36,8 +36,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from research.dice import Dice
 from research.pages.words import PROBES
+from research.rng import Rng
 
 __all__ = ["FontFace", "FontLibrary"]
 
@@ -161,10 +161,10 @@ class FontLibrary:
             if script in face.scripts and face.handwritten == handwritten
         )
 
-    def choose(self, dice: Dice, script: str, handwritten: bool = False) -> FontFace | None:
+    def choose(self, rng: Rng, script: str, handwritten: bool = False) -> FontFace | None:
         """A face for a script, every family equally likely; None if there is none."""
         faces = self.having(script, handwritten)
         if not faces:
             return None
-        family = dice.pick(sorted({face.family for face in faces}))
-        return dice.pick([face for face in faces if face.family == family])
+        family = rng.pick(sorted({face.family for face in faces}))
+        return rng.pick([face for face in faces if face.family == family])

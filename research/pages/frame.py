@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from research.dice import Color, Dice
 from research.fields import Field, Image, as_image, noise
 from research.pages.classes import DESK, PAPER, PICTURE
 from research.pages.sheet import PLANES, Sheet
+from research.rng import Color, Rng
 
 __all__ = ["Frame", "Placing"]
 
@@ -53,9 +53,9 @@ class Frame:
         self.planes: Image = np.zeros((*background.shape[:2], len(PLANES)), np.uint8)
         self.paper: Image = np.zeros(background.shape[:2], np.uint8)
 
-    def lay(self, dice: Dice, sheet: Sheet, placing: Placing) -> None:
+    def lay(self, rng: Rng, sheet: Sheet, placing: Placing) -> None:
         """Lay a sheet on top of what is there."""
-        columns, rows, shade = self._map(dice, sheet, placing)
+        columns, rows, shade = self._map(rng, sheet, placing)
 
         def warped(values: np.ndarray, border: int) -> Image:
             return np.asarray(
@@ -67,7 +67,7 @@ class Frame:
         if not np.all(shade == 1):
             color = as_image(color * shade[..., None])
         if placing.lifted:
-            self._shadow(dice, alpha)
+            self._shadow(rng, alpha)
         if alpha.min() == 255:
             self.rgb[:] = color
         else:
@@ -117,7 +117,7 @@ class Frame:
         self.planes[outline > 127] = 0
         self.paper[outline > 127] = 0
 
-    def _map(self, dice: Dice, sheet: Sheet, placing: Placing) -> tuple[Field, Field, Field]:
+    def _map(self, rng: Rng, sheet: Sheet, placing: Placing) -> tuple[Field, Field, Field]:
         """Sheet column and row seen at every dot of the frame, and the shading of the curl."""
         height, width = self.rgb.shape[:2]
         tall, wide = sheet.alpha.shape
@@ -128,28 +128,28 @@ class Frame:
         columns, rows = (points[:2] / points[2]).reshape(2, *xs.shape)
         shade = np.ones_like(columns)
         if placing.curl:
-            for axis in range(2 if dice.chance(0.3) else 1):
+            for axis in range(2 if rng.chance(0.3) else 1):
                 along, across = (rows / tall, columns) if axis else (columns / wide, rows)
-                phase, waves = dice.between(0, 2 * np.pi), dice.between(0.3, 1.3) * 2 * np.pi
+                phase, waves = rng.between(0, 2 * np.pi), rng.between(0.3, 1.3) * 2 * np.pi
                 bulge = np.sin(waves * along + phase)
-                lean = dice.between(-0.3, 0.3)
+                lean = rng.between(-0.3, 0.3)
                 across += placing.curl * (wide + tall) / 2 * bulge * (1 + lean * across / tall)
-                slope = np.cos(waves * along + phase + dice.between(-0.5, 0.5))
-                shade *= 1 + dice.between(0, 6) * placing.curl * slope
-        if dice.chance(0.12):
+                slope = np.cos(waves * along + phase + rng.between(-0.5, 0.5))
+                shade *= 1 + rng.between(0, 6) * placing.curl * slope
+        if rng.chance(0.12):
             # Sheets folded once for an envelope keep a crease, lit on one side.
-            position = (rows / tall) if dice.chance(0.5) else (columns / wide)
-            offset = (position - dice.pick((0.33, 0.5, 0.67))) * 60
-            shade *= 1 + dice.between(0.03, 0.15) * offset * np.exp(-(offset**2))
-        if dice.chance(0.08):
+            position = (rows / tall) if rng.chance(0.5) else (columns / wide)
+            offset = (position - rng.pick((0.33, 0.5, 0.67))) * 60
+            shade *= 1 + rng.between(0.03, 0.15) * offset * np.exp(-(offset**2))
+        if rng.chance(0.08):
             # Crumpled once and flattened again.
-            ridges = np.abs(noise(dice, len(xs), len(xs[0]), dice.between(8, 40), 3))
-            shade *= 1 - dice.between(0.05, 0.25) * np.exp(-10 * ridges) + 0.04 * ridges
+            ridges = np.abs(noise(rng, len(xs), len(xs[0]), rng.between(8, 40), 3))
+            shade *= 1 - rng.between(0.05, 0.25) * np.exp(-10 * ridges) + 0.04 * ridges
         if placing.spine is not None:
-            fall = np.exp(-np.abs(columns / wide - placing.spine) / dice.between(0.02, 0.07))
-            shade *= 1 - dice.between(0.2, 0.75) * fall
-            rows += dice.between(-0.04, 0.04) * tall * fall
-            columns += dice.between(0, 0.03) * wide * fall * np.sign(columns / wide - placing.spine)
+            fall = np.exp(-np.abs(columns / wide - placing.spine) / rng.between(0.02, 0.07))
+            shade *= 1 - rng.between(0.2, 0.75) * fall
+            rows += rng.between(-0.04, 0.04) * tall * fall
+            columns += rng.between(0, 0.03) * wide * fall * np.sign(columns / wide - placing.spine)
         size = (xs.shape[1] * _GRID, xs.shape[0] * _GRID)
 
         def spread(grid: np.ndarray) -> Field:
@@ -160,12 +160,10 @@ class Frame:
 
         return spread(columns), spread(rows), spread(shade)
 
-    def _shadow(self, dice: Dice, alpha: Image) -> None:
+    def _shadow(self, rng: Rng, alpha: Image) -> None:
         """Darken what lies under and beside the sheet."""
-        reach = dice.between(1, 12) * self.unit
-        shift = np.asarray(
-            [[1, 0, dice.between(-1, 1) * reach], [0, 1, dice.between(-1, 1) * reach]]
-        )
+        reach = rng.between(1, 12) * self.unit
+        shift = np.asarray([[1, 0, rng.between(-1, 1) * reach], [0, 1, rng.between(-1, 1) * reach]])
         moved = cv2.warpAffine(alpha, shift, alpha.shape[::-1], borderMode=cv2.BORDER_REPLICATE)
         soft = np.asarray(cv2.blur(moved, (2 * int(reach) + 1,) * 2), np.float32) / 255
-        self.rgb[:] = as_image(self.rgb * (1 - dice.between(0.1, 0.6) * soft)[..., None])
+        self.rgb[:] = as_image(self.rgb * (1 - rng.between(0.1, 0.6) * soft)[..., None])

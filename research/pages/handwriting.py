@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from research.dice import Color, Dice
 from research.pages.classes import HANDWRITING
 from research.pages.fonts import FontFace, FontLibrary
 from research.pages.sheet import Box, Ink, Sheet, text_alpha
+from research.rng import Color, Rng
 
 __all__ = ["Hand"]
 
@@ -89,7 +89,7 @@ class Hand:
         face: a handwriting-like typeface, or None for the procedural cursive.
     """
 
-    dice: Dice
+    rng: Rng
     size: float
     slant: float
     width: float
@@ -99,18 +99,18 @@ class Hand:
     face: FontFace | None
 
     @classmethod
-    def draw(cls, dice: Dice, fonts: FontLibrary, size: float, unit: float) -> Hand:
+    def draw(cls, rng: Rng, fonts: FontLibrary, size: float, unit: float) -> Hand:
         """A random writer of the given x-height in dots."""
-        color = dice.tint(dice.weighted(_PENS), 12)
+        color = rng.tint(rng.weighted(_PENS), 12)
         return cls(
-            dice,
+            rng,
             size,
-            slant=float(dice.rng.normal(0.25, 0.25)),
-            width=dice.between(0.75, 1.35),
-            pen=float(np.clip(size * dice.between(0.07, 0.18), 0.8 * unit, 3.2 * unit)),
-            ink=Ink(HANDWRITING, color, dice.between(0.75, 1.0)),
-            wobble=dice.between(0.02, 0.12),
-            face=fonts.choose(dice, "latin", handwritten=True) if dice.chance(0.55) else None,
+            slant=float(rng.normal(0.25, 0.25)),
+            width=rng.between(0.75, 1.35),
+            pen=float(np.clip(size * rng.between(0.07, 0.18), 0.8 * unit, 3.2 * unit)),
+            ink=Ink(HANDWRITING, color, rng.between(0.75, 1.0)),
+            wobble=rng.between(0.02, 0.12),
+            face=fonts.choose(rng, "latin", handwritten=True) if rng.chance(0.55) else None,
         )
 
     def word(self, sheet: Sheet, text: str, x: float, y: float) -> float:
@@ -125,37 +125,37 @@ class Hand:
         coverage, left, top = text_alpha(font, text)
         height, width = coverage.shape
         shear = 0.3 * (self.slant - 0.25)
-        turn = float(self.dice.rng.normal(0, 0.15 * self.wobble))
+        turn = float(self.rng.normal(0, 0.15 * self.wobble))
         pad = int(abs(shear) * height + abs(turn) * width) + 2
         matrix = np.asarray([[1, -shear, pad + shear * -top], [turn, 1, pad - turn * width / 2]])
         size = (width + 2 * pad, height + 2 * pad)
         coverage = np.asarray(cv2.warpAffine(coverage, matrix, size), np.uint8)
-        if self.pen > 1.5 * sheet.unit and self.dice.chance(0.5):
+        if self.pen > 1.5 * sheet.unit and self.rng.chance(0.5):
             coverage = np.asarray(cv2.dilate(coverage, np.ones((2, 2), np.uint8)), np.uint8)
         sheet.put(coverage, x + left - pad, y + top - pad, self.ink)
         return float(font.getlength(text))
 
     def _write(self, sheet: Sheet, text: str, x: float, y: float) -> float:
         """Write a word in joined strokes whose thickness follows direction and pressure."""
-        dice, strokes, dots, pen = self.dice, [], [], 0.0
+        rng, strokes, dots, pen = self.rng, [], [], 0.0
         points: list[Path] = []
         for letter in text.lower():
             shape = _SHAPES.get(letter)
             if shape is None:
                 # A letter the cursive lacks becomes a plain downstroke, the pen lifted around it.
                 strokes += points and [np.concatenate(points)]
-                tall = dice.between(0.8, 1.8)
+                tall = rng.between(0.8, 1.8)
                 strokes.append(np.asarray([[pen, tall], [pen + 0.15, 0.5], [pen + 0.1, 0.0]]))
                 points, pen = [], pen + 0.5
                 continue
-            jitter = dice.rng.normal(0, self.wobble, shape.shape)
+            jitter = rng.normal(0, self.wobble, shape.shape)
             points.append((shape + jitter) * (self.width, 1.0) + (pen, 0.0))
             if letter in "ij":
-                dots.append((pen + 0.4, dice.between(1.3, 1.6)))
+                dots.append((pen + 0.4, rng.between(1.3, 1.6)))
             if letter == "t":
                 strokes.append(np.asarray([[pen, 1.25], [pen + 0.3, 1.3], [pen + 0.65, 1.28]]))
             pen += float(shape[-1, 0]) * self.width
-            if dice.chance(0.15):
+            if rng.chance(0.15):
                 strokes.append(np.concatenate(points))
                 points, pen = [], pen + 0.12
         strokes += points and [np.concatenate(points)]
@@ -171,7 +171,7 @@ class Hand:
             curve = np.column_stack([x + curve[:, 0] + self.slant * curve[:, 1], y - curve[:, 1]])
             steps = np.diff(curve, axis=0)
             down = steps[:, 1] / (np.hypot(*steps.T) + 1e-6)
-            swell = 0.12 * np.sin(np.linspace(0, self.dice.between(2, 12), len(steps)))
+            swell = 0.12 * np.sin(np.linspace(0, self.rng.between(2, 12), len(steps)))
             thickness = np.maximum(np.rint(self.pen * (0.85 + 0.3 * down + swell)), 1).astype(int)
             turns = [0, *(np.flatnonzero(np.diff(thickness)) + 1), len(thickness)]
             for start, stop in pairwise(turns):
@@ -181,28 +181,28 @@ class Hand:
 
     def line(self, sheet: Sheet, words: list[str], box: Box) -> int:
         """Write words along the bottom of a box; return how many fitted."""
-        dice = self.dice
-        x, drift = box.left, float(dice.rng.normal(0, 0.012))
+        rng = self.rng
+        x, drift = box.left, float(rng.normal(0, 0.012))
         for count, word in enumerate(words):
             if x + 0.8 * self.size * self.width * len(word) > box.right and count:
                 return count
-            wander = float(dice.rng.normal(0, self.wobble * self.size))
+            wander = float(rng.normal(0, self.wobble * self.size))
             x += self.word(sheet, word, x, box.bottom + drift * (x - box.left) + wander)
-            x += self.size * dice.between(0.6, 1.3)
+            x += self.size * rng.between(0.6, 1.3)
         return len(words)
 
     def signature(self, sheet: Sheet, x: float, y: float, width: float) -> None:
         """A quick flourish about ``width`` dots long."""
-        dice, count = self.dice, self.dice.whole(6, 14)
-        steps = np.sort(dice.rng.uniform(0, width, count)) + dice.rng.normal(0, width / 12, count)
-        heights = dice.rng.uniform(-0.8, 2.2, count) * self.size
+        rng, count = self.rng, self.rng.whole(6, 14)
+        steps = np.sort(rng.uniform(0, width, count)) + rng.normal(0, width / 12, count)
+        heights = rng.uniform(-0.8, 2.2, count) * self.size
         self.trace(sheet, [np.column_stack([steps, heights])], x, y)
 
     def circle(self, sheet: Sheet, box: Box) -> None:
         """Ring a box by hand, a little more than once around."""
-        dice = self.dice
-        angles = np.linspace(0, dice.between(6.2, 8), 14) + dice.between(0, 6)
-        wobble = 1 + dice.rng.normal(0, 0.06, 14)
+        rng = self.rng
+        angles = np.linspace(0, rng.between(6.2, 8), 14) + rng.between(0, 6)
+        wobble = 1 + rng.normal(0, 0.06, 14)
         ring = np.column_stack([np.cos(angles) * box.width, np.sin(angles) * box.height])
         centre = ((box.left + box.right) / 2, (box.top + box.bottom) / 2)
         self.trace(sheet, [ring * 0.6 * wobble[:, None]], *centre)

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppool.training.dataset import Sample
-from research.dice import Color, Dice
 from research.fields import Field, Image, as_image, clouds, noise
 from research.pages.ageing import aged_paper, flat_paper, seen, worn
 from research.pages.classes import DESK, HANDWRITING, LINE, PAPER, PICTURE, STAMP, TEXT
@@ -22,6 +21,7 @@ from research.pages.lettering import LETTERINGS, rules
 from research.pages.pictures import picture
 from research.pages.stamps import STAMP_INKS, stamp_coverage
 from research.pages.textures import desk
+from research.rng import Color, Rng
 
 __all__ = ["draw_leaf"]
 
@@ -67,21 +67,21 @@ class _Leaf:
     """What the layers of one leaf have in common.
 
     Attributes:
-        dice: the choices.
+        rng: the choices.
         fonts: the faces to choose from.
         em: size of the letters in dots.
         warp: where every dot comes from.
     """
 
-    dice: Dice
+    rng: Rng
     fonts: FontLibrary
     em: float
     warp: Warp
 
     def written(self, kind: str, em: float) -> Field:
         """How much of each pixel lettering covers, float32 [side, side], its strokes worn."""
-        cover = LETTERINGS[kind](self.dice, self.fonts, _SIDE * _UNIT, em)
-        return self.photographed(worn(self.dice, cover, em))
+        cover = LETTERINGS[kind](self.rng, self.fonts, _SIDE * _UNIT, em)
+        return self.photographed(worn(self.rng, cover, em))
 
     def photographed(self, cover: Field) -> Field:
         """Coverage in dots as the camera sees it, in pixels."""
@@ -90,85 +90,85 @@ class _Leaf:
         return np.asarray(small, np.float32)
 
 
-def draw_leaf(dice: Dice, fonts: FontLibrary) -> Sample:
+def draw_leaf(rng: Rng, fonts: FontLibrary) -> Sample:
     """Draw a square view of a leaf, 512 pixels wide; now and then of a photograph or a desk."""
-    other = dice.weighted({None: 89, PICTURE: 8, DESK: 3})
+    other = rng.weighted({None: 89, PICTURE: 8, DESK: 3})
     if other is not None:
-        view = desk(dice, _SIDE, _SIDE, 1.0) if other == DESK else picture(dice, _SIDE, _SIDE)
+        view = desk(rng, _SIDE, _SIDE, 1.0) if other == DESK else picture(rng, _SIDE, _SIDE)
         # A plain surface with nothing on it is a blank sheet to any eye.
         label = PAPER if view.mean(2).std() < _PLAIN else other
         scene = np.asarray(view / 255, np.float32)
-        return Sample(seen(dice, scene, 0.0), np.full((_SIDE, _SIDE), label, np.uint8))
-    clean = dice.chance(_CLEAN)
-    kind = dice.weighted({"print": 40, "hand": 40, "both": 18, "blank": 35 if clean else 13})
-    em = dice.log_between(10, 100) if kind == "print" else dice.log_between(15, 170)
-    if kind == "print" and dice.chance(0.1):
-        em = dice.log_between(100, 420)
-    leaf = _Leaf(dice, fonts, em * _UNIT, _warp(dice, em * _UNIT))
-    blur = dice.between(0, float(np.clip(em / 22, 0.5, 1.8))) if dice.chance(0.75) else 0.0
-    image = flat_paper(dice, _SIDE) if clean else aged_paper(dice, _SIDE)
-    faint = dice.chance(0.3)
-    strong = not faint and not clean and dice.chance(0.35)
-    if strong or dice.chance(0.0 if clean else _THROUGH):
-        back = kind if kind in LETTERINGS and dice.chance(0.8) else dice.pick(("print", "hand"))
-        cover = leaf.written(back, leaf.em * dice.between(0.8, 1.25))
+        return Sample(seen(rng, scene, 0.0), np.full((_SIDE, _SIDE), label, np.uint8))
+    clean = rng.chance(_CLEAN)
+    kind = rng.weighted({"print": 40, "hand": 40, "both": 18, "blank": 35 if clean else 13})
+    em = rng.log_between(10, 100) if kind == "print" else rng.log_between(15, 170)
+    if kind == "print" and rng.chance(0.1):
+        em = rng.log_between(100, 420)
+    leaf = _Leaf(rng, fonts, em * _UNIT, _warp(rng, em * _UNIT))
+    blur = rng.between(0, float(np.clip(em / 22, 0.5, 1.8))) if rng.chance(0.75) else 0.0
+    image = flat_paper(rng, _SIDE) if clean else aged_paper(rng, _SIDE)
+    faint = rng.chance(0.3)
+    strong = not faint and not clean and rng.chance(0.35)
+    if strong or rng.chance(0.0 if clean else _THROUGH):
+        back = kind if kind in LETTERINGS and rng.chance(0.8) else rng.pick(("print", "hand"))
+        cover = leaf.written(back, leaf.em * rng.between(0.8, 1.25))
         most = 0.8 if kind == "blank" else 0.15 if faint else 0.4
-        image = _show_through(dice, image, cover, (0.3, 0.75) if strong else (0.03, most))
+        image = _show_through(rng, image, cover, (0.3, 0.75) if strong else (0.03, most))
     mask = np.full((_SIDE, _SIDE), PAPER, np.uint8)
     for label, cover in _inks(leaf, kind):
-        image = _inked(dice, image, (label, cover), em, faint=faint, dark=strong)
+        image = _inked(rng, image, (label, cover), em, faint=faint, dark=strong)
         mask[_visible(cover, blur)] = label
-    if dice.chance(0.1):
-        _illustrate(dice, image, mask)
-    if dice.chance(0.27):
-        image, mask = _bordered(dice, image, mask)
-    if clean and dice.chance(0.5 if kind != "blank" else 0.2):
+    if rng.chance(0.1):
+        _illustrate(rng, image, mask)
+    if rng.chance(0.27):
+        image, mask = _bordered(rng, image, mask)
+    if clean and rng.chance(0.5 if kind != "blank" else 0.2):
         return Sample(as_image(255 * image), mask)
     shadow = 0.6 if kind == "blank" else 0.2
-    return Sample(seen(dice, image, blur, grainy=not faint, shadow=shadow), mask)
+    return Sample(seen(rng, image, blur, grainy=not faint, shadow=shadow), mask)
 
 
 def _inks(leaf: _Leaf, kind: str) -> list[tuple[int, Field]]:
     """The classes of ink on the leaf, from the lowest up, and how much of a pixel each covers."""
-    dice, em, inks = leaf.dice, leaf.em, []
-    if dice.chance(0.4 if kind == "blank" else 0.2):
-        inks.append((LINE, leaf.photographed(rules(dice, _SIDE * _UNIT, em))))
-    if dice.chance(0.13):
+    rng, em, inks = leaf.rng, leaf.em, []
+    if rng.chance(0.4 if kind == "blank" else 0.2):
+        inks.append((LINE, leaf.photographed(rules(rng, _SIDE * _UNIT, em))))
+    if rng.chance(0.13):
         inks.append((STAMP, leaf.photographed(_stamped(leaf))))
     label = HANDWRITING if kind == "hand" else TEXT
-    if kind == "print" and em < 60 and dice.chance(0.1):
-        end = dice.whole(_SIDE // 8, _SIDE // 2)
-        title, body = leaf.written("print", em * dice.between(2, 6)), leaf.written("print", em)
+    if kind == "print" and em < 60 and rng.chance(0.1):
+        end = rng.whole(_SIDE // 8, _SIDE // 2)
+        title, body = leaf.written("print", em * rng.between(2, 6)), leaf.written("print", em)
         title[end:], body[:end] = 0, 0
         inks += [(TEXT, title), (TEXT, body)]
     elif kind != "blank":
         cover = leaf.written("hand" if kind == "hand" else "print", em)
-        inks.append((label, _somewhere(dice, cover) if dice.chance(_PART) else cover))
+        inks.append((label, _somewhere(rng, cover) if rng.chance(_PART) else cover))
     if kind == "both":
-        cover = leaf.written("hand", em * dice.between(0.6, 2.0))
-        inks.append((HANDWRITING, _somewhere(dice, cover)))
+        cover = leaf.written("hand", em * rng.between(0.6, 2.0))
+        inks.append((HANDWRITING, _somewhere(rng, cover)))
     return inks
 
 
 def _stamped(leaf: _Leaf) -> Field:
     """One to three rubber stamps, parts of which may lie beyond the view."""
-    dice, side = leaf.dice, _SIDE * _UNIT
+    rng, side = leaf.rng, _SIDE * _UNIT
     plane = np.zeros((side, side), np.float32)
-    for _ in range(dice.whole(1, 3)):
-        size = round(dice.log_between(60, 400) * _UNIT)
-        cover = stamp_coverage(dice, leaf.fonts, size, _UNIT)
-        top, left = (dice.whole(-size // 3, side - 2 * size // 3) for _ in range(2))
+    for _ in range(rng.whole(1, 3)):
+        size = round(rng.log_between(60, 400) * _UNIT)
+        cover = stamp_coverage(rng, leaf.fonts, size, _UNIT)
+        top, left = (rng.whole(-size // 3, side - 2 * size // 3) for _ in range(2))
         area = plane[max(top, 0) : top + size, max(left, 0) : left + size]
         shown = cover[max(-top, 0) :, max(-left, 0) :][: area.shape[0], : area.shape[1]]
         np.maximum(area, shown / np.float32(255), out=area)
     return plane
 
 
-def _somewhere(dice: Dice, cover: Field) -> Field:
+def _somewhere(rng: Rng, cover: Field) -> Field:
     """Leave a part of the writing only."""
-    top, left = dice.whole(0, _SIDE // 2), dice.whole(-_SIDE // 3, _SIDE // 2)
-    rows = slice(top, top + dice.whole(_SIDE // 8, _SIDE // 2))
-    columns = slice(max(left, 0), left + dice.whole(_SIDE // 3, _SIDE))
+    top, left = rng.whole(0, _SIDE // 2), rng.whole(-_SIDE // 3, _SIDE // 2)
+    rows = slice(top, top + rng.whole(_SIDE // 8, _SIDE // 2))
+    columns = slice(max(left, 0), left + rng.whole(_SIDE // 3, _SIDE))
     kept = np.zeros_like(cover)
     kept[rows, columns] = cover[rows, columns]
     return kept
@@ -183,44 +183,44 @@ def _visible(cover: Field, blur: float) -> NDArray[np.bool_]:
 
 
 def _inked(
-    dice: Dice, image: Field, ink: tuple[int, Field], em: float, *, faint: bool, dark: bool
+    rng: Rng, image: Field, ink: tuple[int, Field], em: float, *, faint: bool, dark: bool
 ) -> Field:
     """Print with an ink that took more or less evenly; ``dark`` is darker than the other side's."""
     label, cover = ink
     inks = _COLORS[label]
-    color = np.asarray(dice.tint(dice.weighted(inks), 12), np.float32) / 255
+    color = np.asarray(rng.tint(rng.weighted(inks), 12), np.float32) / 255
     mean = (
-        dice.between(0.22, 0.6)
-        if faint or (label == LINE and dice.chance(0.5))
-        else dice.between(0.85 if dark else 0.7, 1.0)
+        rng.between(0.22, 0.6)
+        if faint or (label == LINE and rng.chance(0.5))
+        else rng.between(0.85 if dark else 0.7, 1.0)
     )
     if dark:
-        color *= dice.between(0.3, 0.8)
-    uneven = dice.between(0.0, 0.22 if label == HANDWRITING else 0.13)
-    density = mean + uneven * clouds(dice, _SIDE, dice.log_between(0.4, 6) * em, 2)
-    if dice.chance(0.35):
+        color *= rng.between(0.3, 0.8)
+    uneven = rng.between(0.0, 0.22 if label == HANDWRITING else 0.13)
+    density = mean + uneven * clouds(rng, _SIDE, rng.log_between(0.4, 6) * em, 2)
+    if rng.chance(0.35):
         # Ink that missed the paper's hollows, or graphite on its bumps.
-        grain = noise(dice, _SIDE, _SIDE, dice.between(1, 3), 1)
-        density += dice.between(0.05, 0.3) * grain * (1.3 - mean)
+        grain = noise(rng, _SIDE, _SIDE, rng.between(1, 3), 1)
+        density += rng.between(0.05, 0.3) * grain * (1.3 - mean)
     share = (cover * np.clip(density, 0.18, 1))[..., None]
     return np.asarray(image + share * (np.minimum(color, image) - image), np.float32)
 
 
-def _show_through(dice: Dice, image: Field, back: Field, strengths: tuple[float, float]) -> Field:
+def _show_through(rng: Rng, image: Field, back: Field, strengths: tuple[float, float]) -> Field:
     """Darken by the writing of the other side: soft, mirrored, and not ink of this side."""
-    mirrored = back[:, ::-1] if dice.chance(0.88) else np.rot90(back)[:, ::-1]
-    soft = cv2.GaussianBlur(np.ascontiguousarray(mirrored), (0, 0), dice.log_between(0.3, 3.5))
-    uneven = np.clip(0.6 + 0.5 * clouds(dice, _SIDE, _SIDE / dice.between(1, 6), 2), 0, 1.2)
-    share = dice.between(*strengths) * soft * uneven
-    brown = np.asarray((0.75, 1.0, 1.15) if dice.chance(0.6) else (1, 1, 1), np.float32)
+    mirrored = back[:, ::-1] if rng.chance(0.88) else np.rot90(back)[:, ::-1]
+    soft = cv2.GaussianBlur(np.ascontiguousarray(mirrored), (0, 0), rng.log_between(0.3, 3.5))
+    uneven = np.clip(0.6 + 0.5 * clouds(rng, _SIDE, _SIDE / rng.between(1, 6), 2), 0, 1.2)
+    share = rng.between(*strengths) * soft * uneven
+    brown = np.asarray((0.75, 1.0, 1.15) if rng.chance(0.6) else (1, 1, 1), np.float32)
     return np.asarray(image * np.clip(1 - share[..., None] * brown, 0.05, 1), np.float32)
 
 
-def _illustrate(dice: Dice, image: Field, mask: Image) -> None:
+def _illustrate(rng: Rng, image: Field, mask: Image) -> None:
     """Lay a photograph or a drawing on the leaf, over the ink."""
-    height, width = (dice.whole(60, 420) for _ in range(2))
-    top, left = (max(dice.whole(-100, _SIDE - 60), 40 - extent) for extent in (height, width))
-    scene = picture(dice, height, width).astype(np.float32) / 255
+    height, width = (rng.whole(60, 420) for _ in range(2))
+    top, left = (max(rng.whole(-100, _SIDE - 60), 40 - extent) for extent in (height, width))
+    scene = picture(rng, height, width).astype(np.float32) / 255
     rows = slice(max(top, 0), top + height)
     columns = slice(max(left, 0), left + width)
     shown = scene[rows.start - top :, columns.start - left :]
@@ -231,19 +231,19 @@ def _illustrate(dice: Dice, image: Field, mask: Image) -> None:
     mask[rows, columns] = PICTURE
 
 
-def _warp(dice: Dice, em: float) -> Warp:
+def _warp(rng: Rng, em: float) -> Warp:
     """Turned, curled, and uneven as hands and old presses are."""
     side, step = _SIDE * _UNIT, 4
     at = (np.arange(side // step, dtype=np.float32) + 0.5) * step - 0.5
     x, y = np.meshgrid(at - side / 2, at - side / 2)
-    turn = np.deg2rad(float(dice.rng.normal(0, 1.5 if dice.chance(0.8) else 8)))
+    turn = np.deg2rad(float(rng.normal(0, 1.5 if rng.chance(0.8) else 8)))
     x, y = np.cos(turn) * x - np.sin(turn) * y, np.sin(turn) * x + np.cos(turn) * y
-    depth = 1 + dice.between(-0.1, 0.1) * x / side + dice.between(-0.1, 0.1) * y / side
+    depth = 1 + rng.between(-0.1, 0.1) * x / side + rng.between(-0.1, 0.1) * y / side
     x, y = x * depth + side / 2, y * depth + side / 2
     for size, reach in ((side / 2, 0.006 * side), (2.5 * em, 0.02 * em)):
-        amount = dice.between(0, 1) * reach
-        x = x + amount * clouds(dice, side // step, size / step)
-        y = y + amount * clouds(dice, side // step, size / step)
+        amount = rng.between(0, 1) * reach
+        x = x + amount * clouds(rng, side // step, size / step)
+        y = y + amount * clouds(rng, side // step, size / step)
     across, down = (
         np.asarray(cv2.resize(field.astype(np.float32), (side, side)), np.float32)
         for field in (x, y)
@@ -251,27 +251,27 @@ def _warp(dice: Dice, em: float) -> Warp:
     return across, down
 
 
-def _bordered(dice: Dice, image: Field, mask: Image) -> tuple[Field, Image]:
+def _bordered(rng: Rng, image: Field, mask: Image) -> tuple[Field, Image]:
     """The lid of a scanner, or the table, beyond one or two edges of the leaf."""
     mask = mask.copy()
-    table = dice.chance(0.6)
-    level = dice.between(0, 0.25) if dice.chance(0.6) else dice.between(0.25, 1)
-    color = np.asarray(dice.tint((int(255 * level),) * 3, 8), np.float32) / 255
-    surface = np.divide(desk(dice, _SIDE, _SIDE, 1.0), 255, dtype=np.float32) if table else color
+    table = rng.chance(0.6)
+    level = rng.between(0, 0.25) if rng.chance(0.6) else rng.between(0.25, 1)
+    color = np.asarray(rng.tint((int(255 * level),) * 3, 8), np.float32) / 255
+    surface = np.divide(desk(rng, _SIDE, _SIDE, 1.0), 255, dtype=np.float32) if table else color
     steps = np.arange(_SIDE)
-    for _ in range(dice.whole(1, 3)):
-        edge = dice.whole(4, 240) + dice.between(-0.06, 0.06) * steps
-        edge = edge + dice.between(0, 3) * noise(dice, 1, _SIDE, dice.between(10, 200), 3)[0]
+    for _ in range(rng.whole(1, 3)):
+        edge = rng.whole(4, 240) + rng.between(-0.06, 0.06) * steps
+        edge = edge + rng.between(0, 3) * noise(rng, 1, _SIDE, rng.between(10, 200), 3)[0]
         # Soft within a pixel, so that the label ends where the colour does.
         share = np.clip(edge[:, None] - steps[None], 0, 1).astype(np.float32)
-        turn = dice.whole(0, 3)
+        turn = rng.whole(0, 3)
         share = np.rot90(share, turn)
-        grain = 1 + dice.between(0, 0.15) * clouds(dice, _SIDE, dice.between(3, 90), 2)
+        grain = 1 + rng.between(0, 0.15) * clouds(rng, _SIDE, rng.between(3, 90), 2)
         # The leaf keeps light from what it lies on.
-        shade = 1 - dice.between(0, 0.6) * np.exp(
-            -np.abs(edge[:, None] - steps) / dice.between(3, 30)
+        shade = 1 - rng.between(0, 0.6) * np.exp(
+            -np.abs(edge[:, None] - steps) / rng.between(3, 30)
         )
-        lit = grain * np.rot90(shade, turn) if dice.chance(0.5) else grain
+        lit = grain * np.rot90(shade, turn) if rng.chance(0.5) else grain
         image = image + share[..., None] * (surface * lit[..., None] - image)
         mask[share >= 0.5] = DESK
     return np.asarray(image, np.float32), mask

@@ -5,128 +5,126 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from research.dice import Color, Dice
 from research.fields import Image, as_image, noise
 from research.pages.photos import load_photos
+from research.rng import Color, Rng
 
 __all__ = ["chart", "logo", "picture"]
 
 
-def picture(dice: Dice, height: int, width: int) -> Image:
+def picture(rng: Rng, height: int, width: int) -> Image:
     """A photograph-like picture, RGB [height, width, 3]."""
-    scene = dice.weighted(
-        {_photo: 6, _landscape: 2, _city: 1.5, _portrait: 2, _bokeh: 1, _still: 2}
-    )
+    scene = rng.weighted({_photo: 6, _landscape: 2, _city: 1.5, _portrait: 2, _bokeh: 1, _still: 2})
     # Drawn no larger than needed for its detail: the camera blurs it anyway.
     scale = min(1.0, 700 / max(height, width))
     size = (max(8, round(height * scale)), max(8, round(width * scale)))
-    image = scene(dice, *size)
-    if dice.chance(0.2):
-        other = dice.pick((_photo, _landscape, _bokeh))(dice, *size)
-        image = _blend(dice, image, other)
-    image = _regrade(dice, image)
+    image = scene(rng, *size)
+    if rng.chance(0.2):
+        other = rng.pick((_photo, _landscape, _bokeh))(rng, *size)
+        image = _blend(rng, image, other)
+    image = _regrade(rng, image)
     if image.shape[:2] != (height, width):
         image = np.asarray(cv2.resize(image, (width, height)), np.uint8)
     return image
 
 
-def _blend(dice: Dice, image: Image, other: Image) -> Image:
+def _blend(rng: Rng, image: Image, other: Image) -> Image:
     """Two pictures in one, along a soft boundary."""
     height, width = image.shape[:2]
-    boundary = noise(dice, height, width, max(height, width) / 2, 3) * dice.between(1, 8)
+    boundary = noise(rng, height, width, max(height, width) / 2, 3) * rng.between(1, 8)
     share = 1 / (1 + np.exp(-np.clip(boundary, -20, 20)))[..., None]
     return as_image(image * share + other * (1 - share))
 
 
-def _regrade(dice: Dice, image: Image) -> Image:
+def _regrade(rng: Rng, image: Image) -> Image:
     """New colours and tones: grey, toned, hue-turned, lighter or darker."""
-    style = dice.weighted({"as is": 4, "grey": 3, "hue": 3, "toned": 1, "halftone": 0.7})
+    style = rng.weighted({"as is": 4, "grey": 3, "hue": 3, "toned": 1, "halftone": 0.7})
     values = image.astype(np.float32)
     grey = values.mean(2, keepdims=True)
     if style == "grey":
         values = np.repeat(grey, 3, 2)
     elif style == "hue":
-        turn = dice.rng.permutation(3)
-        values = grey + dice.between(0.3, 1.4) * (values[..., turn] - grey)
+        turn = rng.permutation(3)
+        values = grey + rng.between(0.3, 1.4) * (values[..., turn] - grey)
     elif style == "toned":
-        values = grey / 255 * np.asarray(dice.color(120, 255), np.float32)
+        values = grey / 255 * np.asarray(rng.color(120, 255), np.float32)
     elif style == "halftone":
         rows, columns = np.ogrid[: image.shape[0], : image.shape[1]]
-        pitch = dice.between(2.5, 5)
+        pitch = rng.between(2.5, 5)
         screen = np.cos(2 * np.pi * (rows + columns) / pitch) * np.cos(
             2 * np.pi * (rows - columns) / pitch
         )
         values = np.asarray(values + 60 * screen[..., None], np.float32)
-    toned = 255 * np.clip(values / 255, 0, 1) ** dice.log_between(0.5, 2.0)
-    return as_image((toned - 128) * dice.between(0.6, 1.25) + 128 + dice.between(-25, 25))
+    toned = 255 * np.clip(values / 255, 0, 1) ** rng.log_between(0.5, 2.0)
+    return as_image((toned - 128) * rng.between(0.6, 1.25) + 128 + rng.between(-25, 25))
 
 
-def _photo(dice: Dice, height: int, width: int) -> Image:
+def _photo(rng: Rng, height: int, width: int) -> Image:
     """A crop of a real photograph; a drawn scene where none is installed."""
     scenes = (*load_photos().scenes, *load_photos().textures[:1])
     if not scenes:
-        return _landscape(dice, height, width)
-    source = dice.pick(scenes)
-    share = dice.log_between(0.25, 1.0)
+        return _landscape(rng, height, width)
+    source = rng.pick(scenes)
+    share = rng.log_between(0.25, 1.0)
     aspect = height / width
     crop_width = min(source.shape[1], source.shape[0] / aspect) * share
     crop = (max(8, int(crop_width * aspect)), max(8, int(crop_width)))
-    top = dice.whole(0, max(0, source.shape[0] - crop[0]))
-    left = dice.whole(0, max(0, source.shape[1] - crop[1]))
+    top = rng.whole(0, max(0, source.shape[0] - crop[0]))
+    left = rng.whole(0, max(0, source.shape[1] - crop[1]))
     part = source[top : top + crop[0], left : left + crop[1]]
-    if dice.chance(0.5):
+    if rng.chance(0.5):
         part = part[:, ::-1]
-    if dice.chance(0.1):
+    if rng.chance(0.1):
         part = part[::-1]
     return np.asarray(cv2.resize(np.ascontiguousarray(part), (width, height)), np.uint8)
 
 
-def _sky(dice: Dice, height: int, width: int) -> np.ndarray:
-    upper, lower = (np.asarray(dice.color(60, 255), np.float32) for _ in range(2))
+def _sky(rng: Rng, height: int, width: int) -> np.ndarray:
+    upper, lower = (np.asarray(rng.color(60, 255), np.float32) for _ in range(2))
     fall = np.linspace(0, 1, height, dtype=np.float32)[:, None, None]
     sky = np.broadcast_to(upper + (lower - upper) * fall, (height, width, 3)).copy()
-    clouds = np.clip(noise(dice, height, width, width / 3, 5, 2.0), 0, None)[..., None]
-    return np.asarray(sky + dice.between(0, 60) * clouds)
+    clouds = np.clip(noise(rng, height, width, width / 3, 5, 2.0), 0, None)[..., None]
+    return np.asarray(sky + rng.between(0, 60) * clouds)
 
 
-def _landscape(dice: Dice, height: int, width: int) -> Image:
+def _landscape(rng: Rng, height: int, width: int) -> Image:
     """Ridges of hills under a sky, textured with fractal noise."""
-    image = _sky(dice, height, width)
+    image = _sky(rng, height, width)
     rows = np.arange(height)[:, None]
-    base = dice.between(0.3, 0.6) * height
-    for depth in range(dice.whole(1, 4)):
-        ridge = base + noise(dice, 2, width, width / (2 + depth), 5)[0] * height * 0.07
-        color = np.asarray(dice.color(20, 190), np.float32)
-        ground = color * (1 + 0.25 * noise(dice, height, width, 60, 6, 1.5)[..., None])
+    base = rng.between(0.3, 0.6) * height
+    for depth in range(rng.whole(1, 4)):
+        ridge = base + noise(rng, 2, width, width / (2 + depth), 5)[0] * height * 0.07
+        color = np.asarray(rng.color(20, 190), np.float32)
+        ground = color * (1 + 0.25 * noise(rng, height, width, 60, 6, 1.5)[..., None])
         image = np.where((rows > ridge)[..., None], ground, image)
-        base += dice.between(0.08, 0.25) * height
+        base += rng.between(0.08, 0.25) * height
     return as_image(image)
 
 
-def _city(dice: Dice, height: int, width: int) -> Image:
+def _city(rng: Rng, height: int, width: int) -> Image:
     """Blocks with rows of windows before a sky."""
-    image = as_image(_sky(dice, height, width))
-    for _ in range(dice.whole(3, 12)):
-        wide, tall = dice.between(0.08, 0.4) * width, dice.between(0.2, 0.9) * height
-        left, top = dice.between(-0.1, 0.95) * width, height - tall
-        color = dice.color(30, 200)
+    image = as_image(_sky(rng, height, width))
+    for _ in range(rng.whole(3, 12)):
+        wide, tall = rng.between(0.08, 0.4) * width, rng.between(0.2, 0.9) * height
+        left, top = rng.between(-0.1, 0.95) * width, height - tall
+        color = rng.color(30, 200)
         cv2.rectangle(image, (int(left), int(top)), (int(left + wide), height), color, -1)
-        step = max(4, int(wide / dice.whole(3, 9)))
-        lit = dice.color(30, 240)
+        step = max(4, int(wide / rng.whole(3, 9)))
+        lit = rng.color(30, 240)
         for y in range(int(top) + step // 2, height, int(step * 1.3)):
             for x in range(int(left) + step // 3, int(left + wide) - step // 2, step):
                 cv2.rectangle(image, (x, y), (x + step // 2, y + step * 2 // 3), lit, -1)
-    grain = dice.between(2, 14) * noise(dice, height, width, 30, 4)
+    grain = rng.between(2, 14) * noise(rng, height, width, 30, 4)
     return as_image(image + grain[..., None])
 
 
-def _portrait(dice: Dice, height: int, width: int) -> Image:
+def _portrait(rng: Rng, height: int, width: int) -> Image:
     """Head and shoulders in soft shapes before a blurred background."""
-    image = as_image(_bokeh(dice, height, width))
-    scale = min(height, width) * dice.between(0.2, 0.34)
-    x, y = int(width * dice.between(0.35, 0.65)), int(height * dice.between(0.35, 0.5))
-    skin = dice.tint(dice.pick(((224, 178, 150), (196, 142, 108), (132, 88, 64), (86, 58, 44))), 12)
-    hair, clothes = dice.color(10, 120), dice.color(10, 240)
+    image = as_image(_bokeh(rng, height, width))
+    scale = min(height, width) * rng.between(0.2, 0.34)
+    x, y = int(width * rng.between(0.35, 0.65)), int(height * rng.between(0.35, 0.5))
+    skin = rng.tint(rng.pick(((224, 178, 150), (196, 142, 108), (132, 88, 64), (86, 58, 44))), 12)
+    hair, clothes = rng.color(10, 120), rng.color(10, 240)
     dark: Color = (skin[0] // 2, skin[1] // 2, skin[2] // 2)
 
     def blob(dx: float, dy: float, rx: float, ry: float, color: Color) -> None:
@@ -134,7 +132,7 @@ def _portrait(dice: Dice, height: int, width: int) -> Image:
             (int(x + dx * scale), int(y + dy * scale)),
             (int(rx * scale), int(ry * scale)),
         )
-        cv2.ellipse(image, centre, axes, dice.between(-8, 8), 0, 360, color, -1, cv2.LINE_AA)
+        cv2.ellipse(image, centre, axes, rng.between(-8, 8), 0, 360, color, -1, cv2.LINE_AA)
 
     blob(0, 2.9, 1.9, 1.6, clothes)
     blob(0, -0.25, 0.95, 1.15, hair)
@@ -147,39 +145,39 @@ def _portrait(dice: Dice, height: int, width: int) -> Image:
     blob(0, 0.2, 0.08, 0.16, dark)
     blob(0, 0.55, 0.26, 0.07, (160, 70, 70))
     softened = cv2.GaussianBlur(image, (0, 0), max(0.8, scale / 40))
-    light = 1 + 0.25 * noise(dice, height, width, 1.5 * scale, 2)
-    fine = 1 + 0.04 * noise(dice, height, width, 8, 3)
+    light = 1 + 0.25 * noise(rng, height, width, 1.5 * scale, 2)
+    fine = 1 + 0.04 * noise(rng, height, width, 8, 3)
     return as_image(softened * (light * fine)[..., None])
 
 
-def _bokeh(dice: Dice, height: int, width: int) -> Image:
+def _bokeh(rng: Rng, height: int, width: int) -> Image:
     """Out-of-focus lights on a soft ground."""
-    fields = [noise(dice, height, width, dice.between(60, 300), 2) for _ in range(3)]
-    ground = np.asarray(dice.color(10, 200)) + dice.between(10, 50) * np.stack(fields, 2)
+    fields = [noise(rng, height, width, rng.between(60, 300), 2) for _ in range(3)]
+    ground = np.asarray(rng.color(10, 200)) + rng.between(10, 50) * np.stack(fields, 2)
     image = as_image(ground)
-    for _ in range(dice.whole(0, 30)):
+    for _ in range(rng.whole(0, 30)):
         layer = image.copy()
-        centre = (dice.whole(0, width), dice.whole(0, height))
-        cv2.circle(layer, centre, dice.whole(3, 40), dice.color(60, 255), -1, cv2.LINE_AA)
+        centre = (rng.whole(0, width), rng.whole(0, height))
+        cv2.circle(layer, centre, rng.whole(3, 40), rng.color(60, 255), -1, cv2.LINE_AA)
         image = np.asarray(cv2.addWeighted(layer, 0.5, image, 0.5, 0), np.uint8)
     return image
 
 
-def _still(dice: Dice, height: int, width: int) -> Image:
+def _still(rng: Rng, height: int, width: int) -> Image:
     """Shaded balls, boxes and leaves on a table: hard edges, highlights and cast shadows."""
-    image = as_image(_landscape(dice, height, width) if dice.chance(0.3) else
-                     _bokeh(dice, height, width))  # fmt: skip
+    image = as_image(_landscape(rng, height, width) if rng.chance(0.3) else
+                     _bokeh(rng, height, width))  # fmt: skip
     side = min(height, width)
-    for _ in range(dice.whole(3, 16)):
-        x, y = dice.whole(0, width), dice.whole(0, height)
-        radius = max(3, int(dice.log_between(0.04, 0.4) * side))
-        color = np.asarray(dice.color(20, 240), np.float32)
+    for _ in range(rng.whole(3, 16)):
+        x, y = rng.whole(0, width), rng.whole(0, height)
+        radius = max(3, int(rng.log_between(0.04, 0.4) * side))
+        color = np.asarray(rng.color(20, 240), np.float32)
         shape = np.zeros((height, width), np.uint8)
-        if dice.chance(0.5):
-            axes = (radius, max(2, int(radius * dice.between(0.3, 1))))
-            cv2.ellipse(shape, (x, y), axes, dice.between(0, 180), 0, 360, 255, -1, cv2.LINE_AA)
+        if rng.chance(0.5):
+            axes = (radius, max(2, int(radius * rng.between(0.3, 1))))
+            cv2.ellipse(shape, (x, y), axes, rng.between(0, 180), 0, 360, 255, -1, cv2.LINE_AA)
         else:
-            corners = np.asarray((x, y)) + dice.rng.normal(0, radius, (dice.whole(3, 6), 2))
+            corners = np.asarray((x, y)) + rng.normal(0, radius, (rng.whole(3, 6), 2))
             cv2.fillConvexPoly(shape, cv2.convexHull(corners.astype(np.int32)), 255, cv2.LINE_AA)
         rows, columns = np.ogrid[:height, :width]
         lit = 1.1 - np.hypot(rows - y + 0.4 * radius, columns - x + 0.4 * radius) / (2.5 * radius)
@@ -189,32 +187,32 @@ def _still(dice: Dice, height: int, width: int) -> Image:
         image = as_image(image * (1 - 0.4 * shadow[..., None] / 255))
         body = color * np.clip(lit, 0.2, 1.3)[..., None]
         image = as_image(image * (1 - share) + share * body)
-    return as_image(image * (1 + 0.05 * noise(dice, height, width, 20, 4))[..., None])
+    return as_image(image * (1 + 0.05 * noise(rng, height, width, 20, 4))[..., None])
 
 
-def chart(dice: Dice, height: int, width: int) -> Image:
+def chart(rng: Rng, height: int, width: int) -> Image:
     """A bar, line, pie or scatter chart on a light ground; all of it counts as picture."""
-    image = np.full((height, width, 3), dice.color(225, 255), np.uint8)
+    image = np.full((height, width, 3), rng.color(225, 255), np.uint8)
     pen = max(1, min(height, width) // 150)
     left, bottom = width // 8, height - height // 8
-    count = dice.whole(4, 14)
+    count = rng.whole(4, 14)
     xs = np.linspace(left + width / 16, width * 0.95, count)
-    values = np.abs(np.cumsum(dice.rng.normal(0, 1, count))) + 0.3
+    values = np.abs(np.cumsum(rng.normal(0, 1, count))) + 0.3
     ys = bottom - values / values.max() * (bottom - height / 10)
-    kind = dice.pick(("bars", "lines", "pie", "dots"))
+    kind = rng.pick(("bars", "lines", "pie", "dots"))
     if kind == "pie":
         angle, radius = 0.0, int(min(height, width) * 0.4)
-        for share in dice.rng.dirichlet(np.ones(dice.whole(3, 7))) * 360:
+        for share in rng.dirichlet(np.ones(rng.whole(3, 7))) * 360:
             centre, end = (width // 2, height // 2), angle + float(share)
-            color = dice.color(30, 240)
+            color = rng.color(30, 240)
             cv2.ellipse(image, centre, (radius, radius), 0, angle, end, color, -1, cv2.LINE_AA)
             angle = end
         return image
-    if dice.chance(0.6):
-        for y in np.linspace(height / 10, bottom, dice.whole(3, 7)).astype(int):
+    if rng.chance(0.6):
+        for y in np.linspace(height / 10, bottom, rng.whole(3, 7)).astype(int):
             cv2.line(image, (left, int(y)), (width, int(y)), (190, 190, 190), pen)
-    for _ in range(dice.whole(1, 3)):
-        color = dice.color(10, 220)
+    for _ in range(rng.whole(1, 3)):
+        color = rng.color(10, 220)
         points = np.column_stack([xs, ys]).astype(np.int32)
         if kind == "bars":
             half = int(width / count / 3)
@@ -225,27 +223,27 @@ def chart(dice: Dice, height: int, width: int) -> Image:
         else:
             for x, y in points:
                 cv2.circle(image, (int(x), int(y)), 3 * pen, color, -1, cv2.LINE_AA)
-        ys = np.clip(ys + dice.rng.normal(0, height / 8, count), height / 10, bottom)
+        ys = np.clip(ys + rng.normal(0, height / 8, count), height / 10, bottom)
     cv2.line(image, (left, height // 12), (left, bottom), (20, 20, 20), pen)
     cv2.line(image, (left, bottom), (width, bottom), (20, 20, 20), pen)
     scale = max(0.25, height / 700)
     for y in np.linspace(height / 9, bottom, 4).astype(int):
-        label, spot = str(dice.whole(1, 90)), (width // 40, int(y))
+        label, spot = str(rng.whole(1, 90)), (width // 40, int(y))
         cv2.putText(
             image, label, spot, cv2.FONT_HERSHEY_SIMPLEX, scale, (30, 30, 30), pen, cv2.LINE_AA
         )
     return image
 
 
-def logo(dice: Dice, side: int) -> Image:
+def logo(rng: Rng, side: int) -> Image:
     """A compact emblem of two or three plain shapes, RGB [side, side, 3]."""
-    image = np.full((side, side, 3), dice.color(235, 255), np.uint8)
+    image = np.full((side, side, 3), rng.color(235, 255), np.uint8)
     half = side // 2
-    for _ in range(dice.whole(2, 4)):
-        color, radius = dice.color(0, 220), dice.whole(max(2, side // 6), max(3, side * 9 // 20))
-        shape = dice.pick(("disc", "ring", "polygon"))
+    for _ in range(rng.whole(2, 4)):
+        color, radius = rng.color(0, 220), rng.whole(max(2, side // 6), max(3, side * 9 // 20))
+        shape = rng.pick(("disc", "ring", "polygon"))
         if shape == "polygon":
-            turns = np.linspace(0, 2 * np.pi, dice.whole(3, 8), endpoint=False) + dice.between(0, 6)
+            turns = np.linspace(0, 2 * np.pi, rng.whole(3, 8), endpoint=False) + rng.between(0, 6)
             corners = half + radius * np.column_stack([np.cos(turns), np.sin(turns)])
             cv2.fillConvexPoly(image, corners.astype(np.int32), color, cv2.LINE_AA)
         else:

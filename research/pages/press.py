@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from PIL import ImageFont
 
-from research.dice import Dice
 from research.pages.fonts import FontFace, FontLibrary
 from research.pages.sheet import Box, Ink, Sheet, text_alpha
 from research.pages.words import Writer
+from research.rng import Rng
 
 __all__ = ["Press", "fitting", "set_words"]
 
@@ -19,7 +19,7 @@ class Press:
     """All that is needed to set a block: the sheet, the type and the choices.
 
     Attributes:
-        dice: the choices.
+        rng: the choices.
         fonts: the faces to choose from.
         sheet: what is printed on.
         writer: what is printed.
@@ -32,7 +32,7 @@ class Press:
         justified: whether paragraphs fill their lines.
     """
 
-    dice: Dice
+    rng: Rng
     fonts: FontLibrary
     sheet: Sheet
     writer: Writer
@@ -79,7 +79,7 @@ def fitting(words: list[str], font: ImageFont.FreeTypeFont, width: float) -> tup
 def set_words(press: Press, box: Box, lines: int, font: ImageFont.FreeTypeFont) -> float:
     """Set up to ``lines`` lines of running text; return the height used."""
     words = press.writer.words(lines * max(2, int(box.width / press.size / 2)))
-    y, indent = box.top, press.size * (1.5 if press.dice.chance(0.4) else 0)
+    y, indent = box.top, press.size * (1.5 if press.rng.chance(0.4) else 0)
     space = font.getlength(" ")
     backwards = press.writer.script in {"hebrew", "arabic"}
     for line in range(lines):
@@ -91,8 +91,8 @@ def set_words(press: Press, box: Box, lines: int, font: ImageFont.FreeTypeFont) 
         row, words = words[:count], words[count:]
         last = line == lines - 1
         gap = (width - used) / (count - 1) if press.justified and count > 1 and not last else space
-        if last and press.dice.chance(0.8):
-            row = row[: max(1, int(count * press.dice.between(0.2, 1)))]
+        if last and press.rng.chance(0.8):
+            row = row[: max(1, int(count * press.rng.between(0.2, 1)))]
         if gap <= 1.01 * space and not backwards:
             press.show(" ".join(row), box.left + indent, y, font, press.ink)
         else:

@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image as PillowImage
 from PIL import ImageDraw, ImageFont
 
-from research.dice import Color
 from research.fields import Image, as_image
 from research.pages.classes import HANDWRITING, LINE, PICTURE, STAMP, TEXT
+from research.rng import Color
 
 __all__ = ["PLANES", "Box", "Ink", "Sheet", "text_alpha"]
 

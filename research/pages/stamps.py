@@ -5,12 +5,12 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from research.dice import Color, Dice
 from research.fields import Image, as_image, noise
 from research.pages.classes import STAMP
 from research.pages.fonts import FontFace, FontLibrary
 from research.pages.sheet import Ink, Sheet, text_alpha
 from research.pages.words import Writer
+from research.rng import Color, Rng
 
 __all__ = ["STAMP_INKS", "press_stamp", "stamp_coverage"]
 
@@ -24,32 +24,32 @@ STAMP_INKS: dict[Color, float] = {
 
 
 def press_stamp(
-    dice: Dice, fonts: FontLibrary, sheet: Sheet, centre: tuple[float, float], size: float
+    rng: Rng, fonts: FontLibrary, sheet: Sheet, centre: tuple[float, float], size: float
 ) -> None:
     """Press a stamp about ``size`` dots wide around ``centre`` (x, y)."""
     side = max(24, int(size))
-    coverage = stamp_coverage(dice, fonts, side, sheet.unit)
-    ink = Ink(STAMP, dice.tint(dice.weighted(STAMP_INKS), 15), dice.between(0.5, 0.95))
+    coverage = stamp_coverage(rng, fonts, side, sheet.unit)
+    ink = Ink(STAMP, rng.tint(rng.weighted(STAMP_INKS), 15), rng.between(0.5, 0.95))
     sheet.put(coverage, centre[0] - side / 2, centre[1] - side / 2, ink)
 
 
-def stamp_coverage(dice: Dice, fonts: FontLibrary, side: int, unit: float) -> Image:
+def stamp_coverage(rng: Rng, fonts: FontLibrary, side: int, unit: float) -> Image:
     """What a stamp leaves on a square of ``side`` dots, ``unit`` dots a pixel, uint8."""
-    face = fonts.choose(dice, "latin")
+    face = fonts.choose(rng, "latin")
     if face is None:
         raise ValueError("fonts: expected a face with Latin letters; use FontLibrary.find()")
-    pattern = dice.weighted({_round: 5, _box: 5, _date: 2})(dice, face, side)
-    matrix = cv2.getRotationMatrix2D((side / 2, side / 2), float(dice.rng.normal(0, 14)), 1)
+    pattern = rng.weighted({_round: 5, _box: 5, _date: 2})(rng, face, side)
+    matrix = cv2.getRotationMatrix2D((side / 2, side / 2), float(rng.normal(0, 14)), 1)
     pattern = np.asarray(cv2.warpAffine(pattern, matrix, (side, side)), np.uint8)
     # A rubber stamp leaves less ink where it presses less, and none in the paper's pits.
-    pressure = 1.1 + dice.between(0, 0.45) * noise(dice, side, side, side / 2, 2)
-    pits = dice.between(0, 0.35) * noise(dice, side, side, 4 * unit, 2)
+    pressure = 1.1 + rng.between(0, 0.45) * noise(rng, side, side, side / 2, 2)
+    pits = rng.between(0, 0.35) * noise(rng, side, side, 4 * unit, 2)
     share = np.clip(pressure + pits, 0, 1)
     return as_image(pattern * np.where(share > 0.25, share, 0))
 
 
-def _pen(dice: Dice, side: int) -> int:
-    return max(1, round(side * dice.between(0.008, 0.025)))
+def _pen(rng: Rng, side: int) -> int:
+    return max(1, round(side * rng.between(0.008, 0.025)))
 
 
 def _set_line(
@@ -67,30 +67,30 @@ def _set_line(
     np.maximum(area, coverage[: area.shape[0]], out=area)
 
 
-def _round(dice: Dice, face: FontFace, side: int) -> Image:
+def _round(rng: Rng, face: FontFace, side: int) -> Image:
     pattern = np.zeros((side, side), np.uint8)
-    half, pen, radius = side // 2, _pen(dice, side), int(side * 0.46)
+    half, pen, radius = side // 2, _pen(rng, side), int(side * 0.46)
     cv2.circle(pattern, (half, half), radius, 255, pen, cv2.LINE_AA)
-    if dice.chance(0.6):
+    if rng.chance(0.6):
         cv2.circle(pattern, (half, half), radius - 2 * pen - 1, 255, max(1, pen // 2), cv2.LINE_AA)
-    writer = Writer(dice, "latin")
+    writer = Writer(rng, "latin")
     text = " ".join(writer.word() for _ in range(9)).upper()
-    letter = side * dice.between(0.07, 0.12)
+    letter = side * rng.between(0.07, 0.12)
     font, track = face.load(letter), radius - 1.1 * letter - 2 * pen
-    angle, end = dice.between(-3.3, -2.8), dice.between(0.2, 3.1)
+    angle, end = rng.between(-3.3, -2.8), rng.between(0.2, 3.1)
     for character in text:
         if angle > end:
             break
         _set_turned(pattern, text_alpha(font, character)[0], angle, track)
         angle += (font.getlength(character) + 0.1 * letter) / track
-    if dice.chance(0.6):
+    if rng.chance(0.6):
         cv2.circle(
             pattern, (half, half), int(track - 0.9 * letter), 255, max(1, pen // 2), cv2.LINE_AA
         )
-    if dice.chance(0.4):
-        _star(pattern, half, int(side * dice.between(0.08, 0.16)))
+    if rng.chance(0.4):
+        _star(pattern, half, int(side * rng.between(0.08, 0.16)))
     else:
-        for line in range(dice.whole(1, 2)):
+        for line in range(rng.whole(1, 2)):
             middle = half + (line - 0.3) * side * 0.13
             _set_line(pattern, face, writer.title(2).upper(), middle, (0.45 * side, 0.12 * side))
     return pattern
@@ -114,35 +114,35 @@ def _star(pattern: Image, half: int, radius: int) -> None:
     cv2.fillPoly(pattern, [corners.astype(np.int32)], 255, cv2.LINE_AA)
 
 
-def _box(dice: Dice, face: FontFace, side: int) -> Image:
+def _box(rng: Rng, face: FontFace, side: int) -> Image:
     pattern = np.zeros((side, side), np.uint8)
-    pen, half = _pen(dice, side), side // 2
-    wide, tall = int(side * 0.47), int(side * dice.between(0.1, 0.28))
-    if dice.chance(0.85):
+    pen, half = _pen(rng, side), side // 2
+    wide, tall = int(side * 0.47), int(side * rng.between(0.1, 0.28))
+    if rng.chance(0.85):
         cv2.rectangle(pattern, (half - wide, half - tall), (half + wide, half + tall), 255, pen)
-        if dice.chance(0.4):
+        if rng.chance(0.4):
             gap = 2 * pen + 1
             corner, opposite = (
                 (half - wide + gap, half - tall + gap),
                 (half + wide - gap, half + tall - gap),
             )
             cv2.rectangle(pattern, corner, opposite, 255, max(1, pen // 2))
-    lines, writer = dice.whole(1, 3), Writer(dice, "latin")
+    lines, writer = rng.whole(1, 3), Writer(rng, "latin")
     height = 1.6 * tall / lines
     for line in range(lines):
         middle = half + (line - (lines - 1) / 2) * height
-        text = writer.number() if dice.chance(0.2) else writer.title(3).upper()
+        text = writer.number() if rng.chance(0.2) else writer.title(3).upper()
         _set_line(pattern, face, text, middle, (1.7 * wide, 0.8 * height))
     return pattern
 
 
-def _date(dice: Dice, face: FontFace, side: int) -> Image:
+def _date(rng: Rng, face: FontFace, side: int) -> Image:
     pattern = np.zeros((side, side), np.uint8)
-    month = Writer(dice, "latin").word()[:3].upper()
-    text = f"{dice.whole(1, 28):02d} {month} {dice.whole(1950, 2030)}"
+    month = Writer(rng, "latin").word()[:3].upper()
+    text = f"{rng.whole(1, 28):02d} {month} {rng.whole(1950, 2030)}"
     _set_line(pattern, face, text, side / 2, (0.9 * side, 0.3 * side))
-    if dice.chance(0.4):
-        pen = _pen(dice, side)
+    if rng.chance(0.4):
+        pen = _pen(rng, side)
         for row in (0.36, 0.64):
             y = int(side * row)
             cv2.line(pattern, (side // 20, y), (side - side // 20, y), 255, pen)

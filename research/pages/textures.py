@@ -5,9 +5,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from research.dice import Color, Dice
 from research.fields import Field, Image, as_image, noise, resized
 from research.pages.photos import load_photos
+from research.rng import Color, Rng
 
 __all__ = ["desk", "paper"]
 
@@ -28,131 +28,131 @@ _WOODS: tuple[Color, ...] = (
 )  # fmt: skip
 
 
-def paper(dice: Dice, height: int, width: int, unit: float) -> Image:
+def paper(rng: Rng, height: int, width: int, unit: float) -> Image:
     """A sheet's bare surface, RGB [height, width, 3]: tint, clouds, fibres and stains."""
-    color = np.asarray(dice.tint(dice.weighted(_PAPERS), 3), np.float32)
+    color = np.asarray(rng.tint(rng.weighted(_PAPERS), 3), np.float32)
     # Wear is far larger than a pixel, so it is made small and stretched.
     small = (max(2, height // 4), max(2, width // 4))
-    shade = dice.between(0, 0.025) * noise(dice, *small, 150 * unit / 4, 3)
-    if dice.chance(0.2):
+    shade = rng.between(0, 0.025) * noise(rng, *small, 150 * unit / 4, 3)
+    if rng.chance(0.2):
         edges = np.minimum.outer(*(np.minimum(np.arange(n), np.arange(n)[::-1]) for n in small))
-        shade -= dice.between(0.05, 0.2) * np.exp(-edges / (dice.between(4, 20) * unit / 4))
-    for _ in range(dice.weighted({0: 8, 1: 1, 2: 1, 4: 1})):
-        shade -= _stain(dice, *small, unit / 4)
+        shade -= rng.between(0.05, 0.2) * np.exp(-edges / (rng.between(4, 20) * unit / 4))
+    for _ in range(rng.weighted({0: 8, 1: 1, 2: 1, 4: 1})):
+        shade -= _stain(rng, *small, unit / 4)
     surface = resized(shade.astype(np.float32), width, height)
-    if dice.chance(0.5):
-        grain = dice.rng.standard_normal((height, width), np.float32)
-        surface += dice.between(0.005, 0.03) * np.asarray(cv2.blur(grain, (3, 2)), np.float32)
+    if rng.chance(0.5):
+        grain = rng.standard_normal((height, width), np.float32)
+        surface += rng.between(0.005, 0.03) * np.asarray(cv2.blur(grain, (3, 2)), np.float32)
     # Aged paper loses blue first.
     yellowing = np.asarray((0.8, 1.0, 1.25), np.float32)
     return as_image(color * (1 + surface[..., None] * yellowing))
 
 
-def _stain(dice: Dice, height: int, width: int, unit: float) -> Field:
+def _stain(rng: Rng, height: int, width: int, unit: float) -> Field:
     """A round or ring-shaped mark, as darkening."""
     rows, columns = np.mgrid[:height, :width].astype(np.float32)
-    wobble = 1 + 0.1 * noise(dice, height, width, 40 * unit, 2)
-    radius = dice.between(6, 60) * unit
+    wobble = 1 + 0.1 * noise(rng, height, width, 40 * unit, 2)
+    radius = rng.between(6, 60) * unit
     distance = wobble * np.hypot(
-        rows - dice.between(0, height), columns - dice.between(0, width)
+        rows - rng.between(0, height), columns - rng.between(0, width)
     ).astype(np.float32)
-    if dice.chance(0.5):
+    if rng.chance(0.5):
         mark = np.exp(-(((distance - radius) / (0.06 * radius + 1)) ** 2))
     else:
         mark = 1 / (1 + np.exp(np.clip((distance - radius) / (0.1 * radius + 0.5), -30, 30)))
-    return np.asarray(dice.between(0.03, 0.14) * mark, np.float32)
+    return np.asarray(rng.between(0.03, 0.14) * mark, np.float32)
 
 
-def desk(dice: Dice, height: int, width: int, unit: float) -> Image:
+def desk(rng: Rng, height: int, width: int, unit: float) -> Image:
     """What lies under and around the pages, RGB [height, width, 3]."""
     kinds = {_wood: 4, _plain: 4, _cloth: 2, _stone: 2, _photographed: 3, _planks: 1}
-    surface = dice.weighted(kinds)(dice, height, width, unit)
-    for _ in range(dice.weighted({0: 6, 1: 2, 2: 1})):
-        _put_object(dice, surface, unit)
+    surface = rng.weighted(kinds)(rng, height, width, unit)
+    for _ in range(rng.weighted({0: 6, 1: 2, 2: 1})):
+        _put_object(rng, surface, unit)
     return surface
 
 
-def _plain(dice: Dice, height: int, width: int, unit: float) -> Image:
-    light = dice.weighted({"dark": 5, "middle": 3, "light": 2, "vivid": 2})
+def _plain(rng: Rng, height: int, width: int, unit: float) -> Image:
+    light = rng.weighted({"dark": 5, "middle": 3, "light": 2, "vivid": 2})
     span = {"dark": (5, 60), "middle": (60, 170), "light": (170, 245), "vivid": (20, 220)}[light]
-    level = dice.whole(*span)
-    color = dice.color(*span) if light == "vivid" else dice.tint((level, level, level), 6)
-    texture = dice.between(0, 0.08) * noise(dice, height, width, dice.between(3, 300) * unit)
+    level = rng.whole(*span)
+    color = rng.color(*span) if light == "vivid" else rng.tint((level, level, level), 6)
+    texture = rng.between(0, 0.08) * noise(rng, height, width, rng.between(3, 300) * unit)
     return as_image(np.asarray(color) * (1 + texture[..., None]))
 
 
-def _wood(dice: Dice, height: int, width: int, unit: float) -> Image:
-    grain = noise(dice, height, width, dice.between(15, 60) * unit, 4, stretch=dice.between(8, 30))
-    rings = np.sin(dice.between(2, 8) * grain + noise(dice, height, width, 400 * unit, 2, 3))
-    pores = noise(dice, height, width, 3 * unit, 1, stretch=20)
-    shade = 1 + dice.between(0.04, 0.16) * rings + dice.between(0.02, 0.08) * pores
-    surface = as_image(np.asarray(dice.tint(dice.pick(_WOODS), 12)) * shade[..., None])
-    return np.ascontiguousarray(surface[:, ::-1]) if dice.chance(0.5) else surface
+def _wood(rng: Rng, height: int, width: int, unit: float) -> Image:
+    grain = noise(rng, height, width, rng.between(15, 60) * unit, 4, stretch=rng.between(8, 30))
+    rings = np.sin(rng.between(2, 8) * grain + noise(rng, height, width, 400 * unit, 2, 3))
+    pores = noise(rng, height, width, 3 * unit, 1, stretch=20)
+    shade = 1 + rng.between(0.04, 0.16) * rings + rng.between(0.02, 0.08) * pores
+    surface = as_image(np.asarray(rng.tint(rng.pick(_WOODS), 12)) * shade[..., None])
+    return np.ascontiguousarray(surface[:, ::-1]) if rng.chance(0.5) else surface
 
 
-def _planks(dice: Dice, height: int, width: int, unit: float) -> Image:
-    surface = _wood(dice, height, width, unit).astype(np.float32)
-    step = int(dice.between(60, 200) * unit)
-    for top in range(dice.whole(0, step), height, step):
-        surface[top : top + step] *= dice.between(0.8, 1.15)
-        surface[top : top + max(1, int(2 * unit))] *= dice.between(0.3, 0.7)
+def _planks(rng: Rng, height: int, width: int, unit: float) -> Image:
+    surface = _wood(rng, height, width, unit).astype(np.float32)
+    step = int(rng.between(60, 200) * unit)
+    for top in range(rng.whole(0, step), height, step):
+        surface[top : top + step] *= rng.between(0.8, 1.15)
+        surface[top : top + max(1, int(2 * unit))] *= rng.between(0.3, 0.7)
     return as_image(surface)
 
 
-def _cloth(dice: Dice, height: int, width: int, unit: float) -> Image:
+def _cloth(rng: Rng, height: int, width: int, unit: float) -> Image:
     rows, columns = np.ogrid[:height, :width]
-    pitch = dice.between(2, 7) * unit
+    pitch = rng.between(2, 7) * unit
     weave = np.sin(2 * np.pi * rows / pitch) * np.sin(2 * np.pi * columns / pitch)
-    folds = noise(dice, height, width, 250 * unit, 3)
-    shade = 1 + dice.between(0.03, 0.2) * weave + dice.between(0.03, 0.15) * folds
-    if dice.chance(0.3):
-        across = columns if dice.chance(0.5) else rows
-        striped = np.sin(2 * np.pi * across / (dice.between(15, 90) * unit)) > 0
-        shade = shade * np.where(striped, 1.0, dice.between(0.5, 0.9))
-    return as_image(np.asarray(dice.color(20, 230)) * shade[..., None])
+    folds = noise(rng, height, width, 250 * unit, 3)
+    shade = 1 + rng.between(0.03, 0.2) * weave + rng.between(0.03, 0.15) * folds
+    if rng.chance(0.3):
+        across = columns if rng.chance(0.5) else rows
+        striped = np.sin(2 * np.pi * across / (rng.between(15, 90) * unit)) > 0
+        shade = shade * np.where(striped, 1.0, rng.between(0.5, 0.9))
+    return as_image(np.asarray(rng.color(20, 230)) * shade[..., None])
 
 
-def _stone(dice: Dice, height: int, width: int, unit: float) -> Image:
-    clouds = noise(dice, height, width, dice.between(60, 300) * unit, 6)
-    veins = np.exp(-np.abs(noise(dice, height, width, 200 * unit, 5)) * dice.between(6, 20))
-    speckle = noise(dice, height, width, 2 * unit, 1)
-    shade = 1 + 0.12 * clouds + dice.between(-0.5, 0.5) * veins + dice.between(0, 0.12) * speckle
-    level = dice.whole(50, 220)
-    return as_image(np.asarray(dice.tint((level, level, level), 10)) * shade[..., None])
+def _stone(rng: Rng, height: int, width: int, unit: float) -> Image:
+    clouds = noise(rng, height, width, rng.between(60, 300) * unit, 6)
+    veins = np.exp(-np.abs(noise(rng, height, width, 200 * unit, 5)) * rng.between(6, 20))
+    speckle = noise(rng, height, width, 2 * unit, 1)
+    shade = 1 + 0.12 * clouds + rng.between(-0.5, 0.5) * veins + rng.between(0, 0.12) * speckle
+    level = rng.whole(50, 220)
+    return as_image(np.asarray(rng.tint((level, level, level), 10)) * shade[..., None])
 
 
-def _photographed(dice: Dice, height: int, width: int, unit: float) -> Image:
+def _photographed(rng: Rng, height: int, width: int, unit: float) -> Image:
     """A real texture in any colour, tiled by mirroring; stone where no photo is installed."""
     textures = load_photos().textures
     if not textures:
-        return _stone(dice, height, width, unit)
-    tile = dice.pick(textures)
-    scale = dice.between(0.3, 1.5) * unit / 2
+        return _stone(rng, height, width, unit)
+    tile = rng.pick(textures)
+    scale = rng.between(0.3, 1.5) * unit / 2
     tile = np.asarray(cv2.resize(tile, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
     pad = (max(0, height - tile.shape[0]), max(0, width - tile.shape[1]))
     tile = np.pad(tile, ((0, pad[0]), (0, pad[1]), (0, 0)), mode="symmetric")[:height, :width]
     light = tile.mean(2, keepdims=True) / 128
-    return as_image(np.asarray(dice.color(30, 230)) * light ** dice.between(0.3, 1.2))
+    return as_image(np.asarray(rng.color(30, 230)) * light ** rng.between(0.3, 1.2))
 
 
-def _put_object(dice: Dice, surface: Image, unit: float) -> None:
+def _put_object(rng: Rng, surface: Image, unit: float) -> None:
     """A pen, a cup or a box on the desk, flat and soft."""
     height, width = surface.shape[:2]
-    centre = (dice.whole(0, width), dice.whole(0, height))
-    color = dice.color(0, 255)
-    kind = dice.pick(("pen", "cup", "box"))
+    centre = (rng.whole(0, width), rng.whole(0, height))
+    color = rng.color(0, 255)
+    kind = rng.pick(("pen", "cup", "box"))
     if kind == "pen":
-        angle, length = dice.between(0, 2 * np.pi), dice.between(60, 250) * unit
+        angle, length = rng.between(0, 2 * np.pi), rng.between(60, 250) * unit
         end = (int(centre[0] + length * np.cos(angle)), int(centre[1] + length * np.sin(angle)))
-        thickness = max(1, int(dice.between(3, 9) * unit))
+        thickness = max(1, int(rng.between(3, 9) * unit))
         cv2.line(surface, centre, end, color, thickness, cv2.LINE_AA)
         lit = (min(255, color[0] + 60), min(255, color[1] + 60), min(255, color[2] + 60))
         cv2.line(surface, centre, end, lit, max(1, thickness // 4), cv2.LINE_AA)
     elif kind == "cup":
-        radius = int(dice.between(25, 90) * unit)
+        radius = int(rng.between(25, 90) * unit)
         cv2.circle(surface, centre, radius, color, -1, cv2.LINE_AA)
-        cv2.circle(surface, centre, int(0.85 * radius), dice.color(10, 120), -1, cv2.LINE_AA)
+        cv2.circle(surface, centre, int(0.85 * radius), rng.color(10, 120), -1, cv2.LINE_AA)
     else:
-        size = (dice.between(40, 200) * unit, dice.between(40, 200) * unit)
-        corners = cv2.boxPoints((centre, size, dice.between(0, 90)))
+        size = (rng.between(40, 200) * unit, rng.between(40, 200) * unit)
+        corners = cv2.boxPoints((centre, size, rng.between(0, 90)))
         cv2.fillConvexPoly(surface, corners.astype(np.int32), color, cv2.LINE_AA)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from research.dice import Dice
+from research.rng import Rng
 
 __all__ = ["PROBES", "SCRIPT_WEIGHTS", "Writer"]
 
@@ -68,9 +68,9 @@ _CODAS = "- - l m n nd ng nt r rd rs s st t ck ll"
 class Writer:
     """Writes words, sentences and numbers in one script."""
 
-    def __init__(self, dice: Dice, script: str) -> None:
+    def __init__(self, rng: Rng, script: str) -> None:
         self.script = script
-        self._dice = dice
+        self._rng = rng
         self._words = _WORDS.get(script, "").split()
         self._syllable = (
             _ONSETS.split(),
@@ -80,44 +80,44 @@ class Writer:
 
     def word(self) -> str:
         """One word: from the script's list or, in Latin letters, often a made-up one."""
-        dice = self._dice
+        rng = self._rng
         if self.script == "cjk":
-            return "".join(dice.pick(PROBES["cjk"]) for _ in range(dice.whole(1, 6)))
-        if self.script == "latin" and dice.chance(0.55):
-            syllables = dice.weighted({1: 3, 2: 5, 3: 3, 4: 1})
-            return "".join(dice.pick(part) for _ in range(syllables) for part in self._syllable)
-        return dice.pick(self._words)
+            return "".join(rng.pick(PROBES["cjk"]) for _ in range(rng.whole(1, 6)))
+        if self.script == "latin" and rng.chance(0.55):
+            syllables = rng.weighted({1: 3, 2: 5, 3: 3, 4: 1})
+            return "".join(rng.pick(part) for _ in range(syllables) for part in self._syllable)
+        return rng.pick(self._words)
 
     def number(self) -> str:
         """A figure as it stands in tables: counts, prices, dates, percentages."""
-        dice = self._dice
-        return dice.pick(
+        rng = self._rng
+        return rng.pick(
             (
-                f"{dice.whole(0, 99)}",
-                f"{dice.whole(0, 9999):,}",
-                f"{dice.between(0, 1000):.2f}",
-                f"{dice.between(0, 1):.3f}",
-                f"{dice.whole(1, 28)}.{dice.whole(1, 12):02d}.{dice.whole(1900, 2030)}",
-                f"{dice.whole(1, 100)}%",
-                f"-{dice.between(0, 90):.1f}",
+                f"{rng.whole(0, 99)}",
+                f"{rng.whole(0, 9999):,}",
+                f"{rng.between(0, 1000):.2f}",
+                f"{rng.between(0, 1):.3f}",
+                f"{rng.whole(1, 28)}.{rng.whole(1, 12):02d}.{rng.whole(1900, 2030)}",
+                f"{rng.whole(1, 100)}%",
+                f"-{rng.between(0, 90):.1f}",
             )
         )
 
     def sentence(self) -> list[str]:
         """The words of one sentence, capital first, with punctuation and the odd number."""
-        dice = self._dice
+        rng = self._rng
         words = [
-            self.number() if dice.chance(0.04) else self.word() for _ in range(dice.whole(4, 18))
+            self.number() if rng.chance(0.04) else self.word() for _ in range(rng.whole(4, 18))
         ]
         for index in range(len(words) - 1):
-            if dice.chance(0.09):
-                words[index] += dice.pick(",,,;:")
-            elif dice.chance(0.02):
+            if rng.chance(0.09):
+                words[index] += rng.pick(",,,;:")
+            elif rng.chance(0.02):
                 words[index] = f"({words[index]})"
-            elif dice.chance(0.04):
+            elif rng.chance(0.04):
                 words[index] = words[index].capitalize()
         words[0] = words[0].capitalize()
-        words[-1] += dice.pick("....?!:")
+        words[-1] += rng.pick("....?!:")
         return words
 
     def words(self, count: int) -> list[str]:
@@ -129,9 +129,9 @@ class Writer:
 
     def title(self, longest: int = 6) -> str:
         """A short heading."""
-        dice = self._dice
-        words = [self.word() for _ in range(dice.whole(1, longest))]
-        style = dice.weighted({"sentence": 5, "title": 3, "upper": 2})
+        rng = self._rng
+        words = [self.word() for _ in range(rng.whole(1, longest))]
+        style = rng.weighted({"sentence": 5, "title": 3, "upper": 2})
         if style == "upper":
             return " ".join(words).upper()
         if style == "title":
@@ -140,4 +140,4 @@ class Writer:
 
     def name(self) -> str:
         """One to three capitalised words, as a signature or a form entry has them."""
-        return " ".join(self.word().capitalize() for _ in range(self._dice.whole(1, 3)))
+        return " ".join(self.word().capitalize() for _ in range(self._rng.whole(1, 3)))

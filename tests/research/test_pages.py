@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from ppool.training.dataset import Sample
-from research.dice import Dice
 from research.pages import (
     PAGE_CLASSES,
     FontLibrary,
@@ -28,6 +27,7 @@ from research.pages.frame import Frame, Placing
 from research.pages.leaf import draw_leaf
 from research.pages.photos import PHOTO_NAMES, TEXTURE_NAMES, Photos
 from research.pages.sheet import Ink, Sheet, text_alpha
+from research.rng import Rng
 
 SIDE = 200
 BLACK_TEXT = Ink(TEXT, (0, 0, 0))
@@ -45,7 +45,7 @@ def seen(sheet: Sheet, corners: list[tuple[int, int]] | None = None) -> Frame:
     square = [(0, 0), (side, 0), (side, side), (0, side)]
     placing = Placing(np.asarray(corners or square, np.float32), curl=0.0, lifted=False)
     # This seed draws no crease across the sheet.
-    frame.lay(Dice(1), sheet, placing)
+    frame.lay(Rng(1), sheet, placing)
     return frame
 
 
@@ -156,13 +156,13 @@ def test_pictures_are_drawn_where_no_photo_is_installed(monkeypatch: pytest.Monk
     for module in (pictures, textures):
         monkeypatch.setattr(module, "load_photos", lambda: Photos((), ()))
     for seed in range(8):
-        assert pictures.picture(Dice(seed), 40, 60).shape == (40, 60, 3)
-        assert textures.desk(Dice(seed), 40, 60, 2.0).shape == (40, 60, 3)
+        assert pictures.picture(Rng(seed), 40, 60).shape == (40, 60, 3)
+        assert textures.desk(Rng(seed), 40, 60, 2.0).shape == (40, 60, 3)
 
 
 def test_the_face_built_into_pillow_is_found_without_any_folder(fonts: FontLibrary) -> None:
     assert [face.path for face in fonts.faces] == [None]
-    assert fonts.choose(Dice(0), "latin", handwritten=True) is None
+    assert fonts.choose(Rng(0), "latin", handwritten=True) is None
 
 
 def test_no_face_is_both_print_and_handwriting() -> None:
@@ -246,7 +246,7 @@ def test_a_file_that_is_no_picture_is_named(tmp_path: Path) -> None:
 
 
 def test_leaves_of_every_kind_are_drawn_with_labels_of_what_is_on_them(fonts: FontLibrary) -> None:
-    leaves = [draw_leaf(Dice(seed), fonts) for seed in range(24)]
+    leaves = [draw_leaf(Rng(seed), fonts) for seed in range(24)]
     assert all(leaf.image.shape == (*leaf.mask.shape, 3) for leaf in leaves)
     found = np.unique(np.concatenate([np.unique(leaf.mask) for leaf in leaves]))
     assert {PAPER, TEXT, HANDWRITING, LINE, STAMP, PICTURE} <= set(found.tolist())
@@ -255,13 +255,13 @@ def test_leaves_of_every_kind_are_drawn_with_labels_of_what_is_on_them(fonts: Fo
 def test_a_plain_surface_alone_is_labelled_as_the_blank_sheet_it_looks_like(
     monkeypatch: pytest.MonkeyPatch, fonts: FontLibrary
 ) -> None:
-    dice = Dice(0)
-    monkeypatch.setattr(dice, "weighted", lambda _: DESK)
+    rng = Rng(0)
+    monkeypatch.setattr(rng, "weighted", lambda _: DESK)
     for striped, label in ((False, PAPER), (True, DESK)):
         rows = np.arange(512)[:, None, None] // 8 % 2 * 120 * striped
         surface = np.broadcast_to(100 + rows, (512, 512, 3)).astype(np.uint8)
         monkeypatch.setattr(leaf, "desk", lambda *_, surface=surface: surface)
-        assert set(draw_leaf(dice, fonts).mask.flat) == {label}
+        assert set(draw_leaf(rng, fonts).mask.flat) == {label}
 
 
 def test_a_blurred_stroke_is_labelled_to_where_the_eye_sees_it_end() -> None:
@@ -277,7 +277,7 @@ def test_a_blurred_stroke_is_labelled_to_where_the_eye_sees_it_end() -> None:
 
 
 def test_stamps_may_hang_over_the_edge_of_the_view(fonts: FontLibrary) -> None:
-    views = [leaf._Leaf(Dice(seed), fonts, 40.0, leaf._warp(Dice(0), 40.0)) for seed in range(6)]
+    views = [leaf._Leaf(Rng(seed), fonts, 40.0, leaf._warp(Rng(0), 40.0)) for seed in range(6)]
     planes = [leaf._stamped(view) for view in views]
     assert all(plane.shape == (1024, 1024) and 0.2 < plane.max() <= 1 for plane in planes)
     assert any(plane[0].any() or plane[:, 0].any() or plane[-1].any() for plane in planes)
@@ -287,12 +287,12 @@ def test_stamps_may_hang_over_the_edge_of_the_view(fonts: FontLibrary) -> None:
 def test_an_illustration_may_hang_over_any_edge(
     monkeypatch: pytest.MonkeyPatch, corner: tuple[int, int]
 ) -> None:
-    dice = Dice(0)
+    rng = Rng(0)
     sizes = iter((60, 60, *corner))
-    monkeypatch.setattr(dice, "whole", lambda low, high: next(sizes, low))
+    monkeypatch.setattr(rng, "whole", lambda low, high: next(sizes, low))
     monkeypatch.setattr(leaf, "picture", lambda _, h, w: np.zeros((h, w, 3), np.uint8))
     image, mask = np.ones((512, 512, 3), np.float32), np.full((512, 512), PAPER, np.uint8)
-    leaf._illustrate(dice, image, mask)
+    leaf._illustrate(rng, image, mask)
     assert (mask == PICTURE).any()
     assert (image[mask == PICTURE] == 0).all()
     assert (image[mask == PAPER] == 1).all()

@@ -1,40 +1,24 @@
 """The Open Inference Protocol over gRPC, asked by Triton's own client and by gRPC itself."""
 
-import contextlib
-import signal
-import socket
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import grpc
-import httpx
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
-from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
-from grpc_tools import protoc
-from hypothesis import given
-from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2 as official
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
-from ppool.service.http.app import create_app
-from ppool.service.http.errors import BadRequest, ServiceError
-from ppool.service.rpc.messages import kind
-from ppool.service.rpc.server import RpcServer
-from ppool.service.rpc.wire import Lifted, lifted
-from ppool.service.settings import Settings
 from ppool.service.workers.inference import Segmenter
 from tests.service.harness import Client, Gate, encoded, photo
 from tests.service.test_segment import outputs_of, png
-from tests.service.traffic import PATIENCE_SECONDS, ROOT, served, until
+from tests.service.traffic import PATIENCE_SECONDS, until
 
 PHOTOS = np.stack([photo(60, 40), photo(60, 40, seed=1)])
 FILES = [encoded(pixels, "JPEG") for pixels in PHOTOS]
@@ -389,137 +373,3 @@ def test_health_is_watched_and_told_when_the_service_drains(
         assert not stub.ServerReady(official.ServerReadyRequest()).ready
         gate.open.set()
         assert pending.result(PATIENCE_SECONDS).outputs
-
-
-def test_a_real_server_answers_and_finishes_what_it_accepted(model_file: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    photos = np.stack([photo(1500, 1100, seed) for seed in range(4)])
-    with served(str(model_file), PPOOL_GRPC_PORT=str(port), PPOOL_WORKERS="1") as server:
-        entry = triton.InferInput("image", photos.shape, "UINT8").set_data_from_numpy(photos)
-        with triton.InferenceServerClient(f"127.0.0.1:{port}") as asked:
-            found = asked.infer("tiny", [entry]).as_numpy("mask")
-            content = httpx.post(f"{server.address}/segment", content=encoded(photos[3])).content
-            np.testing.assert_array_equal(found[3], np.asarray(png(content)))
-            with ThreadPoolExecutor(3) as threads:
-                pending = [threads.submit(asked.infer, "tiny", [entry]) for _ in range(3)]
-                until(lambda: server.metric("ppool_requests_in_flight") == 3)
-                server.process.send_signal(signal.SIGTERM)
-                for answer in pending:
-                    again = answer.result(PATIENCE_SECONDS).as_numpy("mask")
-                    np.testing.assert_array_equal(again, found)
-        assert server.process.wait(PATIENCE_SECONDS) == 0
-
-
-def test_a_port_that_is_taken_ends_the_start(serving: Callable[..., Any]) -> None:
-    failures = list[str]()
-    with serving(rpc=True) as client:
-        settings = Settings(workers=1)
-        beside = RpcServer(settings, client.rpc_port)
-        other = create_app(settings, failed=failures.append, beside=beside)
-
-        async def start() -> None:
-            async with other.router.lifespan_context(other):
-                pass
-
-        client.portal.call(start)
-    assert "choose another PPOOL_GRPC_PORT" in failures[0]
-
-
-def test_the_messages_are_those_of_triton() -> None:
-    """Field by field: number, type, and whether it is a list."""
-    pools = official.DESCRIPTOR.pool, kind("inference.ModelInferRequest").DESCRIPTOR.file.pool
-    file = pools[1].FindFileByName("inference.proto")
-    compared = 0
-    waiting = list(file.message_types_by_name.values())
-    while waiting:
-        ours = waiting.pop()
-        waiting += ours.nested_types
-        theirs = pools[0].FindMessageTypeByName(ours.full_name)
-        for field in ours.fields:
-            other = theirs.fields_by_name[field.name]
-            assert (field.number, field.type) == (other.number, other.type), field.full_name
-            assert field.is_repeated == other.is_repeated, field.full_name
-            compared += 1
-    assert compared > 100
-    for name, enum in file.enum_types_by_name.items():
-        theirs = pools[0].FindEnumTypeByName(f"inference.{name}").values_by_name
-        for value in enum.values:
-            assert value.number == theirs[value.name].number
-
-
-def test_what_is_loaded_is_compiled_from_what_can_be_read(tmp_path: Path) -> None:
-    folder = ROOT / "service/rpc/protos"
-    done = protoc.main(
-        [
-            "protoc",
-            f"-I{folder}",
-            f"-I{Path(protoc.__file__).parent / '_proto'}",
-            "--include_imports",
-            f"--descriptor_set_out={tmp_path / 'protocol.binpb'}",
-            *sorted(path.name for path in folder.glob("*.proto")),
-        ]
-    )
-    assert done == 0
-    files = [
-        {file.name: file for file in FileDescriptorSet.FromString(path.read_bytes()).file}
-        for path in (tmp_path / "protocol.binpb", folder / "protocol.binpb")
-    ]
-    assert files[0] == files[1]
-
-
-NAMES = ("tiny", "", "image", "mask")
-
-
-@st.composite
-def messages(draw: Any) -> Any:
-    """Requests of all kinds, sensible or not."""
-    texts, count = st.sampled_from(NAMES), st.integers(0, 2)
-    message = official.ModelInferRequest(model_name=draw(texts), id=draw(st.text(max_size=5)))
-    for _ in range(draw(count)):
-        tensor = message.inputs.add(name=draw(texts), shape=draw(st.lists(count)))
-        if draw(st.booleans()):
-            tensor.contents.uint_contents.extend(draw(st.lists(st.integers(0, 255))))
-        tensor.parameters["a"].int64_param = draw(count)
-    for _ in range(draw(count)):
-        message.outputs.add(name=draw(texts))
-    message.raw_input_contents.extend(draw(st.lists(st.binary(max_size=200), max_size=3)))
-    return message
-
-
-@given(messages())
-def test_a_request_cut_apart_is_what_protobuf_reads(message: Any) -> None:
-    found = finished(lifted(message.SerializeToString(), 10_000, 10))
-    assert [bytes(raw) for raw in found.raw] == list(message.raw_input_contents)
-    typed = [value for tensor in message.inputs for value in tensor.contents.uint_contents]
-    assert list(found.typed or b"") == typed
-    message.ClearField("raw_input_contents")
-    for tensor in message.inputs:
-        tensor.ClearField("contents")
-    assert official.ModelInferRequest.FromString(found.rest) == message
-
-
-@given(st.binary(max_size=60))
-def test_of_any_bytes_at_worst_a_refusal_comes(content: bytes) -> None:
-    with contextlib.suppress(ServiceError):
-        finished(lifted(content, 10_000, 10))
-
-
-@given(st.lists(st.integers(0, 2**32 - 1), min_size=1))
-def test_numbers_are_taken_if_they_are_bytes(values: list[int]) -> None:
-    contents = official.InferTensorContents(uint_contents=values)
-    message = request(raw_input_contents=[], tensor={"contents": contents})
-    if max(values) > 255:
-        with pytest.raises(BadRequest, match="from 0 to 255"):
-            finished(lifted(message.SerializeToString(), 10_000, 10))
-    else:
-        assert finished(lifted(message.SerializeToString(), 10_000, 10)).typed == bytes(values)
-
-
-def finished(steps: Generator[None, None, Lifted]) -> Lifted:
-    """What a generator returns in the end."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return cast("Lifted", end.value)

@@ -6,15 +6,25 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
+import numpy as np
 import onnxruntime
 import pytest
+import tritonclient.grpc as triton
 
+from ppool._cli import MisuseError
+from ppool.service import cli
+from ppool.service.http.app import create_app
+from ppool.service.rpc.server import RpcServer
+from ppool.service.settings import Settings
 from tests.service.harness import encoded, photo
-from tests.service.traffic import PATIENCE_SECONDS, ROOT, served
+from tests.service.test_segment import png
+from tests.service.traffic import PATIENCE_SECONDS, ROOT, served, until
 
 
 def test_it_serves_and_sigterm_under_load_loses_nothing_and_exits_0(model_file: Path) -> None:
@@ -126,3 +136,44 @@ def test_a_gpu_that_cannot_be_used_ends_the_start_with_the_reason(model_file: Pa
     reason = "error: setting devices (PPOOL_DEVICES): no GPU can be used: the onnxruntime that is"
     assert reason in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_grpc_is_answered_and_what_it_accepted_is_finished(model_file: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    photos = np.stack([photo(1500, 1100, seed) for seed in range(4)])
+    with served(str(model_file), PPOOL_GRPC_PORT=str(port), PPOOL_WORKERS="1") as server:
+        entry = triton.InferInput("image", photos.shape, "UINT8").set_data_from_numpy(photos)
+        with triton.InferenceServerClient(f"127.0.0.1:{port}") as asked:
+            found = asked.infer("tiny", [entry]).as_numpy("mask")
+            content = httpx.post(f"{server.address}/segment", content=encoded(photos[3])).content
+            np.testing.assert_array_equal(found[3], np.asarray(png(content)))
+            with ThreadPoolExecutor(3) as threads:
+                pending = [threads.submit(asked.infer, "tiny", [entry]) for _ in range(3)]
+                until(lambda: server.metric("ppool_requests_in_flight") == 3)
+                server.process.send_signal(signal.SIGTERM)
+                for answer in pending:
+                    again = answer.result(PATIENCE_SECONDS).as_numpy("mask")
+                    np.testing.assert_array_equal(again, found)
+        assert server.process.wait(PATIENCE_SECONDS) == 0
+
+
+def test_a_port_that_is_taken_ends_the_start(serving: Callable[..., Any]) -> None:
+    failures = list[str]()
+    with serving(rpc=True) as client:
+        settings = Settings(workers=1)
+        beside = RpcServer(settings, client.rpc_port)
+        other = create_app(settings, failed=failures.append, beside=beside)
+
+        async def start() -> None:
+            async with other.router.lifespan_context(other):
+                pass
+
+        client.portal.call(start)
+    assert "choose another PPOOL_GRPC_PORT" in failures[0]
+
+
+def test_grpc_without_its_packages_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ppool.service.rpc.server", None)
+    with pytest.raises(MisuseError, match=r"install ppool\[grpc\]"):
+        cli._grpc(Settings(), 8001)

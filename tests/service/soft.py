@@ -168,3 +168,27 @@ def infer(client: Client, image: Array, *names: str) -> dict[str, Array]:
         entry["name"]: np.array(entry["data"]).reshape(entry["shape"])[0]
         for entry in answer.json()["outputs"]
     }
+
+
+# Above which overlapping probabilities count.
+LEVEL = 0.3
+CASES = {
+    "logits": Case(network(5), softmax, {}),
+    "softmax inside": Case(network(5, "Softmax"), lambda p: p, {}),
+    "sigmoids that compete": Case(network(4, "Sigmoid"), lambda p: p, {"head": "argmax"}),
+    "one logit": Case(network(1), lambda x: with_background(sigmoid(x)), {}),
+    "one logit above 1": Case(
+        network(1), lambda x: with_background(sigmoid(x)), {"threshold": 1.0}
+    ),
+    "one probability": Case(network(1, "Sigmoid"), with_background, {"threshold": LEVEL}),
+    "overlapping logits": Case(
+        network(4), lambda x: with_background(sigmoid(x)), {"head": "multilabel"}
+    ),
+    "overlapping probabilities": Case(
+        network(4, "Sigmoid"), with_background, {"head": "multilabel", "threshold": LEVEL}
+    ),
+    "scores off the grid": Case(network(5, pads=0), softmax, {}),
+    "one size, letterboxed": Case(
+        network(5, sizes=(1, 3, SIDE, SIDE)), softmax, {"pad": (114, 114, 114)}
+    ),
+}

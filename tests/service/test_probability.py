@@ -7,9 +7,7 @@ scores that PyTorch resized.
 from __future__ import annotations
 
 import base64
-import io
 import json
-import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -33,46 +31,22 @@ from ppool.service.folder import Job
 from ppool.service.workers.inference import load_segmenter
 from tests.service.harness import METADATA, encoded
 from tests.service.soft import (
+    CASES,
+    LEVEL,
     SIDE,
     Array,
     Case,
     adopted,
     arrays,
     ask,
-    ask_protocol,
     fine,
-    from_rle,
     grey,
-    infer,
     network,
     photo,
-    sigmoid,
     softmax,
     with_background,
 )
 from tests.service.test_folder import Folder
-
-LEVEL = 0.3
-CASES = {
-    "logits": Case(network(5), softmax, {}),
-    "softmax inside": Case(network(5, "Softmax"), lambda p: p, {}),
-    "sigmoids that compete": Case(network(4, "Sigmoid"), lambda p: p, {"head": "argmax"}),
-    "one logit": Case(network(1), lambda x: with_background(sigmoid(x)), {}),
-    "one logit above 1": Case(
-        network(1), lambda x: with_background(sigmoid(x)), {"threshold": 1.0}
-    ),
-    "one probability": Case(network(1, "Sigmoid"), with_background, {"threshold": LEVEL}),
-    "overlapping logits": Case(
-        network(4), lambda x: with_background(sigmoid(x)), {"head": "multilabel"}
-    ),
-    "overlapping probabilities": Case(
-        network(4, "Sigmoid"), with_background, {"head": "multilabel", "threshold": LEVEL}
-    ),
-    "scores off the grid": Case(network(5, pads=0), softmax, {}),
-    "one size, letterboxed": Case(
-        network(5, sizes=(1, 3, SIDE, SIDE)), softmax, {"pad": (114, 114, 114)}
-    ),
-}
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +169,7 @@ def test_a_folder_has_a_picture_of_it_beside_each_mask(tmp_path: Path) -> None:
     truth = CASES["logits"].truth(photo())
     assert sure.shape == mask.shape[:2]
     np.testing.assert_allclose(sure / 255, truth.max(0), atol=0.5 / 255 + 1e-3)
-    assert json.loads((folder.masks / "a.png.json").read_bytes())["probability"] is None
+    assert "probability" not in json.loads((folder.masks / "a.png.json").read_bytes())
 
 
 def test_a_photo_that_is_reduced_has_probabilities_at_its_own_size(
@@ -244,41 +218,6 @@ def test_tiles_have_probabilities_without_seams(
     steps = np.abs(np.diff(values.astype(np.float64), axis=2)).max(axis=(0, 1))
     real = np.abs(np.diff(truth, axis=2)).max(axis=(0, 1))
     assert (steps < real.max() * 1.2).all()
-
-
-@pytest.mark.parametrize(
-    ("name", "level"), [("overlapping logits", 0.5), ("overlapping probabilities", LEVEL)]
-)
-def test_classes_of_a_multilabel_network_have_a_plane_each(
-    name: str, level: float, served: Callable[[str], Any]
-) -> None:
-    image = photo()
-    truth = CASES[name].truth(image) > level
-    truth[0] = ~truth[1:].any(0)
-    assert (truth.sum(0) > 1).any()
-    names = ["background", "class 0", "class 1", "class 2", "class 3"]
-    with served(name) as client:
-        found = arrays(client, image, planes="all")
-        zipped = ask(client, image, accept="application/zip", planes="class 1,3")
-        result = ask(client, image, accept="application/json", planes="all", mask="rle").json()[
-            "images"
-        ][0]
-        one = ask(client, image, planes="class 2")
-    for index, class_name in enumerate(names):
-        plane = found[f"plane/{class_name}"]
-        assert plane.dtype == np.uint8
-        assert np.mean(plane != truth[index]) < 1e-3
-    with zipfile.ZipFile(io.BytesIO(zipped.content)) as archive:
-        files = [entry for entry in archive.namelist() if "plane" in entry]
-        assert files == ["001-image.plane-2-class_1.png", "001-image.plane-3-class_2.png"]
-        plane = grey(archive.read(files[0]))
-    assert (plane == 255 * found["plane/class 1"]).all()
-    assert (grey(one.content) == 255 * found["plane/class 2"]).all()
-    assert [plane["name"] for plane in result["planes"]] == names
-    for index, entry in enumerate(result["planes"]):
-        decoded = from_rle(entry["mask"]["counts"][str(index)], entry["mask"]["size"])
-        assert (decoded == found[f"plane/{names[index]}"]).all()
-        assert entry["pixels"] == decoded.sum()
 
 
 def test_what_has_no_probabilities_is_refused_by_name(
@@ -379,23 +318,6 @@ def test_maps_that_no_memory_holds_are_refused() -> None:
     with pytest.raises(TooLarge, match="at most 8 maps of a photo of 4000 x 4000 pixels, not 30"):
         ScoreReader(about, wanted, (4000, 4000), blended=False)
     assert len(ScoreReader(about, wanted, (40, 40), blended=False).maps.probability) == 30
-
-
-def test_planes_and_probabilities_in_the_open_inference_protocol(
-    served: Callable[[str], Any],
-) -> None:
-    image = photo()
-    truth = CASES["overlapping logits"].truth(image)
-    with served("overlapping logits") as client:
-        about = client.get("/v2/models/adopted").json()["outputs"]
-        types = {entry["name"]: entry["datatype"] for entry in about}
-        assert types["probability"] == types["probability/class 2"] == "FP32"
-        assert types["plane/class 2"] == "UINT8"
-        found = infer(client, image, "plane/class 2", "probability/class 2", "mask")
-        both = ask_protocol(client, image, "probability", "probability/class 2")
-    np.testing.assert_allclose(found["probability/class 2"], truth[3], atol=1e-4)
-    assert np.mean(found["plane/class 2"] != (truth[3] > 0.5)) < 1e-3
-    assert both.status_code == 400
 
 
 @pytest.mark.parametrize(

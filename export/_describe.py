@@ -64,13 +64,18 @@ class Adoption:
 
 
 def with_colours(classes: Sequence[str | LabelClass]) -> tuple[LabelClass, ...]:
-    """Plain names get hues a golden-angle step apart: any two neighbours differ well."""
+    """Plain names get hues a golden-angle step apart: any two neighbours differ well.
 
-    def colour(index: int) -> str:
+    A first class that is called background is black.
+    """
+
+    def colour(index: int, name: str) -> str:
+        if not index and name.lower() == "background":
+            return "#000000"
         rgb = colorsys.hsv_to_rgb(index * 0.618034 % 1, 0.65, 0.95 - 0.25 * (index % 3))
         return "#" + "".join(f"{round(255 * part):02x}" for part in rgb)
 
     return tuple(
-        LabelClass(index, entry, colour(index)) if isinstance(entry, str) else entry
+        LabelClass(index, entry, colour(index, entry)) if isinstance(entry, str) else entry
         for index, entry in enumerate(classes)
     )

@@ -31,6 +31,10 @@ Photo = bytes | str | Path
 
 S = TypeVar("S")
 M = TypeVar("M")
+B = TypeVar("B")
+D = TypeVar("D")
+
+Classes = str | Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,27 @@ def _segmentation(response: httpx.Response) -> Segmentation:
         )
 
 
+def _named(**options: Classes | None) -> dict[str, str]:
+    """Options that are classes, as a query has them."""
+    return {
+        name: classes if isinstance(classes, str) else ",".join(classes)
+        for name, classes in options.items()
+        if classes is not None
+    }
+
+
+def _question(
+    photo: Photo, query: Mapping[str, str], model: str | None, accept: str
+) -> dict[str, Any]:
+    return {
+        "method": "POST",
+        "url": "/segment",
+        "params": {**query, **({"model": model} if model else {})},
+        "content": photo if isinstance(photo, bytes) else Path(photo).read_bytes(),
+        "headers": {"Accept": accept},
+    }
+
+
 def _pause(response: httpx.Response, until: float) -> float | None:
     """Seconds to wait before asking again; ``None`` where the answer stands."""
     if response.status_code not in _BUSY:
@@ -110,8 +135,8 @@ def _pause(response: httpx.Response, until: float) -> float | None:
     return pause if time.monotonic() + pause <= until else None
 
 
-class _Client(ABC, Generic[S, M]):
-    """What both clients say; how they wait differs. ``S`` and ``M`` are what they return."""
+class _Client(ABC, Generic[S, M, B, D]):
+    """What both clients say; they wait in other ways, and return: ``S``, ``M``, ``B``, ``D``."""
 
     _connect: ClassVar[Callable[..., Any]]
 
@@ -138,8 +163,9 @@ class _Client(ABC, Generic[S, M]):
         mode: Literal["resize", "tile"] = "resize",
         alpha: bool = False,
         page: int = 1,
-        probability: str | Sequence[str] | None = None,
-        planes: str | Sequence[str] | None = None,
+        probability: Classes | None = None,
+        planes: Classes | None = None,
+        classes: Classes | None = None,
     ) -> S:
         """Segment a photo.
 
@@ -153,23 +179,71 @@ class _Client(ABC, Generic[S, M]):
                 of the mask's own class at each pixel.
             planes: Classes, or ``"all"``, to get a plane each of: those of a multilabel model may
                 overlap.
+            classes: Those to leave in the mask; where others were it has the largest number of its
+                type, 255 or 65535. ``None`` leaves all.
 
         Raises:
             Problem: if the service refuses, or stays busy longer than ``patience_seconds``.
             httpx.TransportError: if it cannot be reached.
         """
         query = {"mode": mode, "alpha": "full" if alpha else "none", "page": str(page)}
-        for name, classes in (("probability", probability), ("planes", planes)):
-            if classes is not None:
-                query[name] = classes if isinstance(classes, str) else ",".join(classes)
-        question = {
-            "method": "POST",
-            "url": "/segment",
-            "params": query | ({"model": model} if model else {}),
-            "content": photo if isinstance(photo, bytes) else Path(photo).read_bytes(),
-            "headers": {"Accept": "application/x-npz"},
-        }
+        query |= _named(probability=probability, planes=planes, classes=classes)
+        question = _question(photo, query, model, "application/x-npz")
         answer: S = self._ask(question, _segmentation)
+        return answer
+
+    def cutout(
+        self,
+        photo: Photo,
+        classes: Classes,
+        *,
+        model: str | None = None,
+        mode: Literal["resize", "tile"] = "resize",
+        kind: Literal["png", "webp"] = "png",
+    ) -> B:
+        """The photo with nothing but some classes, as the bytes of an RGBA file.
+
+        Args:
+            photo: The file's path, or its content as bytes.
+            classes: Those to keep, by name or id; each pixel is as opaque as it probably is of one.
+            model: Name of a model; ``None`` is the service's first.
+            mode: What becomes of a photo larger than the model's input.
+            kind: Of file.
+
+        Raises:
+            Problem: if the service refuses, or stays busy longer than ``patience_seconds``.
+            httpx.TransportError: if it cannot be reached.
+        """
+        query = {"mode": mode} | _named(cutout=classes)
+        question = _question(photo, query, model, f"image/{kind}")
+        answer: B = self._ask(question, lambda response: response.content)
+        return answer
+
+    def polygons(
+        self,
+        photo: Photo,
+        *,
+        classes: Classes | None = None,
+        tolerance: float = 1.0,
+        model: str | None = None,
+        mode: Literal["resize", "tile"] = "resize",
+    ) -> D:
+        """The regions of the mask as a GeoJSON feature collection, in pixels, y down.
+
+        Args:
+            photo: The file's path, or its content as bytes.
+            classes: Of which classes; ``None`` for all but one called background.
+            tolerance: How far in pixels an edge may be from that of the mask.
+            model: Name of a model; ``None`` is the service's first.
+            mode: What becomes of a photo larger than the model's input.
+
+        Raises:
+            Problem: if the service refuses, or stays busy longer than ``patience_seconds``.
+            httpx.TransportError: if it cannot be reached.
+        """
+        query = {"mode": mode, "answers": "polygons", "tolerance": str(tolerance)}
+        question = _question(photo, query | _named(classes=classes), model, "application/geo+json")
+        answer: D = self._ask(question, httpx.Response.json)
         return answer
 
     def models(self) -> M:
@@ -181,7 +255,7 @@ class _Client(ABC, Generic[S, M]):
     def _ask(self, question: dict[str, Any], read: Callable[[httpx.Response], Any]) -> Any: ...
 
 
-class Client(_Client[Segmentation, list[dict[str, Any]]]):
+class Client(_Client[Segmentation, list[dict[str, Any]], bytes, dict[str, Any]]):
     """Speaks to a service.
 
     While the service is busy (429, 503) it waits as long as ``Retry-After`` says and asks again.
@@ -218,7 +292,14 @@ class Client(_Client[Segmentation, list[dict[str, Any]]]):
         self.close()
 
 
-class AsyncClient(_Client[Awaitable[Segmentation], Awaitable[list[dict[str, Any]]]]):
+class AsyncClient(
+    _Client[
+        Awaitable[Segmentation],
+        Awaitable[list[dict[str, Any]]],
+        Awaitable[bytes],
+        Awaitable[dict[str, Any]],
+    ]
+):
     """As :class:`Client`, for asyncio: ``async with AsyncClient() as client``."""
 
     _connect = httpx.AsyncClient

@@ -27,10 +27,10 @@ from ppool.service.http.errors import (
     UnsupportedImage,
 )
 from ppool.service.http.exchange import TIMEOUT_HEADER
-from ppool.service.http.media import JSON, MEDIA_TYPES
+from ppool.service.http.media import GEOJSON, JSON, MEDIA_TYPES
 from ppool.service.http.schemas import Health, Problem
 from ppool.service.models import ModelInfo
-from ppool.service.results import SegmentReply
+from ppool.service.results import FeatureCollection, SegmentReply
 
 __all__ = [
     "HEALTH_RESPONSES",
@@ -56,7 +56,7 @@ Errors are `application/problem+json` (RFC 9457): `type` never changes, `detail`
 """
 
 _COMPONENTS = "#/components/schemas/"
-_DOCUMENTS = (Health, ModelInfo, Problem, SegmentReply)
+_DOCUMENTS = (FeatureCollection, Health, ModelInfo, Problem, SegmentReply)
 
 _BINARY = {"type": "string", "format": "binary"}
 _TYPES = ("jpeg", "png", "webp", "avif", "heic", "gif", "bmp", "tiff")
@@ -193,10 +193,9 @@ SEGMENT_RESPONSES: Responses = {
             "Server-Timing": _text_header("decode, queue, infer and encode, in milliseconds"),
         },
         "content": {
-            kind: _reference(SegmentReply) | {"example": _REPLY}
-            if kind == JSON
-            else {"schema": _BINARY}
-            for kind in MEDIA_TYPES
+            JSON: _reference(SegmentReply) | {"example": _REPLY},
+            GEOJSON: _reference(FeatureCollection),
+            **{kind: {"schema": _BINARY} for kind in _MEDIA if kind not in {JSON, GEOJSON}},
         },
     },
     400: _problem(BadRequest("Send each image as a multipart file part called 'image'.")),

@@ -6,6 +6,7 @@ import zipfile
 from typing import Any
 
 import cv2
+import httpx
 import numpy as np
 import pytest
 import shapely
@@ -17,6 +18,7 @@ from pycocotools.coco import COCO
 from pydantic import TypeAdapter
 from scipy import ndimage
 
+from ppool.client import AsyncClient
 from ppool.metadata import LabelClass
 from ppool.service.codecs.encoding import only
 from ppool.service.codecs.shapes import regions
@@ -317,3 +319,23 @@ def test_a_background_has_no_polygons_unless_it_is_asked_for() -> None:
     mask = np.eye(4, dtype=np.uint8)
     assert [label.id for label, _ in regions(mask, {}, classes, None)] == [1]
     assert [label.id for label, _ in regions(mask, {}, classes, (0,))] == [0]
+
+
+def test_the_client_has_cut_outs_polygons_and_chosen_classes(
+    client: Client, mask: NDArray[np.uint8]
+) -> None:
+    async def found() -> tuple[bytes, Any, Any]:
+        transport = httpx.ASGITransport(client.app)
+        async with AsyncClient("http://test", transport=transport) as ours:
+            return (
+                await ours.cutout(encoded(PHOTO), ["middle", "bright"], kind="webp"),
+                await ours.polygons(encoded(PHOTO), classes="dark", tolerance=0),
+                await ours.segment(encoded(PHOTO), classes=["dark"]),
+            )
+
+    cut, polygons, segmentation = client.portal.call(found)
+    assert opened(cut).format == "WEBP"
+    np.testing.assert_array_equal(np.asarray(opened(cut))[..., 3] > 0, mask > 0)
+    expected = np.where(mask == 0, 0, 255)
+    np.testing.assert_array_equal(rasterised(polygons, mask.shape), expected)
+    np.testing.assert_array_equal(segmentation.mask, expected)

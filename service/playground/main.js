@@ -206,6 +206,21 @@ function fillKinds(about) {
     Object.assign(element("option", label), { value: kind, selected: kind === chosen }),
   );
   byId("kind").replaceChildren(...options);
+  const id = byId("of-class").value;
+  byId("of-class").replaceChildren(
+    ...about.classes.map((label) =>
+      Object.assign(element("option", label.name), {
+        value: label.id,
+        selected: String(label.id) === id || (!id && label.id === 1),
+      }),
+    ),
+  );
+  fillOfClass();
+}
+
+/** Asks for a class where the answer is of one. */
+function fillOfClass() {
+  byId("of-class").hidden = !KINDS[byId("kind").value].ofClass;
 }
 
 function askForKey() {
@@ -246,7 +261,7 @@ async function save(entries) {
   try {
     for (const entry of entries) {
       say(`Fetching ${entry.name} …`);
-      const file = await savedAs(entry, byId("kind").value);
+      const file = await savedAs(entry, byId("kind").value, byId("of-class").value);
       const link = Object.assign(document.createElement("a"), {
         href: URL.createObjectURL(file.blob),
         download: file.name,
@@ -297,6 +312,7 @@ byId("zoom-out").addEventListener("click", () => zoom.out());
 byId("zoom-all").addEventListener("click", () => zoom.reset());
 byId("to-mask").addEventListener("click", showMask);
 byId("copy").addEventListener("click", copyCommand);
+byId("kind").addEventListener("change", fillOfClass);
 byId("save").addEventListener("click", () => save([queue.selected]));
 byId("save-all").addEventListener("click", () =>
   save(queue.entries.filter((entry) => entry.state === "done")),

@@ -7,7 +7,8 @@ const hasScores = (about) => about.offers_scores && (about.scores?.values ?? "un
 
 /**
  * What can be saved, by kind: its name for people, the options that ask for it, its media type, how
- * its file's name ends, and whether a model can answer with it, if not every one.
+ * its file's name ends, whether a model can answer with it, if not every one, and whether it is of
+ * a class.
  */
 export const KINDS = {
   mask: { label: "the mask (PNG)", options: {}, media: "image/png", end: "-mask.png" },
@@ -16,6 +17,31 @@ export const KINDS = {
     options: { overlay: "true" },
     media: "image/png",
     end: "-overlay.png",
+  },
+  cutout: {
+    label: "what is of a class, cut out (PNG)",
+    options: {},
+    media: "image/png",
+    end: "-cutout.png",
+    ofClass: true,
+  },
+  polygons: {
+    label: "polygons (GeoJSON)",
+    options: { answers: "polygons" },
+    media: "application/geo+json",
+    end: ".geojson",
+  },
+  coco: {
+    label: "a COCO data set (JSON)",
+    options: { answers: "coco" },
+    media: "application/json",
+    end: "-coco.json",
+  },
+  components: {
+    label: "boxes and areas of regions (JSON)",
+    options: { answers: "components" },
+    media: "application/json",
+    end: "-components.json",
   },
   probability: {
     label: "how sure it is (PNG)",
@@ -44,8 +70,8 @@ export const KINDS = {
     needs: (about) => about.head === "multilabel" && about.offers_scores,
   },
   zip: {
-    label: "mask, arrays and classes (ZIP)",
-    options: { alpha: "full" },
+    label: "mask, overlay, polygons, COCO, arrays (ZIP)",
+    options: { answers: "mask,overlay,polygons,coco", alpha: "full" },
     media: "application/zip",
     end: ".zip",
   },
@@ -89,10 +115,10 @@ export async function segment(photo, signal) {
   return { result: reply.images[0], milliseconds: performance.now() - start };
 }
 
-/** A file to save, `{name, blob}`: an answer for the photo of a kind of `KINDS`. */
-export async function savedAs(photo, kind) {
-  const { options, media, end } = KINDS[kind];
-  const blob = await (await post(photo, options, media)).blob();
+/** A file to save, `{name, blob}`: an answer for the photo of a kind of `KINDS`, of a class's id. */
+export async function savedAs(photo, kind, id) {
+  const { options, media, end, ofClass } = KINDS[kind];
+  const blob = await (await post(photo, ofClass ? { [kind]: id } : options, media)).blob();
   const page = photo.asked.page > 1 ? `-page-${photo.asked.page}` : "";
   return { name: photo.name.replace(/\.\w+$/, "") + page + end, blob };
 }

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ppool.service.http.media import MEDIA_TYPES
+from ppool.service.http.options import ANSWERS
 from tests.service.chromium import CHROMIUM, SEGMENTED, Page, chromium_page
 from tests.service.harness import METADATA, Client, encoded, photo, tiny_model
 from tests.service.traffic import ROOT, served
@@ -66,6 +68,13 @@ def test_the_scripts_read_only_fields_that_the_answers_have(client: Client) -> N
         read = set(re.findall(rf"\b{variable}\.(\w+)", SCRIPTS))
         assert read, f"no script reads {variable}"
         assert read <= set(document), variable
+
+
+def test_whatever_the_service_answers_with_can_be_saved() -> None:
+    (kinds,) = re.findall(r"export const KINDS = {(.*?)\n};", SCRIPTS, re.DOTALL)
+    assert set(ANSWERS) <= set(re.findall(r"^  (\w+): {", kinds, re.MULTILINE))
+    pictures = {kind for kind in MEDIA_TYPES if kind.startswith("image/")}
+    assert set(MEDIA_TYPES) - pictures <= set(re.findall(r'media: "(.*?)"', kinds))
 
 
 def test_the_scripts_look_up_only_elements_that_the_page_has(client: Client) -> None:
@@ -322,9 +331,17 @@ def test_the_answer_chosen_is_saved_under_the_photos_name(address: str, browser:
     for kind, query, media, name in (
         ("mask", "", "image/png", f"{stem}-mask.png"),
         ("overlay", "?overlay=true", "image/png", f"{stem}-overlay.png"),
+        ("cutout", "?cutout=1", "image/png", f"{stem}-cutout.png"),
+        ("polygons", "?answers=polygons", "application/geo+json", f"{stem}.geojson"),
+        ("coco", "?answers=coco", "application/json", f"{stem}-coco.json"),
         ("npz", "?alpha=full", "application/x-npz", f"{stem}.npz"),
     ):
-        browser.run(f"document.querySelector('#kind').value = '{kind}'")
+        browser.run(
+            f"document.querySelector('#kind').value = '{kind}';"
+            "document.querySelector('#kind').dispatchEvent(new Event('change'))"
+        )
+        hidden = browser.run("document.querySelector('#of-class').hidden")
+        assert hidden == (kind != "cutout")
         browser.run("document.querySelector('#save').click()")
         browser.wait_for(f"document.querySelector('#status').textContent === 'Saved {name}.'")
         wanted = httpx.post(f"{address}/segment{query}", content=body, headers={"Accept": media})

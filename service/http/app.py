@@ -19,7 +19,6 @@ from ppool.service.engine import Engine
 from ppool.service.errors import UnknownModel
 from ppool.service.http import access, openapi, pages
 from ppool.service.http.errors import KNOWN, problem
-from ppool.service.http.labelstudio import add_label_studio
 from ppool.service.http.middleware import Envelope, answer_error, error_response
 from ppool.service.http.openinference import add_open_inference
 from ppool.service.http.schemas import Health
@@ -111,7 +110,11 @@ def create_app(
     _add_error_forms(app)
     add_segment(app, engine)
     add_open_inference(app, engine)
-    add_label_studio(app, engine)
+    if settings.label_studio_url is not None:
+        # What fetches photos is imported by who wants it.
+        from ppool.service.http.labelstudio import add_label_studio
+
+        add_label_studio(app, engine, settings.label_studio_url)
     _add_operations(app, engine)
     _add_pages(app)
     return app

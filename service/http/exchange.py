@@ -42,12 +42,16 @@ Hold = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Order(Generic[R]):
-    """What a request asks for; ``render`` makes the answer of what was found in each photo."""
+    """What a request asks for; ``render`` makes the answer of what was found in each photo.
+
+    ``seconds`` is a time limit that only its body tells.
+    """
 
     uploads: list[Upload]
     answer: Answer
     render: Callable[[list[Encoded]], Awaitable[R]]
     served: Served
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -104,9 +108,12 @@ async def carry_out(
     rendering = False
     try:
         with engine.admission(served, start + limit) as hold:
-            async with asyncio.timeout(limit):
+            async with asyncio.timeout(limit) as deadline:
                 order = await read(hold)
                 served = order.served
+                if order.seconds is not None and order.seconds < limit:
+                    deadline.reschedule((deadline.when() or 0.0) - (limit - order.seconds))
+                    limit = order.seconds
                 progress = [Progress() for _ in order.uploads]
                 with _kept(engine, served):
                     parts = await attached(_segment_all(engine, order, progress, start + limit))

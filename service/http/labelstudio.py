@@ -46,16 +46,12 @@ class _Setup(BaseModel):
     schema_: str = Field(alias="schema")
 
 
-def add_label_studio(app: FastAPI, engine: Engine) -> None:
-    """Serve the routes, which need to know where Label Studio is."""
+def add_label_studio(app: FastAPI, engine: Engine, url: str) -> None:
+    """Serve the routes for the Label Studio at ``url``."""
     settings = engine.settings
-    if settings.label_studio_url is None:
-        return
     secret = settings.label_studio_key
     key = None if secret is None else secret.get_secret_value()
-    photos = Photos(
-        settings.label_studio_url, key, settings.label_studio_origins, settings.max_body_bytes
-    )
+    photos = Photos(url, key, settings.label_studio_origins, settings.max_body_bytes)
 
     @app.get("/label-studio/health", tags=["label studio"], response_class=Response)
     @app.get("/label-studio/", include_in_schema=False)

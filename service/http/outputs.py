@@ -72,7 +72,7 @@ async def order(
         classes = [label.name for label in served.model.classes]
         return await write(await turns.take(_tensors(inference, files, classes)))
 
-    return Order(uploads, asked, render, served)
+    return Order(uploads, asked, render, served, inference.seconds)
 
 
 def _tensors(

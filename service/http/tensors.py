@@ -28,6 +28,7 @@ _STEP_VALUES = 16 * 1024
 DOCUMENT_BYTES = 256 * 1024
 SHOWN = 80
 _MOST_PAGES = 4096
+_DAY_MICROSECONDS = 86_400_000_000
 _DATA = "Send data as a list of whole numbers from 0 to 255, or of at most {} texts in base64."
 
 
@@ -100,6 +101,20 @@ class Inference:
         if isinstance(page, bool) or not isinstance(page, int) or not 1 <= page <= _MOST_PAGES:
             raise BadRequest(f"page: expected 1 to {_MOST_PAGES}, got {str(page)[:SHOWN]!r}.")
         return page
+
+    @property
+    def seconds(self) -> float | None:
+        """The time limit that Triton's parameter ``timeout`` says, in microseconds there.
+
+        Raises:
+            BadRequest: if it is no such number.
+        """
+        limit = self.document.parameters.get("timeout")
+        if limit is None or (limit == 0 and limit is not False):
+            return None
+        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
+            raise BadRequest(f"timeout: expected microseconds, got {str(limit)[:SHOWN]!r}.")
+        return min(limit, _DAY_MICROSECONDS) / 1e6
 
 
 def parsed(

@@ -1,6 +1,6 @@
 """Triton's extensions of the Open Inference Protocol over HTTP, asked by its own client."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,11 @@ import orjson
 import pytest
 import tritonclient.http as triton
 
-from tests.service.harness import Client, encoded, photo, tiny_model
+from ppool.service.workers.inference import Segmenter
+from tests.service.harness import Client, Gate, encoded, photo, tiny_model
 from tests.service.test_openinference import INFER, LENGTH, infer, tensor
 from tests.service.test_segment import png
-from tests.service.traffic import Server, served
+from tests.service.traffic import PATIENCE_SECONDS, Server, served
 
 PIXELS = photo(70, 50)
 
@@ -206,3 +207,33 @@ def test_answers_are_compressed_for_who_takes_that(
     assert answer.headers.get(LENGTH) == plain.headers.get(LENGTH)
     assert answer.content == plain.content  # httpx has decompressed it
     assert int(answer.headers["content-length"]) <= len(plain.content)
+
+
+def test_a_timeout_is_the_requests_limit(
+    serving: Callable[..., Any], gated: Segmenter, gate: Gate
+) -> None:
+    with serving(gated, workers=1) as client:
+        gate.close()
+        document = {"inputs": [tensor()], "parameters": {"timeout": 20_000_000}}
+        text = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+        pending = client.start("POST", INFER, content=text)
+        gate.arrived.acquire(timeout=PATIENCE_SECONDS)
+        client.skip(21)  # of the thirty that the server allows
+        answer = pending.result(PATIENCE_SECONDS)
+        gate.open.set()
+    assert (answer.status_code, "time limit" in answer.json()["error"]) == (504, True)
+
+
+@pytest.mark.parametrize("value", [0, 10**18, 10**400])
+def test_a_timeout_longer_than_the_servers_is_the_servers(client: Client, value: int) -> None:
+    text = orjson.dumps(
+        {"inputs": [tensor()], "parameters": {"timeout": "*"}}, option=orjson.OPT_SERIALIZE_NUMPY
+    )
+    body = text.replace(b'"*"', str(value).encode())
+    assert client.request("POST", INFER, content=body).status_code == 200
+
+
+@pytest.mark.parametrize("value", [-1, True, False, 1.5, "1"])
+def test_a_timeout_that_is_none_is_refused(client: Client, value: Any) -> None:
+    answer = infer(client, {"inputs": [tensor()], "parameters": {"timeout": value}})
+    assert (answer.status_code, "microseconds" in answer.json()["error"]) == (400, True)

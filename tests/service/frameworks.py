@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from ppool.export._trace import scores_of
 
-__all__ = ["NETWORKS", "SIDE", "Network", "built", "normalised", "package", "written"]
+__all__ = ["NETWORKS", "OTHERS", "SIDE", "Network", "built", "normalised", "package", "written"]
 
 CLASSES = 5
 SIDE = 64
@@ -76,7 +76,7 @@ def _transformers(
     def build() -> nn.Module:
         transformers = package("transformers")
         settings = {"num_labels": CLASSES, **configuration(transformers)}
-        base = name.removesuffix("ForSemanticSegmentation")
+        base = name.partition("For")[0]
         made: nn.Module = getattr(transformers, name)(
             getattr(transformers, f"{base}Config")(**settings)
         )
@@ -128,7 +128,8 @@ def _swin(transformers: Any) -> Mapping[str, Any]:
 def _mobilevit(_: Any) -> Mapping[str, Any]:
     necks = [8, 8, 16, 24, 32, 40, 64]
     widths = {"hidden_sizes": [32, 40, 48], "neck_hidden_sizes": necks, "aspp_out_channels": 32}
-    return {"image_size": SIDE, **widths}
+    # Of the usual 0.02, nothing of the photo is left at the end of so small a network.
+    return {"image_size": SIDE, "initializer_range": 0.3, **widths}
 
 
 def _mobilenetv2(_: Any) -> Mapping[str, Any]:
@@ -195,6 +196,31 @@ NETWORKS = {
     ),
     "transformers DPT": Network(_transformers("DPTForSemanticSegmentation", _dpt), SIDE),
 }
+
+
+def _detr(transformers: Any) -> Mapping[str, Any]:
+    backbone = transformers.ResNetConfig(
+        hidden_sizes=[8, 8, 8, 8], depths=[1, 1, 1, 1], embedding_size=8, out_features=["stage4"]
+    )
+    sizes = {
+        f"{half}_{what}": number
+        for half in ("encoder", "decoder")
+        for what, number in (("layers", 1), ("attention_heads", 2), ("ffn_dim", 32))
+    }
+    plain = {"use_timm_backbone": False, "use_pretrained_backbone": False}
+    return {"backbone_config": backbone, "d_model": 32, "num_queries": 10, **plain, **sizes}
+
+
+def _eomt(_: Any) -> Mapping[str, Any]:
+    return {**SMALL_VIT, "num_blocks": 1, "num_queries": 10, "num_upscale_blocks": 2}
+
+
+OTHERS = {
+    "is a detector or instance": _transformers("DetrForObjectDetection", _detr),
+    "classifies masks": _transformers("EomtForUniversalSegmentation", _eomt),
+    "is a classifier": _transformers("ViTForImageClassification", lambda _: SMALL_VIT),
+}
+"""Networks of other kinds, by what is said of them."""
 
 
 class _Scores(nn.Module):

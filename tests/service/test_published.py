@@ -16,15 +16,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from typer.testing import CliRunner
 
-from ppool.export import Adoption, Normalisation, adopt_model, export_model
+from ppool.export import PRESETS, Adoption, Normalisation, adopt_model, export_model
 from ppool.export._adopt_cli import app as adopt_app
+from ppool.export._beside import read_beside
 from ppool.export._trace import scores_of
 from ppool.metadata import InputPolicy
 from ppool.runtime import make_session
 from ppool.service.codecs.resizing import reduced
 from ppool.service.workers.inference import load_segmenter
 from tests.docs.stand_ins import write_isnet
-from tests.service.frameworks import NETWORKS, built, package, written
+from tests.service.frameworks import NETWORKS, OTHERS, SIDE, built, package, written
 from tests.service.harness import encoded
 from tests.service.test_zoo import check_served, photos
 from tests.service.zoo import MEAN, STD, Kept, above, largest, nchw
@@ -93,7 +94,7 @@ def test_a_segformer_needs_no_word_but_its_name(
     assert result.exit_code == 0, result.output
     session = onnxruntime.InferenceSession(source)
     segmenter = load_segmenter(path)
-    assert [entry.name for entry in segmenter.model.metadata.classes] == names
+    assert [entry.name for entry in segmenter.model.classes] == names
     photo = photos()[0]
     fed = processor(images=Image.fromarray(photo), return_tensors="np")["pixel_values"]
     truth = largest(session.run(None, {"pixel_values": fed})[0], photo.shape[:2])
@@ -101,6 +102,45 @@ def test_a_segformer_needs_no_word_but_its_name(
         mask = np.asarray(Image.open(io.BytesIO(client.segment(encoded(photo)).content)))
     assert len(np.unique(truth)) >= 3
     assert np.mean(mask != truth) <= 1e-3
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_networks_of_other_kinds_are_refused_by_name(kind: str, tmp_path: Path) -> None:
+    network, path = OTHERS[kind]().eval(), tmp_path / "network.onnx"
+    torch.onnx.export(network, (torch.zeros(1, 3, SIDE, SIDE),), str(path), dynamo=False)
+    with pytest.raises(ValueError, match=kind):
+        adopt_model(path, tmp_path / "out.onnx", Adoption((), PRESETS["imagenet"]))
+
+
+WHOLE = {"size": {"height": 96, "width": 128}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("Segformer", WHOLE),
+        ("Segformer", WHOLE | {"do_rescale": False}),
+        ("Segformer", WHOLE | {"do_normalize": False, "rescale_factor": 1 / 127.5}),
+        ("Segformer", WHOLE | {"image_mean": 0.5, "image_std": 0.25}),
+        ("MobileViT", {"size": {"shortest_edge": 96}, "do_center_crop": False}),
+        ("Beit", WHOLE),
+        ("DPT", {"size": {"height": 96, "width": 96}, "keep_aspect_ratio": True}),
+    ],
+)
+def test_photos_become_what_transformers_makes_of_them(
+    kind: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    processor = getattr(package("transformers"), f"{kind}ImageProcessor")(**settings)
+    processor.save_pretrained(tmp_path)
+    photo = photos()[0]
+    truth = processor(images=Image.fromarray(photo), return_tensors="np")["pixel_values"]
+    found = read_beside(tmp_path / "model.onnx")
+    assert found.normalisation is not None
+    sizes = {"size": found.size, "min_side": found.min_side, "multiple": found.multiple or 1}
+    policy = Adoption((), found.normalisation, **sizes).policy(None, None)
+    fed = found.normalisation(reduced(photo, policy)[None])
+    assert fed.shape == truth.shape
+    assert np.allclose(fed, truth, atol=1e-4)
 
 
 TEXT = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bgr")

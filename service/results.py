@@ -199,7 +199,7 @@ class ImageResult(Described):
     probability: list[ProbabilityMap] | None = None
     """Null unless probability=."""
     planes: list[Plane] | None = None
-    """Null unless planes=."""
+    """Null unless planes=, or regions of classes that overlap were asked for."""
     components: list[Component] | None = None
     """Null unless answers=components; by class, from top to bottom."""
     polygons: FeatureCollection | None = None

@@ -71,7 +71,7 @@ class MediaType:
             inline=asked.mask if carries_mask else None,
             tile=asked.mode == "tile",
             page=asked.page,
-            maps=self._maps(asked, model, cutout or ()),
+            maps=self._maps(asked, model, classes, cutout or ()),
             classes=classes,
             cutout=cutout or (),
             tolerance=asked.tolerance,
@@ -79,12 +79,21 @@ class MediaType:
             named=asked.answers is not None,
         )
 
-    def _maps(self, asked: SegmentOptions, model: Model, cutout: tuple[int, ...]) -> MapsWanted:
+    def _maps(
+        self,
+        asked: SegmentOptions,
+        model: Model,
+        classes: tuple[int, ...] | None,
+        cutout: tuple[int, ...],
+    ) -> MapsWanted:
         probability: tuple[int, ...] | None = None
         if asked.probability is not None:
             own = asked.probability == "winner"
             probability = () if own else class_ids("probability", asked.probability, model)
         planes = () if asked.planes is None else class_ids("planes", asked.planes, model)
+        overlap = model.head == "multilabel" and model.offers_scores
+        if overlap and not planes and _REGIONS.intersection(asked.wanted):
+            planes = tuple(range(len(model.classes))) if classes is None else classes
         in_grey: Literal["uint8", "uint16"] = "uint16" if asked.bits == "16" else "uint8"
         # Where a model does not tell how probable a class is, the edges of cut-outs are hard.
         opacity = () if model.why_no_probability else cutout

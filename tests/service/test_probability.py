@@ -353,3 +353,18 @@ def test_a_cut_out_at_full_resolution_is_soft_too(served: Callable[[str], Any]) 
         answer = ask(client, photo(), cutout="1", mode="tile")
     together = CASES["one logit"].truth(photo())[1]
     np.testing.assert_allclose(grey(answer.content)[..., 3], 255 * together, atol=1)
+
+
+def test_regions_of_classes_that_overlap_overlap(served: Callable[[str], Any]) -> None:
+    truth = CASES["overlapping logits"].truth(photo())
+    with served("overlapping logits") as client:
+        found = ask(client, photo(), answers="components,polygons", accept="application/json")
+        some = ask(client, photo(), answers="polygons", classes="2,1")
+    (about,) = found.json()["images"]
+    areas = dict.fromkeys(range(1, 5), 0)
+    for component in about["components"]:
+        areas[component["id"]] += component["area"]  # and none of the background
+    planes = (truth[1:] > 0.5).sum((1, 2))
+    np.testing.assert_allclose([*areas.values()], planes, rtol=2e-3)
+    assert planes.sum() > (truth[1:] > 0.5).any(0).sum()
+    assert {feature["properties"]["id"] for feature in some.json()["features"]} == {1, 2}

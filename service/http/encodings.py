@@ -9,8 +9,6 @@ import binascii
 import zlib
 from collections.abc import Iterator, Sequence
 
-from zlib_ng import zlib_ng
-
 __all__ = ["CODINGS", "TRANSFER_ENCODINGS", "Base64", "Inflater", "Plain", "deflated"]
 
 # `zlib` then tells gzip from zlib by the first bytes.
@@ -66,6 +64,8 @@ class Inflater:
 
 def deflated(pieces: Sequence[bytes | memoryview], coding: str) -> list[bytes | memoryview]:
     """The same, compressed at the level that takes least."""
+    from zlib_ng import zlib_ng
+
     one = zlib_ng.compressobj(1, zlib_ng.DEFLATED, zlib.MAX_WBITS + _WRAPPING[coding])
     return [*(one.compress(piece) for piece in pieces), one.flush()]
 

@@ -153,7 +153,7 @@ def test_openapi_lists_every_status_and_media_type(client: Client) -> None:
     assert set(segment["responses"]) == {
         *("200", "400", "401", "404", "406", "413", "415", "422", "429", "500", "503", "504")
     }
-    assert set(segment["responses"]["200"]["content"]) == {
+    assert set(segment["responses"]["200"]["content"]) >= {
         *("image/png", "application/json", "application/x-npz", "application/zip")
     }
     assert {parameter["name"] for parameter in segment["parameters"]} >= {

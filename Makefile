@@ -69,10 +69,11 @@ lowest: ## the tests of the operator, the exporter and the service on the oldest
 	$(PYTHON) -m venv --clear build/lowest
 	$(LOWEST)/python -m pip install --quiet uv
 	$(LOWEST)/uv pip install --quiet --python $(LOWEST)/python --resolution lowest-direct \
-		--editable '.[client,serve,store,export,train]'
+		--editable '.[client,serve,grpc,store,export,train]'
 	$(LOWEST)/uv pip freeze --python $(LOWEST)/python --exclude-editable > build/lowest/versions.txt
 	$(LOWEST)/uv pip install --quiet --python $(LOWEST)/python --constraint build/lowest/versions.txt \
-		boto3 hypothesis ml-dtypes 'moto[s3,server]' opentelemetry-sdk psutil pytest pytest-timeout pyyaml scikit-image trustme
+		boto3 googleapis-common-protos grpcio-health-checking grpcio-tools 'tritonclient[grpc,http]' \
+		hypothesis ml-dtypes 'moto[s3,server]' opentelemetry-sdk psutil pytest pytest-timeout pyyaml scikit-image trustme
 	# Old versions warn of what new ones have changed.
 	OMP_NUM_THREADS=1 $(LOWEST)/pytest -o filterwarnings=default tests/ppool tests/export tests/service \
 		--ignore tests/service/test_schema.py $(ARGS)

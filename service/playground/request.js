@@ -70,8 +70,8 @@ export const KINDS = {
     needs: (about) => about.head === "multilabel" && about.offers_scores,
   },
   zip: {
-    label: "mask, overlay, polygons, COCO, arrays (ZIP)",
-    options: { answers: "mask,overlay,polygons,coco", alpha: "full" },
+    label: "all of these but cut-outs (ZIP)",
+    options: { answers: "mask,overlay,polygons,coco,components", alpha: "full" },
     media: "application/zip",
     end: ".zip",
   },

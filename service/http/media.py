@@ -60,20 +60,17 @@ class MediaType:
             BadRequest: if the model has not the classes that are asked for.
         """
         carries_mask = self.inline and (asked.answers is None or "mask" in asked.wanted)
-        named = asked.classes, asked.cutout
-        classes, cutout = (
-            None if text is None else class_ids(option, text, model)
-            for option, text in zip(("classes", "cutout"), named, strict=True)
-        )
+        classes = None if asked.classes is None else class_ids("classes", asked.classes, model)
+        cutout = () if asked.cutout is None else class_ids("cutout", asked.cutout, model)
         return Answer(
             self.parts(asked),
             asked.alpha,
             inline=asked.mask if carries_mask else None,
             tile=asked.mode == "tile",
             page=asked.page,
-            maps=self._maps(asked, model, classes, cutout or ()),
+            maps=self._maps(asked, model, classes, cutout),
             classes=classes,
-            cutout=cutout or (),
+            cutout=cutout,
             tolerance=asked.tolerance,
             picture=self.picture,
             named=asked.answers is not None,
@@ -165,11 +162,12 @@ def _zip(images: Sequence[Encoded]) -> bytes:
 
 def _is_one_picture(asked: SegmentOptions) -> bool:
     """Whether what is asked for is one picture, be it the mask or what takes its place."""
-    maps = [text for text in (asked.probability, asked.planes) if text is not None]
-    if any(text == "all" or "," in text for text in maps):
+    if asked.alpha != "none" or asked.mask != "png" or len(asked.wanted) > 1:
         return False
-    is_plain = asked.alpha == "none" and asked.mask == "png"
-    return is_plain and len(asked.wanted) == 1 and not _REGIONS.intersection(asked.wanted)
+    maps = {"probability": asked.probability, "planes": asked.planes}
+    (part,) = asked.wanted
+    names = maps.get(part) or ""
+    return part not in _REGIONS and names != "all" and "," not in names
 
 
 def _is_json(asked: SegmentOptions) -> bool:
@@ -212,7 +210,7 @@ MEDIA_TYPES = {
     ),
     JPEG: MediaType(
         "the photo with `overlay=true`",
-        carries=lambda asked: _is_one_picture(asked) and asked.wanted == ("overlay",),
+        carries=lambda asked: asked.wanted == ("overlay",) and _is_one_picture(asked),
         parts=lambda asked: asked.wanted,
         assemble=_the_file,
         of_one_image=True,
@@ -220,7 +218,7 @@ MEDIA_TYPES = {
     ),
     WEBP: MediaType(
         "the photo with `overlay=true`, or a `cutout` of it",
-        carries=lambda asked: _is_one_picture(asked) and asked.wanted[0] in _PICTURES,
+        carries=lambda asked: asked.wanted[0] in _PICTURES and _is_one_picture(asked),
         parts=lambda asked: asked.wanted,
         assemble=_the_file,
         of_one_image=True,
@@ -228,7 +226,7 @@ MEDIA_TYPES = {
     ),
     GEOJSON: MediaType(
         "with `answers=polygons`, the regions as a feature collection, in pixels",
-        carries=lambda asked: asked.alpha == "none" and asked.wanted == ("polygons",),
+        carries=lambda asked: asked.wanted == ("polygons",) and asked.alpha == "none",
         parts=lambda asked: asked.wanted,
         assemble=_the_file,
         of_one_image=True,

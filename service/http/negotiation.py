@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from functools import lru_cache
 
 __all__ = ["choose"]
 
 # More than any client sends; a head has room for tens of thousands.
 _MAX_RANGES = 100
 
+_SHORT = 256
+
 _QUALITY = re.compile(r"0?\.\d+|0\.?|1(\.0*)?")
 
 
-def choose(accept: str, offers: Sequence[str]) -> str | None:
+def choose(accept: str, offers: tuple[str, ...]) -> str | None:
     """The offer that ``accept`` likes best; among equals the first; ``None`` if it takes none.
 
     Example:
-        >>> choose("application/json, image/*;q=0.5", ["image/png", "application/json"])
+        >>> choose("application/json, image/*;q=0.5", ("image/png", "application/json"))
         'application/json'
     """
+    # Most clients send one of a few, and working it out takes as long as reading the header.
+    return (_remembered if len(accept) <= _SHORT else _chosen)(accept, offers)
+
+
+def _chosen(accept: str, offers: tuple[str, ...]) -> str | None:
     entries = [entry for entry in accept.lower().split(",", _MAX_RANGES) if entry.strip()]
     if not entries:
         return offers[0] if offers else None
     ranges = dict(map(_parse, reversed(entries[:_MAX_RANGES])))  # the first of equals counts
     best = max(offers, key=lambda offer: _quality(offer, ranges), default=None)
     return best if best is not None and _quality(best, ranges) > 0 else None
+
+
+_remembered = lru_cache(maxsize=256)(_chosen)
 
 
 def _parse(entry: str) -> tuple[str, float]:

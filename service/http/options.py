@@ -97,13 +97,13 @@ class SegmentOptions(BaseModel, extra="forbid"):
     @cached_property
     def wanted(self) -> tuple[Part, ...]:
         """What is wanted of each photo; without ``answers``, a picture and what goes with it."""
-        named: dict[Part, bool] = {
-            "overlay": self.overlay,
-            "cutout": self.cutout is not None,
-            "probability": self.probability is not None,
-            "planes": self.planes is not None,
+        further: list[Part] = ["overlay"] if self.overlay else []
+        named: dict[Part, str | None] = {
+            "cutout": self.cutout,
+            "probability": self.probability,
+            "planes": self.planes,
         }
-        further = [part for part, is_wanted in named.items() if is_wanted]
+        further += [part for part, names in named.items() if names is not None]
         if self.answers is not None:
             given = {name.strip() for name in self.answers.split(",")}
             return tuple(part for part in ANSWERS if part in given.union(further))

@@ -280,7 +280,8 @@ def main(
         for row in worst:
             _show(by_name[row["page"]], segment, classes, pictures / f"{row['page']}.png")
     if store:
-        command = f"python -m benchmarks.pages{' --tile' if tile else ''} --store {store}"
+        asked = f" --model {model}" * (model is not None) + " --tile" * tile
+        command = f"python -m benchmarks.pages{asked} --store {store}"
         console.print(f"wrote {write(store, command, results)}")
 
 

@@ -108,6 +108,11 @@ def test_one_alpha_map_comes_back_for_every_pooling_stage(shipped: Client) -> No
         assert len(stage["channel_mean"]) == stage["shape"][0]
 
 
+def test_its_card_is_that_of_the_documentation(shipped: Client) -> None:
+    card = shipped.get(shipped.get("/models/pages").json()["card"]).text
+    assert card == (Path(__file__).parents[2] / "docs" / "model.md").read_text("utf-8")
+
+
 def test_asking_for_alpha_leaves_the_mask_alone(shipped: Client) -> None:
     body = encoded(photo("page"))
     plain, asked = (

@@ -3,7 +3,7 @@ BIN := .venv/bin
 PROJECT := pyproject.toml setup.py $(shell find ppool/native -name '*.h' -o -name '*.cc' -o -name '*.cpp')
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-all zoo clients coverage lowest sanitize stress check format bench lock cuda tensorrt wheel docs clean
+.PHONY: help serve test test-all zoo clients ray coverage lowest sanitize stress check format bench lock cuda tensorrt wheel docs clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,10 @@ clients: .venv/dev ## the tests with KServe's and Label Studio's own clients, to
 	done
 	KSERVE_PYTHON=$(CLIENTS)/kserve/bin/python LABEL_STUDIO_PYTHON=$(CLIENTS)/label-studio-sdk/bin/python \
 		$(BIN)/pytest tests/service/test_kserve.py tests/service/test_label_studio.py $(ARGS)
+
+ray: .venv/dev ## install Ray (400 MB) and segment on a local cluster of it
+	$(BIN)/python -m pip install --quiet --editable '.[ray]' --constraint constraints.txt
+	PPOOL_RAY=1 $(BIN)/pytest --timeout 600 tests/service/test_cluster.py $(ARGS)
 
 test-all: .venv/dev ## the same, and export each network with each pooling
 	$(PYTEST) -m '' $(ARGS)

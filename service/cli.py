@@ -10,8 +10,9 @@ import signal
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -28,6 +29,7 @@ from ppool.service.workers.launch import launch_early
 if TYPE_CHECKING:
     from ppool.service.engine import Engine
     from ppool.service.folder import Run
+    from ppool.service.folder.report import Report
     from ppool.service.http.app import Beside
 
 __all__ = ["app"]
@@ -157,9 +159,15 @@ def tune(
 @app.command("segment")
 def segment_command(
     photos: Annotated[
-        list[Path], typer.Argument(help="Files, folders with all in them, or patterns in quotes.")
+        list[str],
+        typer.Argument(
+            help="Files, folders with all in them, or patterns in quotes; with --engine ray also "
+            "an s3:// or gs:// URL, or .parquet with the columns name and bytes."
+        ),
     ],
-    masks: Annotated[Path, typer.Option("--output", "-o", help="Folder for the answers.")],
+    masks: Annotated[
+        str, typer.Option("--output", "-o", help="Folder for the answers; for ray also a URL.")
+    ],
     model: Annotated[
         str | None, typer.Option(help="ONNX file or URL; none: the shipped one.")
     ] = None,
@@ -177,6 +185,10 @@ def segment_command(
     tile: Annotated[bool, typer.Option(help="Full resolution, in windows.")] = False,
     dpi: Annotated[int, typer.Option(min=1, max=2400, help="Pixels an inch of PDF pages.")] = 200,
     force: Annotated[bool, typer.Option(help="Also what is finished.")] = False,
+    engine: Annotated[
+        Literal["local", "ray"],
+        typer.Option(help="This process, or a Ray cluster (RAY_ADDRESS), with ppool[ray]."),
+    ] = "local",
     config: Config = None,
 ) -> None:
     """Segment a folder of photos with no server; started again it does what is missing.
@@ -201,21 +213,26 @@ def segment_command(
         job = Job(outputs, tile, dpi, classes, cutout, settings.workers or usable_cores())
     except ValueError as error:
         raise MisuseError(f"--write: {error}") from error
+    limits = ImageLimits(settings.max_pixels, settings.max_side_pixels, settings.max_frames)
+    report = Report(Console(stderr=True))
+    if engine == "ray":
+        job = replace(job, workers=settings.workers or 0)
+        order = (file.read_bytes(), job, limits, settings.threads or 1, masks, force)
+        raise typer.Exit(_on_ray(order, photos, report))
     # On a thread, so that a signal need not wait for it.
     with ThreadPoolExecutor(1) as aside:
         loading = aside.submit(load_segmenter, file, threads=settings.threads or 1)
         segmenter = loading.result()
-    limits = ImageLimits(settings.max_pixels, settings.max_side_pixels, settings.max_frames)
-    report = Report(Console(stderr=True))
+    folder = Path(masks)
     try:
         job.answer(segmenter.model)
-        found = find_photos(photos, masks.resolve())
+        found = find_photos([Path(photo) for photo in photos], folder.resolve())
         report.found(found)
         if not found.photos and not found.failed:
             raise ValueError(f"expected photos ({', '.join(sorted(SUFFIXES))}), found none")
         names = [label.name for label in segmenter.model.classes]
         sha256 = segmenter.model.sha256
-        summary = Summary(masks.resolve(), names, sha256, job.options, force=force)
+        summary = Summary(folder.resolve(), names, sha256, job.options, force=force)
         run = Run(job, found, summary, segmenter, limits)
     except ValueError as error:
         raise MisuseError(str(error)) from error
@@ -234,6 +251,21 @@ def segment_command(
         # Not through the interpreter's teardown: a thread may be inside the model.
         os._exit(status)
     raise typer.Exit(1 if run.counts.failed else 0)
+
+
+def _on_ray(order: tuple[Any, ...], photos: list[str], report: Report) -> int:
+    """The exit status."""
+    try:
+        from ppool.service.folder.cluster import Order, segment
+    except ImportError as error:
+        raise MisuseError("--engine ray: needs `pip install 'ppool[ray]'`") from error
+    try:
+        with report:
+            counts = segment(Order(*order), photos, report)
+    except ValueError as error:
+        raise MisuseError(str(error)) from error
+    print(counts, flush=True)
+    return 1 if counts.failed else 0
 
 
 def _words(text: str, known: Collection[str]) -> tuple[str, ...]:

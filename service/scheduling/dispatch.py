@@ -252,9 +252,7 @@ class Dispatcher:
         tasks = tuple(ticket.item.task for ticket in tickets)
         flight.worker.busy += 1
         self._in_flight.append(flight)
-        size = sum(ticket.size for ticket in tickets)
-        patience = _LEAST_SECONDS + _TIMES * self._expected(flight.batch) + size / _BYTES_A_SECOND
-        flight.reply = flight.worker.send(Run(flight.handle, tasks), patience)
+        flight.reply = flight.worker.send(Run(flight.handle, tasks), self._patience(flight.batch))
         flight.reply.add_done_callback(partial(self._answered, flight))
 
     def _answered(self, flight: _InFlight, reply: asyncio.Future[Any]) -> None:
@@ -288,6 +286,17 @@ class Dispatcher:
 
     def _expected(self, batch: Batch[Key, Item]) -> float:
         return self._costs.seconds(batch.tickets[0].key, len(batch.tickets))
+
+    def _patience(self, batch: Batch[Key, Item]) -> float:
+        """For how many seconds a worker that does not answer is not taken to be stuck."""
+        expected = self._expected(batch)
+        size = sum(ticket.size for ticket in batch.tickets)
+        worst = _LEAST_SECONDS + _TIMES * expected + size / _BYTES_A_SECOND
+        if expected:
+            return worst
+        # Nothing is known of this model's pace, and large networks take longer than the least.
+        wanted = max(ticket.deadline for ticket in batch.tickets) - self._clock()
+        return max(worst, wanted)
 
     def _begin_next(self, worker: Worker, now: float) -> None:
         """Note that ``worker`` goes on with what it was given ahead."""

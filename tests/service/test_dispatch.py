@@ -33,6 +33,7 @@ class Desk:
     batch: int = 1
     sent: list[tuple[str, asyncio.Future[Any]]] = field(default_factory=list)
     handles: list[int] = field(default_factory=list)
+    patience: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         settings = Settings(
@@ -44,7 +45,8 @@ class Desk:
             worker.up = True
             worker.send = self._send  # type: ignore[method-assign]
         self.dispatcher = Dispatcher(self.pool, self, settings, Metrics(), lambda: 0.0)
-        self.dispatcher.learn(KEY, 1, self.seconds)
+        if self.seconds:
+            self.dispatcher.learn(KEY, 1, self.seconds)
 
     def serves(self, handle: int) -> bool:
         return handle == KEY.handle
@@ -52,11 +54,12 @@ class Desk:
     def lone(self, _: Worker, handle: int) -> int:
         return handle + LONE
 
-    def _send(self, message: object, _: float) -> asyncio.Future[Any]:
+    def _send(self, message: object, patience: float) -> asyncio.Future[Any]:
         assert isinstance(message, Run)
         reply = asyncio.get_running_loop().create_future()
         self.sent.append(("".join(task.name for task in message.tasks), reply))
         self.handles.append(message.handle)
+        self.patience.append(patience)
         return reply
 
     def push(self, name: str) -> Item:
@@ -89,6 +92,20 @@ def test_a_worker_soon_done_is_given_one_batch_ahead() -> None:
         assert items[0].result.done()
         assert items[1].progress.stage == "infer"
         assert desk.names() == ["1", "2", "3"]
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    ("seconds", "least", "most"), [(0.01, 10, 11), (2.0, 50, 51), (0.0, 60, 61)]
+)
+def test_a_worker_is_stuck_past_many_times_what_was_learned_or_when_nobody_waits(
+    seconds: float, least: float, most: float
+) -> None:
+    async def story() -> None:
+        desk = Desk(seconds=seconds)
+        desk.push("1")
+        assert least <= desk.patience[0] <= most
 
     asyncio.run(story())
 

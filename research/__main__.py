@@ -58,7 +58,7 @@ def fineshapes(
 @app.command()
 def mechanism(
     checkpoints: Annotated[list[Path], typer.Argument(help="checkpoint.pt of trained networks.")],
-    data: Annotated[Path, typer.Option(help="Folder of the data set.")],
+    data: Annotated[Path | None, typer.Option(help="Folder of the data set.")] = None,
     dataset: Annotated[str, typer.Option(help="Its name.")] = "camvid",
     split: Annotated[str, typer.Option(help="Images that none of them was trained on.")] = "val",
     images: Annotated[int, typer.Option(min=1, help="How many, evenly spread.")] = 20,

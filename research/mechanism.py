@@ -124,34 +124,40 @@ def measure(
     samples = [dataset[int(index)] for index in chosen]
     names = [label.name for label in dataset.classes]
     found: dict[str, Any] = {}
-    table = Table(
-        "network", "stage", "zeros", "position", "alpha (median)", "doubled", "gradient", "as max",
-    )  # fmt: skip
+    console = Console()
     for path in checkpoints:
         checkpoint = Checkpoint.load(path)
         if [label.name for label in checkpoint.classes] != names:
             raise ValueError(f"{path}: expected a network of the data set's classes {names}")
-        title = f"{checkpoint.network} {checkpoint.pooling} {path.parent.name}"
-        found[title] = mechanism(checkpoint, samples)
-        for stage, seen in found[title]["stages"].items():
-            median = "-" if seen["alpha"] is None else f"{seen['alpha'][2]:.2f}"
-            gradient = "-" if seen["alpha"] is None else f"{seen['bias_gradient']:.1e}"
-            moved = "-" if seen["alpha"] is None else f"{seen['doubling']:+.3f}"
-            table.add_row(
-                title, stage, f"{seen['zeros']:.2f}", f"{seen['position']:.2f}", median, moved,
-                gradient, f"{100 * seen['as_max']:+.1f}",
-            )  # fmt: skip
-        shifts = " ".join(f"{100 * share:.1f}" for share in found[title]["consistency"].values())
-        score, gain = (100 * found[title][key] for key in ("mean_iou", "all_as_max"))
-        table.add_row(
-            title, f"all: mean IoU {score:.1f}, as max {gain:+.1f}, labels kept at shifts "
-            f"{', '.join(map(str, SHIFTS))}: {shifts} %", end_section=True,
-        )  # fmt: skip
+        found[str(path)] = mechanism(checkpoint, samples)
+        title = f"{checkpoint.network}, {checkpoint.pooling} ({path.parent.name})"
+        console.print(_table(title, found[str(path)]))
     document = {"images": len(samples), "networks": found, **provenance()}
     write_whole(output, json.dumps(document, indent=1) + "\n")
-    console = Console()
-    console.print(table)
     console.print(f"wrote {output}")
+
+
+def _table(title: str, found: Mapping[str, Any]) -> Table:
+    """One network's stages, for the terminal."""
+    score, gain = (100 * found[key] for key in ("mean_iou", "all_as_max"))
+    kept = ", ".join(f"{100 * share:.1f}" for share in found["consistency"].values())
+    table = Table(
+        "stage", "zeros", "position", "alpha", "doubled", "gradient", "as max",
+        title=f"{title}: mean IoU {score:.1f}",
+        caption=f"all as max {gain:+.1f}; labels kept at shifts of "
+        f"{', '.join(map(str, SHIFTS))} pixels: {kept} %",
+    )  # fmt: skip
+    for stage, seen in found["stages"].items():
+        learned = ["-"] * 3
+        if seen["alpha"] is not None:
+            learned = [
+                f"{seen['alpha'][2]:.2f}",
+                f"{seen['doubling']:+.3f}",
+                f"{seen['bias_gradient']:.1e}",
+            ]
+        around = f"{seen['zeros']:.2f}", f"{seen['position']:.2f}"
+        table.add_row(stage, *around, *learned, f"{100 * seen['as_max']:+.1f}")
+    return table
 
 
 def window_of(layer: nn.Module) -> Window:

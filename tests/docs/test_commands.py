@@ -55,6 +55,7 @@ ELSEWHERE = {
     r"pip install|python3 -m venv": "needs the network; so does tests/deploy/test_packages.py",
     r"research (pages|compare|run|table|evaluation|mechanism)": "needs data or hours; its tests",
     r"python -m research figure": "needs a trained network, or takes a minute; tests/training",
+    r"traefik": "stays; tests/deploy/test_proxies.py runs it",
     r"torchrun": "needs data and hours; tests/training",
     r"ppool export runs/": "needs a trained network; tests/export",
     r"pip-licenses": "needs the network; CI runs it",

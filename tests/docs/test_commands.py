@@ -55,6 +55,8 @@ ELSEWHERE = {
     r"pip install|python3 -m venv": "needs the network; so does tests/deploy/test_packages.py",
     r"research (pages|compare|run|table|evaluation|mechanism)": "needs data or hours; its tests",
     r"python -m research figure": "needs a trained network, or takes a minute; tests/training",
+    r"(s3|gs|https|oci)://\S+(@|#)sha256": "needs that store; tests/service/test_store.py",
+    r"cosign verify|gh attestation": "needs a published image",
     r"traefik": "stays; tests/deploy/test_proxies.py runs it",
     r"torchrun": "needs data and hours; tests/training",
     r"ppool export runs/": "needs a trained network; tests/export",

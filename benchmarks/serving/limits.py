@@ -1,4 +1,7 @@
-"""The ceilings: the network alone, and all of a request's work on a thread pool without HTTP."""
+"""The ceilings: the network alone, and all of a request's work on a thread pool without HTTP.
+
+The mask it finds on the way is what every server's is compared with.
+"""
 
 from __future__ import annotations
 
@@ -37,9 +40,13 @@ def measure(step: Callable[[], object], workers: int, seconds: float) -> dict[st
 
 
 def main() -> None:
-    """``limits.py PHOTO SECONDS``: JSON of both ceilings, the model and threads by ``PEER_*``."""
+    """``limits.py PHOTO SECONDS MASK``: JSON of both ceilings, and the photo's mask as PNG.
+
+    The model and threads are given by ``PEER_*``.
+    """
     photo, seconds = Path(sys.argv[1]).read_bytes(), float(sys.argv[2])
     model = work.session()
+    Path(sys.argv[3]).write_bytes(work.segment(model, photo))
     x = np.ascontiguousarray(work.decode(photo)[0][None])
     limits = {
         "run": measure(lambda: model.run(None, {"image": x}), 2, seconds),

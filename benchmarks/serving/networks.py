@@ -1,4 +1,4 @@
-"""The networks all serve: float NCHW in, logits of the input's size out, random weights."""
+"""The networks all serve: float NCHW in, logits of the input's size out."""
 
 from __future__ import annotations
 
@@ -8,8 +8,16 @@ from typing import Any
 
 import numpy as np
 import onnx
+import torch
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from benchmarks.serving.work import MEAN, STD
+from research.fineshapes import FineShapes
+
+Weights = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 NUM_CLASSES = 21
 CLASSES = tuple(f"class{index}" for index in range(NUM_CLASSES))
@@ -40,16 +48,26 @@ class _Network:
         self.nodes.append(helper.make_node(op, inputs, [name], **attributes))
         self.last = name
 
-    def conv(self, channels: int, *, kernel: int = 3, stride: int = 1, relu: bool = True) -> None:
-        """A convolution with He-scaled weights, and a ReLU."""
-        shape = (channels, self.channels, kernel, kernel)
-        spread = np.sqrt(2 / np.prod(shape[1:]))
-        weights = (self._rng.standard_normal(shape) * spread).astype(np.float32)
-        bias = np.zeros(channels, np.float32)
+    def conv(
+        self,
+        channels: int,
+        *,
+        kernel: int = 3,
+        stride: int = 1,
+        relu: bool = True,
+        trained: Weights | None = None,
+    ) -> None:
+        """A convolution with the given weights and bias, or He-scaled random ones, and a ReLU."""
+        weights, bias = trained or self._random((channels, self.channels, kernel, kernel))
         self._add("Conv", (weights, bias), pads=[kernel // 2] * 4, strides=[stride] * 2)
         self.channels = channels
         if relu:
             self._add("Relu")
+
+    def _random(self, shape: tuple[int, ...]) -> Weights:
+        spread = np.sqrt(2 / np.prod(shape[1:]))
+        weights = (self._rng.standard_normal(shape) * spread).astype(np.float32)
+        return weights, np.zeros(shape[0], np.float32)
 
     def max_pool(self) -> None:
         """2x2, stride 2."""
@@ -73,18 +91,69 @@ class _Network:
         onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=10), path)
 
 
+# Channels and stride of the small network's convolutions; it doubles the size before the last two
+# and after them.
+_TINY = ((16, 2), (32, 2), (64, 2), (64, 1), (64, 1), (32, 1), (NUM_CLASSES, 1))
+_ENCODER = 5
+_STEPS = 400
+
+
 def write_tiny(path: Path, side: int) -> None:
-    """An encoder-decoder of about 0.3 billion multiply-adds at 256x256."""
+    """An encoder-decoder of about 0.3 billion multiply-adds at 256x256, trained on FineShapes."""
     network = _Network(seed=0)
-    for channels in (16, 32, 64):
-        network.conv(channels, stride=2)
-    network.conv(64)
-    network.conv(64)
-    for channels in (32, NUM_CLASSES):
-        network.upsample(2)
-        network.conv(channels, relu=channels != NUM_CLASSES)
+    weights = iter(_trained())
+    for index, (channels, stride) in enumerate(_TINY):
+        if index >= _ENCODER:
+            network.upsample(2)
+        network.conv(channels, stride=stride, relu=channels != NUM_CLASSES, trained=next(weights))
     network.upsample(2)
     network.save(path, side)
+
+
+class _Tiny(nn.Module):
+    """What :func:`write_tiny` writes, to be trained: RGB as peers feed it to logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = [3, *(channels for channels, _ in _TINY)]
+        self.convs = nn.ModuleList(
+            nn.Conv2d(before, channels, 3, stride, padding=1)
+            for before, (channels, stride) in zip(widths, _TINY, strict=False)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        for index, conv in enumerate(self.convs):
+            if index >= _ENCODER:
+                x = F.interpolate(x, scale_factor=2, mode="bilinear")
+            x = conv(x)
+            if index < len(self.convs) - 1:
+                x = F.relu(x)
+        return F.interpolate(x, scale_factor=2, mode="bilinear")
+
+
+def _trained() -> list[Weights]:
+    """Weights and bias of each convolution after half a minute of training, the same every time.
+
+    With random weights a level of one pixel turns whole regions, and no two servers would agree.
+    """
+    torch.manual_seed(0)
+    model = _Tiny()
+    scenes = FineShapes(320, seed=0, height=128, width=128)
+    samples = [scenes[index] for index in range(len(scenes))]
+    images = torch.from_numpy(np.stack([(s.image - MEAN) / STD for s in samples]))
+    images = images.movedim(3, 1).float()
+    masks = torch.from_numpy(np.stack([s.mask for s in samples]).astype(np.int64))
+    optimiser = torch.optim.AdamW(model.parameters(), 2e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, _STEPS)
+    for _ in range(_STEPS):
+        chosen = torch.randint(len(samples), (8,))
+        loss = F.cross_entropy(model(images[chosen]), masks[chosen], ignore_index=255)
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        schedule.step()
+    values = [p.detach().numpy() for p in model.parameters()]
+    return list(zip(values[::2], values[1::2], strict=True))
 
 
 def write_vgg16(path: Path, side: int) -> None:

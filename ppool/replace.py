@@ -141,17 +141,22 @@ def _why_kept(  # noqa: PLR0911 (a reason each)
     return None
 
 
-def _ppool_for(layer: nn.MaxPool2d | nn.AvgPool2d, use: _Use, options: dict[str, Any]) -> PPool2d:
-    if isinstance(layer, nn.AvgPool2d):
-        # Only alpha = 0 is average pooling over the zeros that ReLU leaves (Proposition 1).
-        options = {"alpha_init": 0.0, "alpha_min": 0.0} | options
-    window = Window.of(
+def window_of(layer: nn.MaxPool2d | nn.AvgPool2d) -> Window:
+    """The window that one of torch's layers pools."""
+    return Window.of(
         layer.kernel_size,
         layer.stride,
         layer.padding,
         getattr(layer, "dilation", 1),
         layer.ceil_mode,
     )
+
+
+def _ppool_for(layer: nn.MaxPool2d | nn.AvgPool2d, use: _Use, options: dict[str, Any]) -> PPool2d:
+    if isinstance(layer, nn.AvgPool2d):
+        # Only alpha = 0 is average pooling over the zeros that ReLU leaves (Proposition 1).
+        options = {"alpha_init": 0.0, "alpha_min": 0.0} | options
+    window = window_of(layer)
     return PPool2d(
         next(iter(use.channels)),
         window.kernel,

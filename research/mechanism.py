@@ -20,7 +20,7 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ppool import PPool2d, ppool2d
+from ppool import PPool2d, ppool2d, replace
 from ppool.feeding import Normalisation
 from ppool.models import Checkpoint, original_pooling
 from ppool.module import evaluating
@@ -169,10 +169,8 @@ def window_of(layer: nn.Module) -> Window:
     found = getattr(layer, "window", None)
     if isinstance(found, Window):
         return found
-    if isinstance(layer, (nn.MaxPool2d, nn.AvgPool2d)):
-        dilation = getattr(layer, "dilation", 1)
-        options = (layer.kernel_size, layer.stride, layer.padding, dilation, layer.ceil_mode)
-        return Window.of(*options)
+    if isinstance(layer, replace.POOLS):
+        return replace.window_of(layer)
     raise ValueError(f"pooling: expected a layer with a window, got {type(layer).__name__}")
 
 

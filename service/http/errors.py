@@ -24,7 +24,9 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
+
+from pydantic import ValidationError
 
 from ppool.service import errors
 
@@ -97,6 +99,15 @@ class BadRequest(ServiceError):
     """The multipart form or the query is malformed."""
 
     status, title = 400, "Malformed request"
+
+    @classmethod
+    def of(cls, error: ValidationError) -> Self:
+        """The first faults of a JSON body, each with its place, of which at most 80 characters."""
+        faults = [
+            f"{'.'.join(map(str, fault['loc']))[:80] or 'body'}: {fault['msg']}"
+            for fault in error.errors(include_url=False, include_input=False)
+        ]
+        return cls(f"Correct the request: {'; '.join(faults[:4])}.")
 
 
 class Unauthorized(ServiceError):

@@ -192,11 +192,7 @@ async def _asked(engine: Engine, request: Request, kind: type[M]) -> M:
     try:
         return kind.model_validate_json(body)
     except ValidationError as error:
-        faults = [
-            f"{'.'.join(map(str, fault['loc']))[:80] or 'body'}: {fault['msg']}"
-            for fault in error.errors(include_url=False, include_input=False)
-        ]
-        raise BadRequest(f"Correct the request: {'; '.join(faults[:4])}.") from error
+        raise BadRequest.of(error) from error
 
 
 def _json(content: object, status: int = 200) -> Response:

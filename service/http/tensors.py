@@ -157,11 +157,7 @@ def checked(given: bytes | dict[str, Any]) -> Document:
             return Document.model_validate_json(given)
         return Document.model_validate(given)
     except ValidationError as error:
-        faults = [
-            f"{'.'.join(map(str, fault['loc']))[:SHOWN] or 'body'}: {fault['msg']}"
-            for fault in error.errors(include_url=False, include_input=False)
-        ]
-        raise BadRequest(f"Correct the request: {'; '.join(faults[:4])}.") from error
+        raise BadRequest.of(error) from error
 
 
 def _count(given: str, most: int) -> int:

@@ -112,9 +112,15 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     "camvid": _on_photographs(
         "camvid", "Poolings on CamVid's test", ("mean_iou", "detail_iou", "boundary_iou")
     ),
-    "drive": _on_photographs("drive", "The same settings on DRIVE", ("f1", "mean_iou")),
-    "em": _on_photographs("em", "The same settings on EM membranes", ("f1", "mean_iou")),
-    "dibco": _on_photographs("dibco", "The same settings on DIBCO's pages", ("f1", "mean_iou")),
+    "drive": _on_photographs(
+        "drive", "The same settings on DRIVE", ("f1", "auc", "mean_iou", "boundary_iou")
+    ),
+    "em": _on_photographs(
+        "em", "The same settings on EM membranes", ("f1", "mean_iou", "boundary_iou")
+    ),
+    "dibco": _on_photographs(
+        "dibco", "The same settings on DIBCO's pages", ("f1", "mean_iou", "boundary_iou")
+    ),
 }
 """By the name that ``python -m research table`` takes."""
 

@@ -201,8 +201,11 @@ class _Network:
         return round(found.everywhere.mean_iou, 4)
 
     def gain_as_max(self, names: Sequence[str], score: float) -> float:
-        """What the score gains with max pooling in some stages."""
-        own = {name: self.model.get_submodule(name) for name in names}
+        """What the score gains with max pooling in some stages: nothing where all have it."""
+        layers = {name: self.model.get_submodule(name) for name in names}
+        own = {name: pool for name, pool in layers.items() if not isinstance(pool, nn.MaxPool2d)}
+        if not own:
+            return 0.0
         for name, layer in own.items():
             w = window_of(layer)
             most = nn.MaxPool2d(w.kernel, w.stride, w.padding, w.dilation, ceil_mode=w.ceil_mode)

@@ -20,6 +20,7 @@ __all__ = ["Grid", "grids"]
 
 MEASURES = {
     "f1": "F1 of the class sought",
+    "auc": "area under the ROC curve",
     "mean_iou": "mean IoU",
     "pixel_accuracy": "pixel accuracy",
     "detail_iou": "mean IoU of thin classes",
@@ -79,7 +80,7 @@ def value(record: Mapping[str, Any], measure: str, dataset: str) -> float | None
     if measure == "f1":
         iou = list(held_out["iou"].values())[-1]
         return None if iou is None else 2 * iou / (1 + iou)
-    found: float | None = held_out[measure]
+    found: float | None = held_out.get(measure)  # what an older run has not is left out
     return found
 
 

@@ -181,12 +181,14 @@ def _recipes_of(rows: Records) -> dict[str, Any]:
 def _runs_of(rows: Records) -> dict[str, Any]:
     """What is each run's own, as far as a table needs it."""
     kept = ("seconds", "alpha_maps", "commit")
-    scores = ("mean_iou", "boundary_iou", "pixel_accuracy", "iou")
+    scores = ("mean_iou", "boundary_iou", "pixel_accuracy", "auc", "iou")
     return {
         row: [
             {
                 "recipe": {"seed": run["recipe"]["seed"]},
-                "held_out": {name: run["held_out"][name] for name in scores},
+                "held_out": {
+                    name: run["held_out"][name] for name in scores if name in run["held_out"]
+                },
                 **{name: run[name] for name in kept},
             }
             for run in runs

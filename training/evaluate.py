@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.table import Table
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ppool.feeding import Feed, Normalisation, feed
@@ -22,6 +22,7 @@ from ppool.service.codecs.images import decode_file
 from ppool.service.codecs.resizing import reduced
 from ppool.training.boundary import boundary_band
 from ppool.training.dataset import Sample
+from ppool.training.ranking import Ranking
 
 __all__ = ["BAND", "Evaluation", "evaluate", "fed", "predict"]
 
@@ -38,12 +39,14 @@ class Evaluation:
             :func:`ppool.training.boundary.boundary_band`.
         counts: int64 [2, K, K], the matrices of all pixels and of the band. The shares of several
             processes can be added.
+        ranking: Of two classes, how likely the second was called; None of more.
         seconds: For each image, the time from the fed image to the mask.
     """
 
     def __init__(self, num_classes: int, band: int = BAND) -> None:
         self.band = band
         self.counts: NDArray[np.int64] = np.zeros((2, num_classes, num_classes), np.int64)
+        self.ranking = Ranking() if num_classes == 2 else None
         self.seconds: list[float] = []
 
     @property
@@ -63,12 +66,16 @@ class Evaluation:
         self.boundary.update(truth[band], prediction[band])
 
     def scores(self, classes: Sequence[LabelClass]) -> dict[str, Any]:
-        """The numbers people quote, with IoU by class name; what no pixel decides is None."""
+        """The numbers people quote, with IoU by class name; what no pixel decides is None.
+
+        ``auc``, that of the ROC curve, is there of two classes only.
+        """
 
         def by_name(values: NDArray[np.float64]) -> dict[str, float | None]:
             return {c.name: _rounded(v) for c, v in zip(classes, values, strict=True)}
 
         whole, boundary = self.everywhere, self.boundary
+        ranked = {} if self.ranking is None else {"auc": _rounded(self.ranking.auc)}
         return {
             "mean_iou": _rounded(whole.mean_iou),
             "boundary_iou": _rounded(boundary.mean_iou),
@@ -77,6 +84,7 @@ class Evaluation:
             "iou": by_name(whole.iou),
             "boundary_iou_by_class": by_name(boundary.iou),
             "boundary_band_pixels": self.band,
+            **ranked,
         }
 
     def table(self, classes: Sequence[LabelClass]) -> Table:
@@ -90,6 +98,8 @@ class Evaluation:
         means = (whole.mean_iou, boundary.mean_iou, whole.mean_accuracy)
         grid.add_row("mean", *map(_percent, means))
         grid.add_row("pixel accuracy", "", "", _percent(whole.pixel_accuracy))
+        if self.ranking is not None:
+            grid.add_row("area under the ROC curve", _percent(self.ranking.auc), "", "")
         return grid
 
     @property
@@ -108,12 +118,21 @@ def _percent(value: float) -> str:
 
 def predict(model: nn.Module, photo: Feed, normalise: Normalisation) -> NDArray[np.uint8]:
     """The mask of a photo at its own size, uint8 [H, W], as an exported file and the service do."""
+    return _mask(_logits(model, photo, normalise), photo)
+
+
+def _logits(model: nn.Module, photo: Feed, normalise: Normalisation) -> Tensor:
+    """Of the fed image, float32 [K, H, W]."""
     x = torch.from_numpy(normalise(photo.image[None]))
     with torch.inference_mode():
-        logits = model(x.to(next(model.parameters()).device))
+        logits: Tensor = model(x.to(next(model.parameters()).device))
         if logits.shape[-2:] != x.shape[-2:]:
             logits = F.interpolate(logits, x.shape[-2:], mode="bilinear", align_corners=False)
-    labels: NDArray[np.uint8] = logits.argmax(1)[0].to(torch.uint8).cpu().numpy()
+    return logits[0]
+
+
+def _mask(logits: Tensor, photo: Feed) -> NDArray[np.uint8]:
+    labels: NDArray[np.uint8] = logits.argmax(0).to(torch.uint8).cpu().numpy()
     return photo.mask(labels)
 
 
@@ -141,7 +160,11 @@ def evaluate(
         for sample in samples:
             photo = fed(sample, policy)
             began = time.perf_counter()
-            prediction = predict(model, photo, normalise)
+            logits = _logits(model, photo, normalise)
+            prediction = _mask(logits, photo)
             evaluation.seconds.append(time.perf_counter() - began)
             evaluation.update(sample.mask, prediction)
+            if evaluation.ranking is not None:
+                margin = (logits[1] - logits[0]).float().cpu().numpy()
+                evaluation.ranking.update(sample.mask, photo.mask(margin))
     return evaluation

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -319,8 +320,15 @@ def _evaluate(run: _Run, held_out: SegmentationDataset) -> Evaluation:
         normalise=Normalisation(run.recipe.mean, run.recipe.std),
         policy=_policy(run.recipe),
     )
-    found.counts = group.sum(torch.from_numpy(found.counts).to(group.device)).cpu().numpy()
+    found.counts = _summed(found.counts, group)
+    if found.ranking is not None:
+        found.ranking.counts = _summed(found.ranking.counts, group)
     return found
+
+
+def _summed(counts: NDArray[np.int64], group: Processes) -> NDArray[np.int64]:
+    summed: NDArray[np.int64] = group.sum(torch.from_numpy(counts).to(group.device)).cpu().numpy()
+    return summed
 
 
 def _some_images(run: _Run, held_out: SegmentationDataset) -> Iterator[Tensor]:

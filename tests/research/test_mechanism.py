@@ -14,6 +14,7 @@ from ppool import PPool2d
 from ppool.metadata import InputPolicy, LabelClass
 from ppool.models import Checkpoint, create_model
 from ppool.training.dataset import Sample
+from ppool.training.evaluate import Evaluation, evaluate
 from research.mechanism import SHIFTS, _Seen, checked_size, measure, mechanism, window_of
 
 CLASSES = tuple(LabelClass(i, name, f"#00000{i}") for i, name in enumerate(("sky", "pole", "road")))
@@ -95,6 +96,21 @@ def test_a_network_near_max_pooling_loses_nothing_as_max_and_one_near_the_averag
     behind = mechanism(trained("ppool"), samples)["stages"]["pool1"]
     assert behind["zeros"] > near["stages"]["pool1"]["zeros"]
     assert 0 < near["consistency"][SHIFTS[0]] <= 1
+
+
+@pytest.mark.parametrize(("pooling", "times"), [("max", 1), ("average", 5)])
+def test_a_network_is_scored_once_for_each_change_of_its_poolings(
+    pooling: str, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored = []
+
+    def counted(*arguments: Any, **options: Any) -> Evaluation:
+        scored.append(1)
+        return evaluate(*arguments, **options)
+
+    monkeypatch.setattr("research.mechanism.evaluate", counted)
+    mechanism(trained(pooling), [Photographs()[0]])
+    assert len(scored) == times
 
 
 def test_the_command_writes_every_network_and_refuses_other_classes(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 from scipy import ndimage
 from torch import Tensor, nn
 from torchmetrics.functional.classification import (
+    binary_auroc,
     multiclass_accuracy,
     multiclass_confusion_matrix,
     multiclass_jaccard_index,
@@ -27,6 +28,7 @@ from ppool.scoring import IGNORE
 from ppool.training.boundary import boundary_band
 from ppool.training.dataset import Sample
 from ppool.training.evaluate import Evaluation, evaluate
+from ppool.training.ranking import Ranking
 from research.__main__ import app
 from research.pages import PAGE_CLASSES
 
@@ -98,6 +100,34 @@ def test_scores_equal_those_of_torchmetrics(case: list[tuple[Mask, Mask]]) -> No
         present = matrix.counts.sum(1) > 0
         np.testing.assert_allclose(matrix.accuracy[present], recall[present], rtol=1e-6)
         assert matrix.mean_accuracy == pytest.approx(recall[present].mean())
+
+
+@given(
+    truth=arrays.arrays(np.uint8, (6, 7), elements=st.sampled_from((0, 1, IGNORE))),
+    margin=arrays.arrays(np.int8, (6, 7), elements=st.integers(-9, 9)),
+)
+def test_the_area_under_the_curve_is_that_of_torchmetrics(
+    truth: Mask, margin: NDArray[np.int8]
+) -> None:
+    ranking, halves = Ranking(), Ranking()
+    ranking.update(truth, margin.astype(np.float32))
+    for rows in (slice(0, 2), slice(2, 6)):
+        halves.update(truth[rows], margin[rows].astype(np.float32))
+    assert np.array_equal(halves.counts, ranking.counts)
+    if not {0, 1} <= set(np.unique(truth)):
+        assert np.isnan(ranking.auc)
+        return
+    seen = torch.from_numpy(truth != IGNORE)
+    probability = torch.from_numpy(margin.astype(np.float64)).sigmoid()[seen]
+    expected = binary_auroc(probability, torch.from_numpy(truth).long()[seen])
+    assert ranking.auc == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_logits_beyond_every_probability_are_counted_at_the_ends() -> None:
+    ranking = Ranking()
+    ranking.update(np.array([[0, 1, 0, 1]], np.uint8), np.array([[-np.inf, np.inf, -1e9, 40.0]]))
+    assert ranking.auc == 1
+    assert ranking.counts[:, [0, -1]].tolist() == [[2, 0], [0, 2]]
 
 
 @given(case=cases(), distance=st.integers(1, 7))
@@ -176,6 +206,39 @@ def test_a_split_is_scored_in_evaluation_mode_at_its_own_size(rng: np.random.Gen
     cells = [list(column.cells) for column in found.table(CLASSES[:3]).columns]
     assert cells[0] == ["class 0", "class 1", "class 2", "mean", "pixel accuracy"]
     assert cells[1] == ["100.0"] * 4 + [""]
+
+
+class Redness(nn.Module):
+    """Two classes, the second the likelier the redder a pixel, at half the size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        red = x[:, :1, ::2, ::2] - x[:, 1:2, ::2, ::2]
+        return torch.cat([-self.scale * red, self.scale * red], 1)
+
+
+def test_two_classes_are_ranked_where_the_truth_counts(rng: np.random.Generator) -> None:
+    images = [rng.integers(0, 256, (11, 14, 3), np.uint8) for _ in range(2)]
+    truths = [rng.choice(np.array([0, 1, IGNORE], np.uint8), (11, 14)) for _ in images]
+    pages = [Sample(image, truth) for image, truth in zip(images, truths, strict=True)]
+    found = evaluate(
+        Redness(), pages, num_classes=2, normalise=AS_IS, policy=InputPolicy(64, 4), band=1
+    )
+    probabilities = []
+    for image in images:
+        padded = np.pad(image, ((0, 1), (0, 2), (0, 0)), mode="edge").astype(np.float32) / 255
+        logits = Redness()(torch.from_numpy(padded).permute(2, 0, 1)[None])
+        grown = nn.functional.interpolate(logits, scale_factor=2.0, mode="bilinear")
+        probabilities.append(grown.softmax(1)[0, 1, :11, :14].flatten())
+    expected = binary_auroc(torch.cat(probabilities), flat(truths), ignore_index=IGNORE)
+    scores = found.scores(CLASSES[:2])
+    assert scores["auc"] == pytest.approx(float(expected), abs=1e-3)
+    assert "auc" not in counted([]).scores(CLASSES)
+    (names, *_) = found.table(CLASSES[:2]).columns
+    assert list(names.cells)[-1] == "area under the ROC curve"
 
 
 def saved(folder: Path, classes: tuple[LabelClass, ...], rng: np.random.Generator) -> list[str]:

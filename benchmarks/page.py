@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.measure import RESULTS
 
-__all__ = ["pooling_rows", "render", "stored", "table", "write_page"]
+__all__ = ["render", "stored", "table", "write_page"]
 
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 LISTED_MILLISECONDS = 0.1
@@ -27,18 +27,6 @@ def stored() -> dict[str, dict[str, Any]]:
         name: json.loads((RESULTS / f"{name}.json").read_text())
         for name in ("kernels", "networks", "training-step", "precision")
     }
-
-
-def pooling_rows(kernels: Mapping[str, Any]) -> list[str]:
-    """The README's table: the unit beside MaxPool on a tensor larger than the caches."""
-    heads = ["window", "threads", "P-pooling unit, ms", "MaxPool, ms", "unit / MaxPool"]
-    rows = [
-        [row["window"], row["threads"], _time(row, "unit"), _time(row, "MaxPool"),
-         _ratio(row, "unit / MaxPool")[0]]
-        for row in kernels["results"]["pooling"]
-        if tuple(row["input"]) == (1, 64, 512, 512)
-    ]  # fmt: skip
-    return table(heads, rows)
 
 
 def render(stored: Mapping[str, Mapping[str, Any]]) -> str:

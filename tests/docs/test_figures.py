@@ -1,8 +1,12 @@
 """Figures in the documentation are those of the result files beside the benchmarks."""
 
+import json
 from pathlib import Path
 
+import pytest
+
 from benchmarks import page
+from benchmarks.measure import RESULTS
 from benchmarks.serving import page as serving_page
 
 ROOT = Path(__file__).parents[2]
@@ -13,6 +17,14 @@ def test_the_pages_of_benchmarks_are_what_the_results_give() -> None:
     assert serving_page.PAGE.read_text("utf-8") == serving_page.render(serving_page.stored())
 
 
-def test_the_readme_quotes_the_kernels_results() -> None:
-    rows = "\n".join(page.pooling_rows(page.stored()["kernels"]))
-    assert f"\n\n{rows}\n\n" in (ROOT / "README.md").read_text("utf-8")
+@pytest.mark.parametrize("text", ["README.md", "docs/model.md"])
+def test_the_contests_are_those_of_the_result(text: str) -> None:
+    results = json.loads((RESULTS / "pages-dibco.json").read_text("utf-8"))["results"]
+    heads = ["contest", "Otsu", "Sauvola (25, 0.2)", "model"]
+    rows = [
+        [f"DIBCO {name.removeprefix('DIBCO')}", *(f"{row[way]:.1f}" for way in row)]
+        for name, row in results["contests"].items()
+    ]
+    *others, model = (f"{score:.1f}" for score in results["mean"].values())
+    table = "\n".join(page.table(heads, [*rows, ["**mean**", *others, f"**{model}**"]]))
+    assert f"\n\n{table}\n\n" in (ROOT / text).read_text("utf-8")

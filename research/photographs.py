@@ -52,7 +52,7 @@ CAMVID = replace(
 )
 """What all runs share: a tuning run; the others are longer."""
 
-FINAL_ITERATIONS = 1000
+FINAL_ITERATIONS = 800
 
 Changes = Mapping[str, Any]
 

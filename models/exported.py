@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ppool.metadata import METADATA_KEY, ModelMetadata
 from ppool.module import PPool2d
 
-__all__ = ["read_exported", "read_onnx", "settle_norms"]
+__all__ = ["exported_state", "read_onnx", "settle_norms"]
 
 # What the exporter puts before the names of the network's parameters, and behind the name of a
 # convolution's weights for the bias that it had from a batch norm.
@@ -54,7 +54,7 @@ def read_onnx(path: Path) -> tuple[ModelMetadata, dict[str, Tensor]]:
     return ModelMetadata.from_json(texts[METADATA_KEY]), found
 
 
-def read_exported(path: Path, model: nn.Module) -> dict[str, Tensor]:
+def exported_state(path: Path, model: nn.Module) -> dict[str, Tensor]:
     """The state dict of a network like ``model`` that does what the file does.
 
     Where a batch norm was folded, it shifts and does nothing else; :func:`settle_norms` makes it

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ppool.models._layers import PretrainedNetwork
-from ppool.models.exported import read_exported
+from ppool.models.exported import exported_state
 
 __all__ = ["LoadReport", "load_weights"]
 
@@ -53,7 +53,7 @@ class LoadReport:
 
 def _read(path: Path, model: nn.Module) -> dict[str, Tensor]:
     if path.suffix == ".onnx":
-        return read_exported(path, model)
+        return exported_state(path, model)
     if path.suffix in {".h5", ".hdf5"}:
         return _read_hdf5(path)
     return _read_npz(path) if path.suffix == ".npz" else _read_torch(path)

@@ -81,7 +81,8 @@ def encode(segmentation: Segmentation, name: str, answer: Answer) -> Encoded:
             FILES[part](segmentation, mask, answer).items() if part in FILES else ()
         ):
             # Two parts may both be a PNG.
-            is_told = kind.startswith(part) or not (answer.named or kind in files)
+            tells = part == "tensors" or kind.startswith(part)
+            is_told = tells or not (answer.named or kind in files)
             files[kind if is_told else f"{part}.{kind}"] = content
     result = None
     if "result" in answer.parts:

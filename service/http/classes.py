@@ -5,10 +5,17 @@ from __future__ import annotations
 from ppool.service.http.errors import BadRequest
 from ppool.service.models import Model
 
-__all__ = ["class_ids"]
+__all__ = ["class_ids", "overlapping"]
 
 # Of a name that is told back, and of classes.
 _SHOWN, _SHOWN_CLASSES = 80, 20
+
+
+def overlapping(model: Model, classes: tuple[int, ...] | None) -> tuple[int, ...]:
+    """The classes, or all, each of which has regions of its own, whatever the mask has there."""
+    if model.head != "multilabel" or not model.offers_scores:
+        return ()
+    return tuple(range(len(model.classes))) if classes is None else classes
 
 
 def class_ids(option: str, text: str, model: Model) -> tuple[int, ...]:

@@ -46,8 +46,8 @@ def config(engine: Engine, served: Served) -> dict[str, Any]:
     """A model as Triton's configuration has it; shapes are there without the batch."""
 
     def entry(tensor: dict[str, Any]) -> dict[str, Any]:
-        kind = f"TYPE_{tensor['datatype']}"
-        return {"name": tensor["name"], "data_type": kind, "dims": tensor["shape"][1:]}
+        kind = "STRING" if tensor["datatype"] == "BYTES" else tensor["datatype"]
+        return {"name": tensor["name"], "data_type": f"TYPE_{kind}", "dims": tensor["shape"][1:]}
 
     about = metadata(served)
     instances = [

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import orjson
 
 from ppool.service.answers import Answer, Encoded, MapsWanted, Part, Picture
-from ppool.service.http.classes import class_ids
+from ppool.service.http.classes import class_ids, overlapping
 from ppool.service.http.options import SegmentOptions
 from ppool.service.models import Model
 from ppool.service.results import Milliseconds, SegmentReply
@@ -88,9 +88,8 @@ class MediaType:
             own = asked.probability == "winner"
             probability = () if own else class_ids("probability", asked.probability, model)
         planes = () if asked.planes is None else class_ids("planes", asked.planes, model)
-        overlap = model.head == "multilabel" and model.offers_scores
-        if overlap and not planes and _REGIONS.intersection(asked.wanted):
-            planes = tuple(range(len(model.classes))) if classes is None else classes
+        if not planes and _REGIONS.intersection(asked.wanted):
+            planes = overlapping(model, classes)
         in_grey: Literal["uint8", "uint16"] = "uint16" if asked.bits == "16" else "uint8"
         # Where a model does not tell how probable a class is, the edges of cut-outs are hard.
         opacity = () if model.why_no_probability else cutout

@@ -28,7 +28,9 @@ from ppool.service.http.errors import (
 )
 from ppool.service.http.exchange import TIMEOUT_HEADER
 from ppool.service.http.media import GEOJSON, JSON, MEDIA_TYPES
+from ppool.service.http.options import SegmentOptions
 from ppool.service.http.schemas import Health, Problem
+from ppool.service.http.tensors import INPUT, OPTIONS
 from ppool.service.models import ModelInfo
 from ppool.service.results import FeatureCollection, SegmentReply
 
@@ -40,6 +42,7 @@ __all__ = [
     "SEGMENT_RESPONSES",
     "DescribedApp",
     "in_path",
+    "inference_request",
     "segment_request",
 ]
 
@@ -120,6 +123,37 @@ def segment_request(options: dict[str, dict[str, Any]]) -> dict[str, Any]:
             },
         },
     }
+
+
+def inference_request() -> dict[str, Any]:
+    """The body of ``POST /v2/models/{name}/infer``."""
+    fields = SegmentOptions.model_json_schema()["properties"]
+    timeout = {"type": "integer", "minimum": 0, "description": "microseconds until the answer"}
+    parameters = {name: _plain(fields[name]) for name in OPTIONS} | {"timeout": timeout}
+    whole = {"type": "integer", "minimum": 0}
+    given = {
+        "name": {"type": "string", "enum": [INPUT]},
+        "datatype": {"type": "string", "enum": ["UINT8", "BYTES"]},
+        "shape": {"type": "array", "items": whole, "description": "[N, H, W, 3], or [N] of files"},
+        "data": {"type": "array", "items": {}, "description": "pixels, or files in base64"},
+    }
+    wanted = {"name": {"type": "string", "description": "of those that the model's page lists"}}
+    schema = {
+        "type": "object",
+        "required": ["inputs"],
+        "properties": {
+            "id": {"type": "string"},
+            "parameters": {"type": "object", "properties": parameters},
+            "inputs": _list_of(given, ["name", "datatype", "shape"], 1),
+            "outputs": _list_of(wanted, ["name"], 64),
+        },
+    }
+    return {"requestBody": {"required": True, "content": {JSON: {"schema": schema}}}}
+
+
+def _list_of(properties: dict[str, Any], required: list[str], most: int) -> dict[str, Any]:
+    items = {"type": "object", "required": required, "properties": properties}
+    return {"type": "array", "items": items, "maxItems": most}
 
 
 _REPLY: dict[str, Any] = {

@@ -3,8 +3,9 @@
 One input, ``image``: UINT8 [N, H, W, 3], RGB, or BYTES [N], photo files (base64 in JSON). Outputs:
 ``mask``, UINT8 [N, H, W] at the photos' own size (UINT16 of more than 256 classes), and on request
 the alpha map of each pooling stage, FP32 [N, C, h, w], and of that size ``probability`` and
-``probability/<class>``, FP32, and the ``plane/<class>`` of a multilabel model, UINT8. The
-parameter ``page`` names a page of each file.
+``probability/<class>``, FP32, and the ``plane/<class>`` of a multilabel model, UINT8; ``overlay``
+and ``cutout``, PNG files, ``polygons``, GeoJSON, and ``coco``, BYTES [N]. The parameters
+``classes``, ``cutout``, ``tolerance``, ``mode`` and ``page`` mean what they do in ``/segment``.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def add_open_inference(app: FastAPI, engine: Engine) -> None:
     turns = Turns()
 
     def route(
-        method: str, path: str, name: str
+        method: str, path: str, name: str, **more: Any
     ) -> Callable[[Callable[..., Awaitable[Response]]], Any]:
         return app.api_route(
             f"/v2{path}",
@@ -60,7 +61,7 @@ def add_open_inference(app: FastAPI, engine: Engine) -> None:
             operation_id=f"v2_{name}",
             tags=["open inference protocol"],
             response_class=Response,
-            openapi_extra=openapi.in_path(*re.findall(r"{(\w+)}", path)),
+            openapi_extra=openapi.in_path(*re.findall(r"{(\w+)}", path)) | more,
             responses=openapi.INFERENCE_ERROR,
         )
 
@@ -108,7 +109,7 @@ def add_open_inference(app: FastAPI, engine: Engine) -> None:
             """What was asked of a model since the server started."""
             return _json(documents.statistics(engine, [_served(engine, request)]))
 
-        @route("POST", f"{place}/infer", f"{what}_infer")
+        @route("POST", f"{place}/infer", f"{what}_infer", **openapi.inference_request())
         async def infer(request: Request) -> Response:
             """Segment the photos of a tensor."""
             return await _infer(turns, engine, _served(engine, request), request)

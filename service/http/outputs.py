@@ -5,6 +5,7 @@ What makes or writes much is a generator: after each step of it others may go on
 
 from __future__ import annotations
 
+import binascii
 import io
 import struct
 from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
@@ -26,6 +27,8 @@ from ppool.service.models import Served
 __all__ = ["Tensor", "order", "rendered"]
 
 _STEP_VALUES = 16 * 1024
+# Whole groups of base64.
+_STEP_BYTES = 3 * 64 * 1024
 _STEP_PIXELS = 256 * 1024
 
 R = TypeVar("R")
@@ -35,19 +38,22 @@ _DATATYPES = {"uint8": "UINT8", "uint16": "UINT16", "float32": "FP32"}
 
 @dataclass(frozen=True)
 class Tensor:
-    """One output: an array for each photo, or texts."""
+    """One output: an array for each photo, or elements of BYTES, in JSON as text or as base64."""
 
     name: str
     datatype: str
     shape: list[int]
     arrays: Sequence[NDArray[Any]] = ()
-    texts: Sequence[str] = ()
+    elements: Sequence[bytes] = ()
+    is_text: bool = True
 
     def binary(self) -> list[memoryview]:
-        """The bytes of it, in pieces; each text is behind its length, 4 bytes, little-endian."""
-        encoded = [text.encode() for text in self.texts]
-        texts = [memoryview(struct.pack("<I", len(text)) + text) for text in encoded]
-        return texts + [array.ravel().view(np.uint8).data for array in self.arrays]
+        """The bytes of it, in pieces; each element is behind its length, 4 bytes, little-endian."""
+        lengths = (struct.pack("<I", len(element)) for element in self.elements)
+        pieces = [piece for pair in zip(lengths, self.elements, strict=False) for piece in pair]
+        return [memoryview(piece) for piece in pieces] + [
+            array.ravel().view(np.uint8).data for array in self.arrays
+        ]
 
 
 async def order(
@@ -64,11 +70,14 @@ async def order(
         TooLarge: if it holds more than ``most_images``.
     """
     uploads = await turns.take(photos(inference, most_images))
-    wanted = inference.outputs([entry["name"] for entry in named.outputs(served.model)])
-    asked = named.answer(served.model, wanted, inference.page)
+    options = inference.options
+    known = [entry["name"] for entry in named.outputs(served.model)]
+    wanted = inference.outputs(known, named.default(options))
+    asked = named.answer(served.model, wanted, options)
+    called = {str(part): file for part, file in named.FILES.items()}
 
     async def render(parts: list[Encoded]) -> R:
-        files = {name: [part.files[name] for part in parts] for name in wanted}
+        files = {name: [part.files[called.get(name, name)] for part in parts] for name in wanted}
         classes = [label.name for label in served.model.classes]
         return await write(await turns.take(_tensors(inference, files, classes)))
 
@@ -82,7 +91,7 @@ def _tensors(
 
     Args:
         inference: What was asked.
-        files: Those (NPY) of each output, one for each image.
+        files: Those of each output, one for each image: arrays (NPY), or what is answered.
         classes: Their names, by id.
 
     Raises:
@@ -91,6 +100,12 @@ def _tensors(
     wanted = {output.name: output.parameters for output in inference.document.outputs}
     found = []
     for name, contents in files.items():
+        if name in named.FILES:
+            if wanted.get(name, {}).get("classification") is not None:
+                raise _unclassified(name)
+            is_text = not named.FILES[name].endswith(".png")
+            found.append(Tensor(name, "BYTES", [len(contents)], elements=contents, is_text=is_text))
+            continue
         arrays = [_array(file) for file in contents]
         if (most := wanted.get(name, {}).get("classification")) is not None:
             found.append((yield from _classified(name, arrays, most, classes)))
@@ -111,20 +126,26 @@ def _classified(
     if isinstance(most, bool) or not isinstance(most, int) or most < 1:
         raise BadRequest(f"classification: expected how many classes, got {str(most)[:SHOWN]!r}.")
     if name != "mask":
-        raise BadRequest(
-            f"classification: 'mask' has classes, {name[:SHOWN]!r} has none; leave it out there."
-        )
-    texts = list[str]()
+        raise _unclassified(name)
+    texts = list[bytes]()
     for mask in masks:
         pixels, counts = mask.ravel(), np.zeros(len(classes), np.int64)
         for start in range(0, pixels.size, _STEP_PIXELS):
-            counts += np.bincount(pixels[start : start + _STEP_PIXELS], minlength=len(classes))
+            found = np.bincount(pixels[start : start + _STEP_PIXELS], minlength=len(classes))
+            counts += found[: len(classes)]  # what is beyond is of no class
             yield
         order = sorted(range(len(classes)), key=lambda index: -counts[index])
         texts += [
-            f"{counts[index] / pixels.size:.6f}:{index}:{classes[index]}" for index in order[:most]
+            f"{counts[index] / pixels.size:.6f}:{index}:{classes[index]}".encode()
+            for index in order[:most]
         ]
-    return Tensor(name, "BYTES", [len(masks), min(most, len(classes))], texts=texts)
+    return Tensor(name, "BYTES", [len(masks), min(most, len(classes))], elements=texts)
+
+
+def _unclassified(name: str) -> BadRequest:
+    return BadRequest(
+        f"classification: 'mask' has classes, {name[:SHOWN]!r} has none; leave it out there."
+    )
 
 
 def rendered(
@@ -191,12 +212,26 @@ def _array(file: bytes) -> NDArray[Any]:
 
 def _values(tensor: Tensor) -> Iterator[bytes]:
     """What a tensor holds as JSON, with commas between."""
-    if tensor.texts:
-        yield orjson.dumps(tensor.texts)[1:-1]
     comma = b""
+    for element in tensor.elements:
+        yield comma + b'"'
+        yield from _quoted(element, is_text=tensor.is_text)
+        yield b'"'
+        comma = b","
     for array in tensor.arrays:
         flat = array.ravel()
         for start in range(0, flat.size, _STEP_VALUES):
             part = flat[start : start + _STEP_VALUES]
             yield comma + orjson.dumps(part, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
             comma = b","
+
+
+def _quoted(element: bytes, *, is_text: bool) -> Iterator[bytes]:
+    """What stands between the quotes."""
+    if is_text:
+        text = str(element, "utf-8")
+        for start in range(0, len(text), _STEP_BYTES):
+            yield orjson.dumps(text[start : start + _STEP_BYTES])[1:-1]
+        return
+    for start in range(0, len(element), _STEP_BYTES):
+        yield binascii.b2a_base64(element[start : start + _STEP_BYTES], newline=False)

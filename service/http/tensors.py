@@ -18,8 +18,18 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from ppool.service.http.arrays import Numbers, Texts, lifted
 from ppool.service.http.errors import BadRequest, TooLarge
 from ppool.service.http.forms import Upload
+from ppool.service.http.options import SegmentOptions
 
-__all__ = ["DOCUMENT_BYTES", "INPUT", "SHOWN", "Inference", "checked", "parsed", "photos"]
+__all__ = [
+    "DOCUMENT_BYTES",
+    "INPUT",
+    "OPTIONS",
+    "SHOWN",
+    "Inference",
+    "checked",
+    "parsed",
+    "photos",
+]
 
 INPUT = "image"
 
@@ -27,7 +37,8 @@ _STEP_VALUES = 16 * 1024
 # Of JSON beside the data; a request has a few hundred.
 DOCUMENT_BYTES = 256 * 1024
 SHOWN = 80
-_MOST_PAGES = 4096
+# Parameters that are options of ``POST /segment`` as well.
+OPTIONS = ("classes", "cutout", "tolerance", "mode", "page")
 _DAY_MICROSECONDS = 86_400_000_000
 _DATA = "Send data as a list of whole numbers from 0 to 255, or of at most {} texts in base64."
 
@@ -77,8 +88,8 @@ class Inference:
     data: Numbers | Texts | None
     binary: memoryview
 
-    def outputs(self, known: Sequence[str]) -> list[str]:
-        """The names of what is wanted, each once; the first of ``known`` by default.
+    def outputs(self, known: Sequence[str], default: str) -> list[str]:
+        """The names of what is wanted, each once.
 
         Raises:
             BadRequest: if one is not known.
@@ -86,21 +97,21 @@ class Inference:
         wanted = list(dict.fromkeys(output.name for output in self.document.outputs))
         if unknown := set(wanted).difference(known):
             raise BadRequest(f"This model has no output called {min(unknown)[:SHOWN]!r}.")
-        return wanted or [known[0]]
+        return wanted or [default]
 
     @property
-    def page(self) -> int:
-        """The parameter of that name: which page of each file is meant.
+    def options(self) -> SegmentOptions:
+        """The parameters that mean what options of ``POST /segment`` do.
 
         Raises:
-            BadRequest: if it is no such number.
+            BadRequest: if one is no such value.
         """
-        page = self.document.parameters.get("page")
-        if page is None:
-            return 1
-        if isinstance(page, bool) or not isinstance(page, int) or not 1 <= page <= _MOST_PAGES:
-            raise BadRequest(f"page: expected 1 to {_MOST_PAGES}, got {str(page)[:SHOWN]!r}.")
-        return page
+        parameters = self.document.parameters.items()
+        given = {name: v for name, v in parameters if name in OPTIONS and v is not None}
+        try:
+            return SegmentOptions.model_validate(given, strict=True)
+        except ValidationError as error:
+            raise BadRequest.of(error) from error
 
     @property
     def seconds(self) -> float | None:

@@ -14,6 +14,7 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 from tritonclient.grpc import service_pb2 as official
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
+from tritonclient.utils import deserialize_bytes_tensor
 
 from ppool.service.workers.inference import Segmenter
 from tests.service.harness import Client, Gate, encoded, photo
@@ -121,6 +122,33 @@ def test_alpha_maps_and_classes_are_outputs(stub: Any, segmenter: Segmenter) -> 
     assert int(index) == shares.argmax()
     assert float(share) == pytest.approx(shares.max(), abs=1e-6)
     assert ("dark", "middle", "bright")[int(index)].startswith(name[:4])
+
+
+def test_classes_cut_outs_and_polygons_are_those_of_http(client: Client, stub: Any) -> None:
+    output = official.ModelInferRequest.InferRequestedOutputTensor
+    raw = b"".join(len(file).to_bytes(4, "little") + file for file in FILES)
+    message = request(
+        tensor={"datatype": "BYTES", "shape": [2]},
+        raw_input_contents=[raw],
+        outputs=[output(name="cutout"), output(name="polygons"), output(name="mask")],
+    )
+    message.parameters["classes"].string_param = "dark,2"
+    message.parameters["cutout"].string_param = "bright"
+    message.parameters["tolerance"].double_param = 0.5
+    answer = stub.ModelInfer(message)
+    cutouts, polygons = (deserialized(answer.raw_output_contents[index]) for index in (0, 1))
+    query = "?classes=dark,2&tolerance=0.5"
+    for index, file in enumerate(FILES):
+        assert cutouts[index] == client.segment(file, f"{query}&cutout=bright").content
+        of_http = client.segment(file, f"{query}&answers=polygons", accept="application/geo+json")
+        assert polygons[index] == of_http.content
+        mask = np.asarray(png(client.segment(file, query).content))
+        np.testing.assert_array_equal(masks(answer, 2)[index], mask)
+
+
+def deserialized(raw: bytes) -> list[bytes]:
+    """By Triton's own function."""
+    return [bytes(element) for element in deserialize_bytes_tensor(raw)]
 
 
 def test_what_is_told_of_models_is_what_http_tells(client: Client, opened: grpc.Channel) -> None:

@@ -1,7 +1,9 @@
 """The Open Inference Protocol, by hand and through a client written by others."""
 
 import base64
+import io
 import struct
+import zipfile
 from collections.abc import Callable
 from typing import Any
 
@@ -45,8 +47,9 @@ def test_health_and_metadata(client: Client) -> None:
         about = client.get(path).json()
         assert about["inputs"] == [{"name": "image", "datatype": "UINT8", "shape": [-1, -1, -1, 3]}]
         assert [entry["name"] for entry in about["outputs"]] == [
-            *("mask", "alpha/pool1", "alpha/pool2")
+            *("mask", "alpha/pool1", "alpha/pool2", "overlay", "cutout", "polygons", "coco")
         ]
+        assert about["outputs"][-1] == {"name": "coco", "datatype": "BYTES", "shape": [-1]}
         assert client.get(f"{path}/ready").json() == {"name": "tiny", "ready": True}
 
 
@@ -111,6 +114,91 @@ def test_the_parameter_page_names_a_page_of_each_file(client: Client) -> None:
         np.testing.assert_array_equal(found, wanted[None])
 
 
+WANTED = ("mask", "overlay", "cutout", "polygons", "coco")
+
+
+def of_segment(client: Client, file: bytes) -> dict[str, Any]:
+    """What ``POST /segment`` makes of :data:`WANTED`, by name."""
+    query = "?answers=mask,overlay,cutout,polygons,coco&classes=dark,2&cutout=bright&tolerance=0"
+    answer = client.segment(file, query, accept="application/zip")
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        found = {name.split(".")[-2]: archive.read(name) for name in archive.namelist()}
+    return found | {"mask": np.asarray(png(found["mask"]))}
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_classes_cut_outs_and_polygons_are_those_of_segment(client: Client, binary: bool) -> None:
+    files = [encoded(pixels) for pixels in PHOTOS]
+    truth = [of_segment(client, file) for file in files]
+    parameters = {"classes": "dark,2", "cutout": "bright", "tolerance": 0}
+    data = [base64.b64encode(file).decode() for file in files]
+    document = {
+        "inputs": [tensor(datatype="BYTES", shape=[2], data=data)],
+        "parameters": parameters | {"binary_data_output": binary},
+        "outputs": [{"name": name} for name in WANTED],
+    }
+    answer = infer(client, document)
+    assert answer.status_code == 200, answer.text
+    length = int(answer.headers.get(LENGTH, len(answer.content)))
+    outputs, rest = orjson.loads(answer.content[:length])["outputs"], answer.content[length:]
+    found: dict[str, list[Any]] = {}
+    for output in outputs:
+        name, values = output["name"], output.get("data")
+        if binary:
+            size = output["parameters"]["binary_data_size"]
+            values, rest = rest[:size], rest[size:]
+        if name == "mask":
+            flat = np.frombuffer(values, np.uint8) if binary else np.array(values, np.uint8)
+            found[name] = [*flat.reshape(output["shape"])]
+            continue
+        assert (output["datatype"], output["shape"]) == ("BYTES", [2])
+        if binary:
+            values = apart(values)
+        elif name in {"overlay", "cutout"}:
+            values = map(base64.b64decode, values)
+        found[name] = [*values]
+    for index, wanted in enumerate(truth):
+        np.testing.assert_array_equal(found["mask"][index], wanted["mask"])
+        assert {*np.unique(wanted["mask"])} == {0, 2, 255}
+        assert found["overlay"][index] == wanted["overlay"]
+        assert found["cutout"][index] == wanted["cutout"]
+        assert orjson.loads(found["polygons"][index]) == orjson.loads(wanted["polygons"])
+        coco = orjson.loads(wanted["coco"])
+        assert coco["annotations"]
+        assert orjson.loads(found["coco"][index])["annotations"] == coco["annotations"]
+
+
+def apart(content: bytes) -> list[bytes]:
+    """The elements of a BYTES tensor."""
+    found = []
+    while content:
+        (size,) = struct.unpack_from("<I", content)
+        found.append(content[4 : 4 + size])
+        content = content[4 + size :]
+    return found
+
+
+def test_files_of_photos_of_other_sizes_fit_one_tensor(client: Client) -> None:
+    """And a cut-out needs no ``outputs``, as in ``POST /segment``."""
+    files = [encoded(photo(60, 40)), encoded(photo(50, 20, seed=1))]
+    data = [base64.b64encode(file).decode() for file in files]
+    given = tensor(datatype="BYTES", shape=[2], data=data)
+    answer = infer(client, {"inputs": [given], "parameters": {"cutout": "dark,bright"}})
+    assert answer.status_code == 200, answer.text
+    (output,) = answer.json()["outputs"]
+    for text, file in zip(output["data"], files, strict=True):
+        assert base64.b64decode(text) == client.segment(file, "?cutout=dark,bright").content
+
+
+def test_a_classification_leaves_out_the_classes_that_are_not_chosen(client: Client) -> None:
+    output = {"name": "mask", "parameters": {"classification": 3}}
+    document = {"inputs": [tensor()], "outputs": [output]}
+    plain = infer(client, document).json()["outputs"][0]["data"]
+    chosen = infer(client, document | {"parameters": {"classes": "dark"}})
+    shares = [text for text in plain[:3] if text.endswith("dark")]
+    assert chosen.json()["outputs"][0]["data"][0] == shares[0]
+
+
 @pytest.mark.parametrize(
     ("document", "status", "message"),
     [
@@ -128,8 +216,24 @@ def test_the_parameter_page_names_a_page_of_each_file(client: Client) -> None:
         ({"inputs": [tensor(shape=[0, 4, 4, 3], data=[])]}, 400, "at least one image"),
         ({"inputs": [tensor()], "outputs": [{"name": "x"}]}, 400, "no output called 'x'"),
         ({"inputs": [tensor()], "parameters": {"page": 2}}, 400, "a page from 1 to 1"),
-        ({"inputs": [tensor()], "parameters": {"page": True}}, 400, "page: expected 1 to 4096"),
-        ({"inputs": [tensor()], "parameters": {"page": 0}}, 400, "page: expected 1 to 4096"),
+        ({"inputs": [tensor()], "parameters": {"page": True}}, 400, "page: Input should be"),
+        ({"inputs": [tensor()], "parameters": {"page": 0}}, 400, "page: Input should be greater"),
+        ({"inputs": [tensor()], "parameters": {"classes": "cat"}}, 400, "it has dark, middle"),
+        ({"inputs": [tensor()], "parameters": {"classes": ["dark"]}}, 400, "classes: Input should"),
+        ({"inputs": [tensor()], "parameters": {"cutout": "cat"}}, 400, "no class 'cat'"),
+        ({"inputs": [tensor()], "parameters": {"tolerance": -1}}, 400, "tolerance: Input should"),
+        ({"inputs": [tensor()], "parameters": {"tolerance": True}}, 400, "tolerance: Input should"),
+        ({"inputs": [tensor()], "parameters": {"mode": "x"}}, 400, "mode: Input should be"),
+        ({"inputs": [tensor()], "outputs": [{"name": "cutout"}]}, 400, "which classes the cutout"),
+        (
+            {
+                "inputs": [tensor()],
+                "parameters": {"mode": "tile"},
+                "outputs": [{"name": "alpha/pool1"}],
+            },
+            400,
+            "no alpha maps with mode=tile",
+        ),
         ({"inputs": [tensor(shape=[2**31, 4, 4, 3])]}, 400, "less than 2147483648"),
         ({"inputs": [tensor()], "outputs": [{"name": "mask"}] * 65}, 400, "at most 64 items"),
     ],

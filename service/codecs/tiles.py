@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import chain, pairwise
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -55,7 +55,8 @@ def segment_tiles(
         policy.padded(min(width, policy.max_side)),
     )
     padded = _padded(image, window)
-    first = network(padded[: window[0], : window[1]])
+    found = _remembering(network)
+    first = found(padded[: window[0], : window[1]])
     stride = window[0] // first.shape[1], window[1] // first.shape[2]
     if (stride[0] * first.shape[1], stride[1] * first.shape[2]) != window:
         raise CannotTile(
@@ -71,7 +72,7 @@ def segment_tiles(
         if not (row or column):
             return first
         top, left = row * stride[0], column * stride[1]
-        return network(padded[top : top + window[0], left : left + window[1]])
+        return found(padded[top : top + window[0], left : left + window[1]])
 
     classes, high, wide = first.shape
     grid = _Grid(
@@ -114,27 +115,55 @@ def _starts(length: int, window: int, grid: int) -> list[int]:
     return [*range(0, last, step), last]
 
 
+def _remembering(network: Network) -> Network:
+    """The same network, asked once only for windows of one colour: margins and empty sheets."""
+    known: dict[tuple[bytes, tuple[int, ...]], Logits] = {}
+
+    def logits(window: NDArray[np.uint8]) -> Logits:
+        top = window[0]
+        if (top != top[0]).any() or (window != top).any():
+            return network(window)
+        key = top[0].tobytes(), window.shape
+        if key not in known:
+            known.clear()
+            known[key] = network(window)
+        return known[key]
+
+    return logits
+
+
 def _blended(grid: _Grid, windows: Callable[[int, int], Logits]) -> Iterator[Logits]:
     """The logits of the whole image, [K, rows, columns], from top to bottom.
+
+    What it yields is overwritten by the next.
 
     Args:
         grid: Where the windows lie.
         windows: The logits of the window that begins at a row and column of logits.
     """
-    weight = np.outer(_ramp(grid.high), _ramp(grid.wide))
-    extent = grid.high, grid.columns[-1] + grid.wide
-    sums, weights = np.zeros((grid.classes, *extent), np.float32), np.zeros(extent, np.float32)
-    for row, following in pairwise((*grid.rows, grid.rows[-1] + grid.high)):
-        for column in grid.columns:
-            place = slice(column, column + grid.wide)
-            sums[:, :, place] += windows(row, column) * weight
-            weights[:, place] += weight
+    down, across = _shares(grid.rows, grid.high), _shares(grid.columns, grid.wide)
+    sums = np.zeros((grid.classes, grid.high, grid.columns[-1] + grid.wide), np.float32)
+    part = np.empty((grid.high, grid.wide), np.float32)
+    ends = [*grid.rows[1:], grid.rows[-1] + grid.high]
+    for row, following, share in zip(grid.rows, ends, down, strict=True):
+        for column, beside in zip(grid.columns, across, strict=True):
+            share_of_all = np.outer(share, beside)
+            for total, plane in zip(sums, windows(row, column), strict=True):
+                total[:, column : column + grid.wide] += np.multiply(plane, share_of_all, out=part)
         done = following - row
-        yield sums[:, :done] / weights[:done]
+        yield sums[:, :done]
         # What the windows of the next row share with these moves up.
-        for held in (sums, weights):
-            held[..., : grid.high - done, :] = held[..., done:, :].copy()
-            held[..., grid.high - done :, :] = 0
+        sums[:, : grid.high - done] = sums[:, done:].copy()
+        sums[:, grid.high - done :] = 0
+
+
+def _shares(starts: list[int], length: int) -> list[Logits]:
+    """What share of the whole each of the windows along one axis has at each of its places."""
+    ramp = _ramp(length)
+    sums = np.zeros(starts[-1] + length, np.float32)
+    for start in starts:
+        sums[start : start + length] += ramp
+    return [ramp / sums[start : start + length] for start in starts]
 
 
 def _ramp(length: int) -> Logits:
@@ -147,44 +176,43 @@ def _labels(
     strips: Iterator[Logits], stride: tuple[int, int], reader: ScoreReader | None
 ) -> Iterator[NDArray[Any]]:
     """Each strip resized by the stride, as the file's own ``ResizeArgMax`` does, and labelled."""
-    block = next(strips)
-    above, top = block[:, :1], 0
+    context = 0 if stride == (1, 1) else 1
+    top = 0
+    for block in _with_neighbours(strips) if context else strips:
+        rows = block.shape[1] - 2 * context
+        step = max(STRIP_VALUES // (block[:, 0].size * math.prod(stride)), 1)
+        for row in range(0, rows, step):
+            # Some rows at a time, which stay in the processor's caches.
+            fine = block[:, row : min(row + step, rows) + 2 * context]
+            if context:
+                fine = _stretched(_stretched(fine, stride[0], -2), stride[1], -1)
+            labels = _label(fine)
+            if reader is not None:
+                reader.add(top, reader.prepared(fine), labels)
+            yield labels
+            top += len(labels)
+
+
+def _with_neighbours(strips: Iterator[Logits]) -> Iterator[Logits]:
+    """Each strip with a row and column more on each side, to interpolate with."""
+    block = next(strips).copy()
+    above = block[:, :1]
     for following in chain(strips, [None]):
         below = block[:, -1:] if following is None else following[:, :1]
-        logits = np.concatenate((above, block, below), axis=1)
-        logits = np.concatenate((logits[..., :1], logits, logits[..., -1:]), axis=2)
-        labels = _label(logits, stride)
-        if reader is not None:
-            _read(reader, top, logits, labels)
-        yield labels
-        top += len(labels)
+        yield np.pad(
+            np.concatenate((above, block, below), axis=1), ((0, 0), (0, 0), (1, 1)), "edge"
+        )
         if following is not None:
-            above, block = block[:, -1:], following
+            above, block = block[:, -1:], following.copy()
 
 
-def _label(logits: Logits, stride: tuple[int, int]) -> NDArray[Any]:
-    """Labels of what is not the outermost row or column: these are there to interpolate with."""
-    best: Logits | None = None
-    for index, coarse in enumerate(logits):
-        plane = _stretched(_stretched(coarse, stride[0], -2), stride[1], -1)
-        if best is None:
-            best, label = plane, np.zeros(plane.shape, label_type(len(logits)))
-        else:
-            label[plane > best] = index  # strictly: the first class keeps a tie
-            best = np.maximum(best, plane)
+def _label(logits: Logits) -> NDArray[Any]:
+    best, label = logits[0].copy(), np.zeros(logits.shape[1:], label_type(len(logits)))
+    for index, plane in enumerate(logits[1:], 1):
+        # Strictly: the first class keeps a tie.
+        np.copyto(label, index, where=plane > best)
+        np.maximum(best, plane, out=best)
     return label
-
-
-def _read(reader: ScoreReader, top: int, logits: Logits, labels: NDArray[Any]) -> None:
-    """Hand over the same logits that became ``labels``, some rows at a time."""
-    rows = logits.shape[1] - 2
-    stride = len(labels) // rows, labels.shape[1] // (logits.shape[2] - 2)
-    step = max(STRIP_VALUES // (len(logits) * labels[: stride[0]].size), 1)
-    for row in range(0, rows, step):
-        coarse = logits[:, row : min(row + step, rows) + 2]
-        fine = _stretched(_stretched(coarse, stride[0], -2), stride[1], -1)
-        first = row * stride[0]
-        reader.add(top + first, reader.prepared(fine), labels[first : first + fine.shape[1]])
 
 
 def _stretched(plane: Logits, step: int, axis: int) -> Logits:
@@ -192,8 +220,8 @@ def _stretched(plane: Logits, step: int, axis: int) -> Logits:
     count = plane.shape[axis] - 2
     position = (np.arange(count * step) + 0.5) / step + 0.5
     low = position.astype(np.intp)
-    share = (position - low).astype(np.float32)
-    share = share[:, None] if axis == -2 else share
     if step == 1:
         return plane.take(low, axis)
+    share = (position - low).astype(np.float32)
+    share = share[:, None] if axis == -2 else share
     return plane.take(low, axis) * (1 - share) + plane.take(low + 1, axis) * share

@@ -90,3 +90,27 @@ def test_a_seam_is_crossed_gradually() -> None:
 def test_logits_off_the_pixel_grid_are_refused() -> None:
     with pytest.raises(CannotTile, match="grid of whole pixels"):
         segment_tiles(photo(40, 40), InputPolicy(32, 1), lambda _: np.zeros((2, 5, 5), np.float32))
+
+
+def test_windows_of_one_colour_are_asked_of_the_network_once() -> None:
+    """And the mask is what it would be if all were."""
+    image = np.full((200, 260, 3), 255, np.uint8)
+    image[90:94, 100:104] = 0
+    image[180:, 250:] = 7  # a colour, but in no window alone
+    seen: list[NDArray[np.uint8]] = []
+
+    def network(window: NDArray[np.uint8]) -> NDArray[np.float32]:
+        seen.append(window)
+        # Edges of a window look different, as they do where a network pads.
+        return pooled(np.pad(window, ((4, 4), (4, 4), (0, 0))), 4)[:, 1:-1, 1:-1]
+
+    mask = segment_tiles(image, InputPolicy(64, 4), network)
+    assert sum(int(window.min()) == 255 for window in seen) == 1
+    assert len(seen) == 1 + sum(int(window.min()) < 255 for window in seen)
+    assert (mask == segment_tiles(_speckled(image), InputPolicy(64, 4), network)).all()
+
+
+def _speckled(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Differs everywhere by so little that no label does."""
+    dots = (np.indices(image.shape[:2]).sum(0) % 2).astype(np.uint8)
+    return np.where(image == 255, image - dots[..., None], image)

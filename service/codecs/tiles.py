@@ -42,7 +42,7 @@ def segment_tiles(
 
     Args:
         image: The photo, RGB, uint8 [H, W, 3].
-        policy: Windows are of its one size, else squares of ``max_side``.
+        policy: Windows are of its one size, else no longer than ``max_side``.
         network: The same stride for every window.
         reader: Makes maps of the blended logits, which its mask is made of.
 
@@ -50,10 +50,7 @@ def segment_tiles(
         CannotTile: if the logits do not lie on a grid of whole pixels.
     """
     height, width = image.shape[:2]
-    window = policy.size or (
-        policy.padded(min(height, policy.max_side)),
-        policy.padded(min(width, policy.max_side)),
-    )
+    window = policy.size or (_window(height, policy), _window(width, policy))
     padded = _padded(image, window)
     found = _remembering(network)
     first = found(padded[: window[0], : window[1]])
@@ -62,9 +59,10 @@ def segment_tiles(
         raise CannotTile(
             "This model cannot do mode=tile: its logits do not lie on a grid of whole pixels."
         )
+    most = policy.size or (policy.max_side, policy.max_side)
     rows, columns = (
-        _starts(length, extent, math.lcm(step, policy.multiple))
-        for length, extent, step in zip((height, width), window, stride, strict=True)
+        _starts(length, extent, int(side * _OVERLAP), math.lcm(step, policy.multiple))
+        for length, extent, side, step in zip((height, width), window, most, stride, strict=True)
     )
     padded = _padded(image, (rows[-1] + window[0], columns[-1] + window[1]))
 
@@ -103,16 +101,32 @@ def _padded(image: NDArray[np.uint8], least: tuple[int, int]) -> NDArray[np.uint
     return np.pad(image, ((0, bottom), (0, right), (0, 0)), "edge") if bottom or right else image
 
 
-def _starts(length: int, window: int, grid: int) -> list[int]:
-    """Where windows begin along one axis: on the grid, the last one reaching the end.
+def _window(length: int, policy: InputPolicy) -> int:
+    """The side of windows: no longer than it takes for as many as are needed anyway.
 
     Example:
-        >>> _starts(1000, 256, 16)
-        [0, 192, 384, 576, 752]
+        >>> _window(3264, InputPolicy(max_side=1792, multiple=32))  # three of them
+        1408
     """
-    step = max(int(window * (1 - _OVERLAP)) // grid * grid, grid)
-    last = -(-max(length - window, 0) // grid) * grid
-    return [*range(0, last, step), last]
+    overlap = int(policy.max_side * _OVERLAP)
+    count = _count(length, policy.max_side, overlap)
+    return policy.padded(-(-(length + (count - 1) * overlap) // count))
+
+
+def _count(length: int, window: int, overlap: int) -> int:
+    return 1 if length <= window else -(-(length - overlap) // (window - overlap))
+
+
+def _starts(length: int, window: int, overlap: int, grid: int) -> list[int]:
+    """Where windows begin along one axis: on the grid, evenly, the last one reaching the end.
+
+    Example:
+        >>> _starts(1000, 256, 64, 16)
+        [0, 192, 384, 560, 752]
+    """
+    gaps = max(_count(length, window, overlap) - 1, 1)
+    last = -(-max(length - window, 0) // grid)
+    return sorted({round(gap * last / gaps) * grid for gap in range(gaps + 1)})
 
 
 def _remembering(network: Network) -> Network:

@@ -114,3 +114,27 @@ def _speckled(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Differs everywhere by so little that no label does."""
     dots = (np.indices(image.shape[:2]).sum(0) % 2).astype(np.uint8)
     return np.where(image == 255, image - dots[..., None], image)
+
+
+@settings(deadline=None, max_examples=30)
+@given(height=st.integers(1, 700), width=st.integers(1, 700), multiple=st.sampled_from([1, 8, 32]))
+def test_windows_are_no_longer_than_so_many_must_be(height: int, width: int, multiple: int) -> None:
+    """They cover the photo with an overlap of a quarter of the longest, and little more."""
+    cover = np.zeros(1000, int)
+    seen: list[tuple[int, int]] = []
+
+    def network(window: NDArray[np.uint8]) -> NDArray[np.float32]:
+        seen.append((int(window[0, 0, 0]) * 256 + int(window[0, 0, 1]), window.shape[1]))
+        return pooled(window, 1)
+
+    image = np.zeros((height, width, 3), np.uint8)
+    image[..., 0], image[..., 1] = np.divmod(np.arange(width), 256)
+    image[..., 2] = (np.arange(height) % 251)[:, None]
+    segment_tiles(image, InputPolicy(128, multiple), network)
+    windows = set(seen)
+    for start, length in windows:
+        cover[start : start + length] += 1
+    assert cover[:width].min() == 1
+    assert len(windows) == max(1, -(-(width - 32) // (128 - 32)))
+    needed = width + (len(windows) - 1) * 32
+    assert sum(length for _, length in windows) < needed + len(windows) * multiple

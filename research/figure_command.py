@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from ppool.training.datasets import open_dataset
+
 __all__ = ["figures"]
 
 figures = typer.Typer(help="Draw a figure of the paper as PNG and SVG.", no_args_is_help=True)
@@ -56,6 +58,23 @@ def figure_6(
     from research.figures.alpha_maps import draw_alpha_maps
 
     _report(draw_alpha_maps(checkpoint, photo, output))
+
+
+@figures.command("masks")
+def masks(
+    checkpoints: Annotated[list[Path], typer.Argument(help="checkpoint.pt of trained networks.")],
+    data: Annotated[Path | None, typer.Option(help="Folder of the data set.")] = None,
+    dataset: Annotated[str, typer.Option(help="Its name.")] = "camvid",
+    split: Annotated[str, typer.Option(help="Images that none of them was trained on.")] = "test",
+    given: Annotated[
+        bool, typer.Option(help="Show photographs and labels, too, which may not be published.")
+    ] = True,
+    output: Output = Path("figures"),
+) -> None:
+    """Masks of ten photographs that a rule chooses, side by side, as one PNG."""
+    from research.figures.masks import draw_masks
+
+    _report(draw_masks(checkpoints, open_dataset(dataset, data, split), output, given=given))
 
 
 def _report(paths: list[Path]) -> None:

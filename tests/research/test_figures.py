@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,12 @@ from ppool import PPool2d, ppool2d
 from ppool.feeding import Normalisation, feed
 from ppool.metadata import InputPolicy, LabelClass
 from ppool.models import Checkpoint, create_model
+from ppool.training.dataset import Sample
+from ppool.training.evaluate import fed, predict
 from research.__main__ import app
 from research.figures.alpha_maps import alpha_maps
 from research.figures.gains import class_gains
+from research.figures.masks import chosen_indices, draw_masks
 from research.figures.surfaces import lp_norm
 
 AS_IS = Normalisation(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
@@ -215,3 +219,62 @@ class TestLpPooling:
         assert pooled.item() == pytest.approx(scale, rel=1e-4)
         slope = torch.autograd.grad(pooled.sum(), x)[0]
         assert slope[0].tolist() == pytest.approx([1, 0, 0, 0], abs=1e-3)
+
+
+class Streets:
+    """Five random photographs of 24 x 40."""
+
+    classes = (LabelClass(0, "road", "#804080"), LabelClass(1, "pole", "#c0c080"))
+
+    def __len__(self) -> int:
+        return 5
+
+    def __getitem__(self, index: int) -> Sample:
+        rng = np.random.default_rng(index)
+        mask = rng.choice(np.array([0, 1, 255], np.uint8), (24, 40))
+        return Sample(rng.integers(0, 256, (24, 40, 3), np.uint8), mask)
+
+
+def panel(picture: np.ndarray, row: int, column: int) -> np.ndarray:
+    top, left = 24 + 28 * row, 44 * column
+    return picture[top : top + 24, left : left + 40]
+
+
+def test_masks_are_shown_pixel_for_pixel(tmp_path: Path) -> None:
+    networks = []
+    for name in ("max", "ppool"):
+        (tmp_path / f"{name}-0").mkdir()
+        networks.append(checkpoint(tmp_path / f"{name}-0" / "checkpoint.pt", name))
+    for path in networks:
+        trained = Checkpoint.load(path)
+        replace(trained, classes=Streets.classes).save(path)
+    streets, colours = Streets(), np.array([[128, 64, 128], [192, 192, 128]], np.uint8)
+    (path,) = draw_masks(networks, streets, tmp_path / "out", given=True)
+    with_photos = np.asarray(Image.open(path))
+    (path,) = draw_masks(networks, streets, tmp_path / "out", given=False)
+    alone = Image.open(path)
+    assert alone.mode == "P"
+    for row in range(5):
+        sample = streets[row]
+        assert np.array_equal(panel(with_photos, row, 0), sample.image)
+        void = sample.mask == 255
+        label = np.where(void[..., None], 255, colours[np.where(void, 0, sample.mask)])
+        assert np.array_equal(panel(with_photos, row, 1), label)
+        for column, network in enumerate(networks):
+            trained = Checkpoint.load(network)
+            normalise = Normalisation(trained.mean, trained.std)
+            mask = predict(trained.build().eval(), fed(sample, trained.input), normalise)
+            for picture, before in ((with_photos, 2), (np.asarray(alone.convert("RGB")), 0)):
+                assert np.array_equal(panel(picture, row, column + before), colours[mask])
+
+
+def test_photographs_are_chosen_by_a_rule() -> None:
+    assert chosen_indices(233) == list(range(0, 226, 25))
+    assert chosen_indices(20) == list(range(0, 20, 2))
+    assert chosen_indices(5) == list(range(5))
+
+
+def test_masks_of_other_classes_are_refused(tmp_path: Path) -> None:
+    network = checkpoint(tmp_path / "checkpoint.pt")
+    with pytest.raises(ValueError, match="expected a network of the data set's classes"):
+        draw_masks([network], Streets(), tmp_path, given=False)

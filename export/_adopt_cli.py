@@ -79,6 +79,10 @@ def adopt_command(
     multiple: Annotated[
         int | None, typer.Option(help="Pad sides to multiples of this; default: 32.")
     ] = None,
+    resample: Annotated[
+        Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"] | None,
+        typer.Option(help="How photos are resized; default: bilinear."),
+    ] = None,
     output_name: Annotated[
         str | None, typer.Option(help="The output that is meant, if there are several.")
     ] = None,
@@ -108,6 +112,8 @@ def adopt_command(
         max_side=max_side or own.max_side or 1024,
         min_side=min_side or own.min_side,
         multiple=multiple or own.multiple or 32,
+        rounds=own.rounds,
+        resample=resample or beside.resample,
         output=output_name,
         head=head,
         threshold=threshold,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ppool.feeding import Channels, Normalisation
+from ppool.metadata import Resample
 
 __all__ = ["Beside", "read_beside"]
 
@@ -17,6 +18,10 @@ __all__ = ["Beside", "read_beside"]
 PROCESSORS, CONFIG = ("preprocessor_config.json", "processor_config.json"), "config.json"
 # Processors that never normalise, and those whose one number is the shorter side, not both.
 PLAIN = ("MobileViT",)
+# By Pillow's numbers, and those whose default is not bilinear.
+RESAMPLES: tuple[Resample, ...] = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
+CUBIC = ("Beit", "Bit", "CLIP", "ConvNext", "DPT", "DeiT", "EfficientNet", "Levit", "MobileViT",
+         "PoolFormer", "Pvt", "SegGpt")  # fmt: skip
 SHORTER = ("MobileViT", "MobileNet", "ConvNext", "CLIP", "Bit", "Levit", "PoolFormer")
 
 
@@ -32,6 +37,8 @@ class Beside:
         min_side: Length of the shorter side that photos are resized to.
         max_side: Most that the longer one may be.
         multiple: What both sides are multiples of.
+        rounds: Whether they are rounded to those, not padded.
+        resample: How photos are resized.
         classes: Names in order.
         notes: What is done otherwise here, and why.
     """
@@ -43,6 +50,8 @@ class Beside:
     min_side: int | None = None
     max_side: int | None = None
     multiple: int | None = None
+    rounds: bool = False
+    resample: Resample = "bilinear"
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -72,6 +81,7 @@ def read_beside(network: Path) -> Beside:
             files,
             _normalisation(processor) if processor else None,
             classes=_classes(config),
+            resample=_resample(processor),
             notes=_notes(processor),
             **_sizes(processor),
         )
@@ -140,9 +150,13 @@ def _sizes(processor: Mapping[str, Any]) -> dict[str, Any]:
     fitted = processor.get("pad_size") or {}
     if size.get("height") and size.get("width"):
         height, width = int(size["height"]), int(size["width"])
+        rounds = int(processor.get("ensure_multiple_of") or 1)
         if _on(processor, "keep_aspect_ratio", False):
-            return found | {"min_side": min(height, width), "max_side": 4 * max(height, width)}
-        return found | {"size": (height, width)}
+            if height != width:
+                raise ValueError(f"size {size!r}, of which photos keep their own proportions")
+            found |= {"min_side": height, "max_side": 4 * height}
+            return found | ({"rounds": True} if rounds > 1 else {})
+        return found | {"size": (_nearest(height, rounds), _nearest(width, rounds))}
     if size.get("shortest_edge"):
         shorter = int(size["shortest_edge"])
         longer = int(size.get("longest_edge") or 4 * shorter)
@@ -157,6 +171,19 @@ def _sizes(processor: Mapping[str, Any]) -> dict[str, Any]:
             return found | {"size": box, "pad": colour}
         return found | {"max_side": longest}
     raise ValueError(f"size {size!r}")
+
+
+def _nearest(side: int, multiple: int) -> int:
+    return max(round(side / multiple), 1) * multiple
+
+
+def _resample(processor: Mapping[str, Any]) -> Resample:
+    number = processor.get("resample")
+    if number is None:
+        return "bicubic" if _kind(processor).startswith(CUBIC) else "bilinear"
+    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < len(RESAMPLES):
+        raise ValueError(f"resample {number!r}")
+    return RESAMPLES[number]
 
 
 def _multiple(processor: Mapping[str, Any]) -> int | None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ppool.feeding import Normalisation
-from ppool.metadata import HeadKind, InputPolicy, LabelClass
+from ppool.metadata import HeadKind, InputPolicy, LabelClass, Resample
 
 __all__ = ["Adoption", "with_colours"]
 
@@ -27,6 +27,8 @@ class Adoption:
         max_side: Longer images are to be resized to this many pixels.
         min_side: The shorter side of every image is to be resized to this many pixels.
         multiple: Heights and widths are to be padded to multiples of this many pixels.
+        rounds: Or to be rounded to them, beside ``min_side``: see :class:`InputPolicy`.
+        resample: How photos are to be resized.
         output: Which output is meant; ``None`` is the only one.
         head: What becomes of the output; ``None`` is found out by trying.
         threshold: Above which a pixel of a one-channel network is foreground; ``None`` is 0.5 of
@@ -41,6 +43,8 @@ class Adoption:
     max_side: int = 1024
     min_side: int | None = None
     multiple: int = 32
+    rounds: bool = False
+    resample: Resample = "bilinear"
     output: str | None = None
     head: HeadKind | None = None
     threshold: float | None = None
@@ -53,14 +57,20 @@ class Adoption:
         """
         if height is None or width is None:
             if self.size is not None:
-                return InputPolicy.fixed(*self.size, self.pad)
-            return InputPolicy(self.max_side, self.multiple, min_side=self.min_side)
+                return InputPolicy.fixed(*self.size, self.pad, self.resample)
+            return InputPolicy(
+                self.max_side,
+                self.multiple,
+                min_side=self.min_side,
+                resample=self.resample,
+                rounds=self.rounds and self.min_side is not None,
+            )
         if self.size not in (None, (height, width)):
             raise ValueError(
                 f"--size: expected {height}x{width}, all that this network takes, got "
                 f"{self.size[0]}x{self.size[1]}"
             )
-        return InputPolicy.fixed(height, width, self.pad)
+        return InputPolicy.fixed(height, width, self.pad, self.resample)
 
 
 def with_colours(classes: Sequence[str | LabelClass]) -> tuple[LabelClass, ...]:

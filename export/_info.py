@@ -74,11 +74,18 @@ def print_info(path: Path, console: Console) -> None:
 
 def describe_policy(policy: InputPolicy) -> str:
     """What happens to an image before the network sees it."""
+    how = "" if policy.resample == "bilinear" else f" ({policy.resample})"
     if policy.size is not None:
         height, width = policy.size
-        return f"resized to {'' if policy.pad is None else 'fit into '}{height} x {width} pixels"
+        fit = "" if policy.pad is None else "fit into "
+        return f"resized{how} to {fit}{height} x {width} pixels"
+    if policy.rounds:
+        return (
+            f"one side {policy.min_side} pixels{how}, whichever takes less, both rounded to "
+            f"multiples of {policy.multiple}"
+        )
     shorter = f"shorter side {policy.min_side}, " if policy.min_side else ""
-    most = f"longer side at most {policy.max_side} pixels"
+    most = f"longer side at most {policy.max_side} pixels{how}"
     return f"{shorter}{most}, padded to multiples of {policy.multiple}"
 
 

@@ -128,6 +128,8 @@ def inspect_network(path: Path, photo: Path | None = None) -> Inspection:
         pad=beside.pad,
         min_side=beside.min_side,
         max_side=beside.max_side or LONGEST_SIDE,
+        rounds=beside.rounds,
+        resample=beside.resample,
     )
     judge, adoption = _first_that_runs(network, adoption, beside)
     image = _fed(judge, photo or PHOTO).image
@@ -208,7 +210,9 @@ def _fed(judge: Judge, path: Path) -> Feed:
     if policy.size is None and any(declared):
         # ONNX Runtime insists on one declared side.
         most = max(LONGEST_SIDE, *declared)
-        policy = InputPolicy.fixed(declared[0] or most, declared[1] or most)
+        policy = InputPolicy.fixed(
+            declared[0] or most, declared[1] or most, resample=policy.resample
+        )
     photo = decode_file(path, policy)
     return feed(photo.image, policy, (photo.height, photo.width))
 

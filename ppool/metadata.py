@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, get_args
 
 __all__ = [
     "METADATA_KEY",
@@ -21,6 +21,7 @@ __all__ = [
     "LabelClass",
     "ModelMetadata",
     "NetworkDescription",
+    "Resample",
     "ScoreKind",
     "Scores",
     "Stage",
@@ -34,6 +35,9 @@ FORMAT = 1
 HeadKind = Literal["argmax", "threshold", "multilabel", "labels"]
 # What the output ``logits`` holds.
 ScoreKind = Literal["logits", "probabilities", "log-probabilities", "log-odds", "unknown"]
+
+# How photos are resized, by the names that Pillow has for it.
+Resample = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]
 
 MOST_CLASSES = 65536
 
@@ -95,6 +99,10 @@ class InputPolicy:
     With ``size`` (height, width in pixels) every image is resized to exactly that instead, whatever
     its proportions, or, with ``pad`` (red, green, blue), to fit into that, and the rest at the
     bottom and right is of that colour.
+
+    With ``rounds`` sides are rounded to multiples of ``multiple`` rather than padded, and one of
+    them becomes ``min_side`` long, whichever takes less scaling: as networks for depth have it.
+    ``resample`` is how photos are resized.
     """
 
     max_side: int
@@ -102,8 +110,17 @@ class InputPolicy:
     size: tuple[int, int] | None = None
     pad: tuple[int, int, int] | None = None
     min_side: int | None = None
+    resample: Resample = "bilinear"
+    rounds: bool = False
 
     def __post_init__(self) -> None:
+        if self.resample not in get_args(Resample):
+            raise ValueError(
+                f"input policy: expected resample to be one of {', '.join(get_args(Resample))}, "
+                f"got {self.resample!r}"
+            )
+        if self.rounds and self.min_side is None:
+            raise ValueError("input policy: expected min_side beside rounds")
         if self.multiple < 1 or self.max_side < self.multiple:
             raise ValueError(
                 f"input policy: expected 1 <= multiple <= max_side, got multiple "
@@ -125,9 +142,15 @@ class InputPolicy:
             )
 
     @classmethod
-    def fixed(cls, height: int, width: int, pad: tuple[int, int, int] | None = None) -> InputPolicy:
+    def fixed(
+        cls,
+        height: int,
+        width: int,
+        pad: tuple[int, int, int] | None = None,
+        resample: Resample = "bilinear",
+    ) -> InputPolicy:
         """The policy of a network that takes images of one size only."""
-        return cls(max(height, width), 1, (height, width), pad)
+        return cls(max(height, width), 1, (height, width), pad, resample=resample)
 
     def reduced(self, height: int, width: int) -> tuple[int, int]:
         """Height and width that an image of this size is resized to, before any padding.
@@ -138,14 +161,23 @@ class InputPolicy:
         """
         if self.size is not None and self.pad is None:
             return self.size
-        most = self.size or (self.max_side, self.max_side)
-        scale = min(most[0] / height, most[1] / width)
+        if self.rounds and self.min_side is not None:
+            scales = (self.min_side / height, self.min_side / width)
+            scale = min(scales, key=lambda scale: abs(1 - scale))
+            most = self.padded(self.max_side)
+            return self._rounded(height * scale, most), self._rounded(width * scale, most)
+        high, wide = self.size or (self.max_side, self.max_side)
+        scale = min(high / height, wide / width)
         if self.size is None:
             wanted = 1 if self.min_side is None else self.min_side / min(height, width)
             scale = min(scale, wanted)
         if scale == 1:
             return height, width
         return max(1, round(height * scale)), max(1, round(width * scale))
+
+    def _rounded(self, side: float, most: int) -> int:
+        units = round(side / self.multiple)
+        return min(max(units, 1) * self.multiple, most)
 
     def padded(self, side: int) -> int:
         """The least multiple of ``multiple`` that holds ``side`` pixels.
@@ -172,6 +204,8 @@ class InputPolicy:
 
     def padded_shape(self, height: int, width: int) -> tuple[int, int]:
         """Height and width after padding: on the ladder, or the one size."""
+        if self.rounds:
+            return self.padded(height), self.padded(width)
         return self.size or (self.rung(height), self.rung(width))
 
     def tiled_shape(self, height: int, width: int) -> tuple[int, int]:

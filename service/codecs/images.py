@@ -88,7 +88,7 @@ def decode(
         whole = {form: _turned(forms[form], orientation) for form in forms if form in keep}
         if policy is not None:
             size = policy.reduced(height, width)
-            rgb = resized(rgb, *(size[::-1] if turned else size))
+            rgb = resized(rgb, *(size[::-1] if turned else size), policy.resample)
         return Photo(_turned(rgb, orientation), width, height, file.pages, whole, profile)
 
 

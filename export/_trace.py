@@ -50,6 +50,7 @@ class _Unit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.pool(x)
+        x = self.pool.raised(x)
         if self.pool.window.ceil_mode:
             # Enough for every overhanging window, whatever the size, so the graph need not compute
             # the size; what is too much is cropped.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from math import inf
 from typing import Any, NoReturn
 
 import torch
@@ -53,6 +54,10 @@ class PPool2d(nn.Module):
         alpha_init: Exponent at the start (Section 4.1: a large one, 20, begins as max pooling).
         alpha_min: Lower clip; 0 lets the unit be exact average pooling.
         alpha_max: Upper clip, C in Section 3.5 (35 for VGG-16).
+        offset_scale: Multiple of each channel's mean size that is added to the input and taken off
+            the result, so that the zeros behind a ReLU weigh something and alpha decides how much;
+            0 adds nothing, as the paper has it. The mean is that of the first training batch and
+            stays; before there was one nothing is added.
         detach_branch: Keep the branch's gradient out of the trunk, as Eq. 3 is written.
         alpha_gradient_scale: Factor on the gradient of alpha, which falls as 1 / alpha ** 2.
     """
@@ -74,6 +79,7 @@ class PPool2d(nn.Module):
         alpha_init: float = 20.0,
         alpha_min: float = 1e-4,
         alpha_max: float = 35.0,
+        offset_scale: float = 0.0,
         detach_branch: bool = True,
         alpha_gradient_scale: float = 1.0,
     ) -> None:
@@ -84,11 +90,14 @@ class PPool2d(nn.Module):
                 "alpha: expected 0 <= alpha_min <= alpha_init <= alpha_max, got "
                 f"{alpha_min!r}, {alpha_init!r}, {alpha_max!r}"
             )
+        if not 0 <= offset_scale < inf:
+            raise ValueError(f"offset_scale: expected a finite number >= 0, got {offset_scale!r}")
         self.window = Window.of(kernel_size, stride, padding, dilation, ceil_mode)
         self.signed = signed
         self.input_scale = input_scale
         self.alpha_min = alpha_min
         self.alpha_max = alpha_max
+        self.offset_scale = offset_scale
         self.detach_branch = detach_branch
         self.alpha_gradient_scale = alpha_gradient_scale
         self.region = nn.Conv2d(channels, channels, self.window.kernel, groups=channels, bias=False)
@@ -96,11 +105,18 @@ class PPool2d(nn.Module):
         self.point_weight = nn.Parameter(torch.zeros(channels))
         self.point_bias = nn.Parameter(torch.full((channels,), float(alpha_init)))
         nn.init.kaiming_normal_(self.region.weight)
+        self.offset: Tensor | None
+        self.register_buffer("offset", torch.zeros(channels) if offset_scale else None)
+        self._awaits_offset = bool(offset_scale)
 
     @property
     def channels(self) -> int:
         """Number of input and output channels."""
         return self.region.out_channels
+
+    def raised(self, x: Tensor) -> Tensor:
+        """``x`` plus the offset of each channel: what is pooled, and what the branch sees."""
+        return x if self.offset is None else x + self._offset_of(x)
 
     def alpha(self, x: Tensor) -> Tensor:
         """The alpha map of ``x``, one exponent for each pooled element (Eq. 5).
@@ -111,6 +127,7 @@ class PPool2d(nn.Module):
         settings = _operators.settings_of(*self._settings())
         parameters = self._parameters_of_branch()
         _operators.check_unit(x, parameters, settings)
+        x = self.raised(x)
         batched = x if x.dim() == 4 else x.unsqueeze(0)
         alpha = _formula.alpha_map(batched, parameters, settings).to(x.dtype)
         return alpha if x.dim() == 4 else alpha.squeeze(0)
@@ -122,7 +139,23 @@ class PPool2d(nn.Module):
             ValueError: if ``input`` has other channels, or is on another device, than the unit, or
                 if a parameter has another shape than the unit was made with.
         """
-        return _autograd.unit(input, self._parameters_of_branch(), self._settings())
+        if self._awaits_offset and self.training:
+            self._settle(input)
+        y = _autograd.unit(self.raised(input), self._parameters_of_branch(), self._settings())
+        return y if self.offset is None else y - self._offset_of(y)
+
+    @torch.no_grad()
+    def _settle(self, x: Tensor) -> None:
+        """Take the offset from the first batch, unless a state dict brought it."""
+        assert self.offset is not None  # noqa: S101 (else it is not awaited)
+        if not self.offset.any():
+            sizes = x.float().abs().transpose(-3, 0).flatten(1).mean(1)
+            self.offset.copy_(self.offset_scale * sizes.clamp_min(1e-6))
+        self._awaits_offset = False
+
+    def _offset_of(self, x: Tensor) -> Tensor:
+        assert self.offset is not None  # noqa: S101 (for the type checker; callers asked)
+        return self.offset.to(x.dtype)[:, None, None]
 
     def _parameters_of_branch(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return self.region.weight, self.activation.weight, self.point_weight, self.point_bias
@@ -151,4 +184,6 @@ class PPool2d(nn.Module):
             text += ", ceil_mode=True"
         if self.signed:
             text += ", signed=True"
+        if self.offset_scale:
+            text += f", offset_scale={self.offset_scale:g}"
         return f"{text}, alpha=[{self.alpha_min:g}, {self.alpha_max:g}]"

@@ -62,11 +62,17 @@ TUNING: Mapping[str, tuple[Changes, ...]] = {
     "max": ({"learning_rate": 6e-4}, {"learning_rate": 1.2e-3}),
     "gated": ({"ppool_place": "after_relu"}, {"ppool_place": "before_relu"}),
     "ppool": tuple(
-        {"ppool_place": "before_relu", "alpha_init": start, "bias_learning_rate_scale": 100.0}
-        for start in (5.0, 10.0)
+        {**form, "bias_learning_rate_scale": 100.0}
+        for form in (
+            {"ppool_place": "before_relu", "alpha_init": 5.0},
+            {"ppool_place": "before_relu", "alpha_init": 10.0},
+            {"ppool_place": "after_relu", "alpha_init": 1.0, "offset_scale": 1.0},
+            {"ppool_place": "after_relu", "alpha_init": 2.0, "offset_scale": 1.0},
+            {"ppool_place": "after_relu", "alpha_init": 1.0, "offset_scale": 3.0},
+        )
     ),
 }
-"""Two settings for every pooling, one seed each, on train, scored on val."""
+"""Settings of every pooling, one seed each, on train, scored on val."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,7 @@ class Arm:
 ARMS: Mapping[str, Arm] = {
     "max": Arm("Max", "max"),
     "gated": Arm("Gated", "gated"),
+    "average": Arm("Average", "max", changes={"pooling": "average"}),
     "ppool": Arm("P-pooling, frozen", "ppool"),
     "ppool_paper": Arm(
         "P-pooling as the paper sets it",
@@ -96,6 +103,7 @@ ARMS: Mapping[str, Arm] = {
         changes={
             "ppool_place": "after_relu",
             "alpha_init": 20.0,
+            "offset_scale": None,
             "bias_learning_rate_scale": None,
             "branch_learning_rate_scale": 3.0,
         },
@@ -140,9 +148,8 @@ def frozen_recipe(row: str, network: str, dataset: str) -> Recipe:
         CAMVID,
         dataset=dataset,
         network=network,
-        pooling=arm.pooling,
         iterations=FINAL_ITERATIONS,
-        **settings,
+        **{"pooling": arm.pooling, **settings},
     )
 
 

@@ -23,7 +23,8 @@ _CHOICES = {
     "ppool_place": PLACES,
 }
 _POSITIVE = ("iterations", "batch_size", "accumulate", "crop", "multiple", "max_side")
-_OPTIONAL = ("bias_learning_rate_scale", "alpha_init", "alpha_min", "alpha_max", "input_scale")
+_UNIT = ("alpha_init", "alpha_min", "alpha_max", "input_scale", "offset_scale")
+_OPTIONAL = ("bias_learning_rate_scale", *_UNIT)
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class Recipe:
         alpha_min: Its lower clip, likewise.
         alpha_max: Its upper clip, likewise.
         input_scale: Factor on the branch's input, likewise.
+        offset_scale: Multiple of each channel's mean at which its zeros count, likewise.
         alpha_gradient_scale: Factor on alpha's gradient, which falls as 1 / alpha ** 2.
         detach_branch: Keep the side branch's gradient out of the trunk.
         mean: Of RGB in [0, 1].
@@ -106,6 +108,7 @@ class Recipe:
     alpha_min: float | None = None
     alpha_max: float | None = None
     input_scale: float | None = None
+    offset_scale: float | None = None
     alpha_gradient_scale: float = 1.0
     detach_branch: bool = True
     mean: tuple[float, float, float] = (0.6, 0.6, 0.6)
@@ -116,8 +119,7 @@ class Recipe:
     @property
     def ppool_options(self) -> dict[str, float]:
         """What differs from the network's own settings of :class:`ppool.PPool2d`."""
-        names = ("alpha_init", "alpha_min", "alpha_max", "input_scale")
-        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return {name: getattr(self, name) for name in _UNIT if getattr(self, name) is not None}
 
     def __post_init__(self) -> None:
         for name in ("mean", "std"):

@@ -106,7 +106,7 @@ class PPool2d(nn.Module):
         self.point_bias = nn.Parameter(torch.full((channels,), float(alpha_init)))
         nn.init.kaiming_normal_(self.region.weight)
         self.offset: Tensor | None
-        self.register_buffer("offset", torch.zeros(channels) if offset_scale else None)
+        self.register_buffer("offset", torch.zeros(channels, 1, 1) if offset_scale else None)
         self._awaits_offset = bool(offset_scale)
 
     @property
@@ -150,12 +150,12 @@ class PPool2d(nn.Module):
         assert self.offset is not None  # noqa: S101 (else it is not awaited)
         if not self.offset.any():
             sizes = x.float().abs().transpose(-3, 0).flatten(1).mean(1)
-            self.offset.copy_(self.offset_scale * sizes.clamp_min(1e-6))
+            self.offset.copy_(self.offset_scale * sizes.clamp_min(1e-6)[:, None, None])
         self._awaits_offset = False
 
     def _offset_of(self, x: Tensor) -> Tensor:
         assert self.offset is not None  # noqa: S101 (for the type checker; callers asked)
-        return self.offset.to(x.dtype)[:, None, None]
+        return self.offset.to(x.dtype)
 
     def _parameters_of_branch(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return self.region.weight, self.activation.weight, self.point_weight, self.point_bias

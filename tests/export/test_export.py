@@ -43,7 +43,8 @@ class Network(nn.Module):
         self.stem = nn.Sequential(
             nn.Conv2d(3, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6), nn.ReLU()
         )
-        self.pool1 = lively(PPool2d(6, 2))
+        self.pool1 = lively(PPool2d(6, 2, offset_scale=2.0))
+        nn.init.uniform_(self.pool1.get_buffer("offset"), 0.1, 1)
         self.middle = nn.ModuleDict(
             {
                 "conv": nn.Conv2d(6, 8, 3, padding=1),

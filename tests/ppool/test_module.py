@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from torch.nn import functional as F
 
 from ppool import PPool2d, ppool2d
-from ppool.reference import alpha_reference
+from ppool.reference import alpha_reference, ppool2d_reference
 from tests.windows import Case, cases
 
 
@@ -54,6 +54,48 @@ def test_starts_as_max_pooling_to_within_its_bound() -> None:
     x = torch.rand(2, 3, 16, 16)
     largest = F.max_pool2d(x, 2)
     assert ((largest - PPool2d(3, 2)(x)) / largest).max() <= 0.029
+
+
+def test_with_an_offset_zeros_count() -> None:
+    torch.manual_seed(0)
+    x = torch.relu(torch.randn(2, 3, 9, 9)).double()
+    pool = trained(
+        PPool2d(3, 3, 2, offset_scale=2.0, alpha_init=4.0, input_scale=1.0, detach_branch=False)
+    ).double()
+    pool.eval()(x)
+    assert not pool.get_buffer("offset").any()
+    y = pool.train()(x)
+    offset = pool.get_buffer("offset")
+    wanted = 2 * x.mean((0, 2, 3), keepdim=True)[0]
+    torch.testing.assert_close(offset, wanted, rtol=1e-6, atol=0)
+    raised = (x + offset).numpy()
+    alpha = alpha_reference(
+        raised, *(p.detach().numpy() for p in pool._parameters_of_branch()), 3, 2, input_scale=1.0
+    )
+    assert np.allclose(pool.alpha(x).detach().numpy(), alpha, rtol=1e-9)
+    assert np.ptp(alpha) > 1
+    expected = ppool2d_reference(raised, alpha, 3, 2) - offset.numpy()
+    assert np.allclose(y.detach().numpy(), expected, rtol=1e-9)
+    assert torch.autograd.gradcheck(pool, x[:1, :, :3, :3].clone().requires_grad_())
+    torch.testing.assert_close(pool(x[0]), pool(x)[0])
+
+
+def test_at_alpha_0_an_offset_gives_the_average_over_zeros_as_well() -> None:
+    x = torch.relu(torch.randn(2, 3, 8, 8))
+    pool = PPool2d(3, 2, offset_scale=1.0, alpha_init=0.0, alpha_min=0.0)
+    torch.testing.assert_close(pool(x), F.avg_pool2d(x, 2), atol=1e-6, rtol=1e-5)
+
+
+def test_an_offset_is_taken_once_and_kept_with_the_weights() -> None:
+    pool = PPool2d(3, 2, offset_scale=1.0)
+    pool(torch.rand(2, 3, 8, 8))
+    again = PPool2d(3, 2, offset_scale=1.0)
+    again.load_state_dict(pool.state_dict())
+    again(9 * torch.rand(2, 3, 8, 8))
+    assert torch.equal(again.get_buffer("offset"), pool.get_buffer("offset"))
+    assert "offset" not in PPool2d(3, 2).state_dict()
+    with pytest.raises(ValueError, match="offset_scale: expected a finite number >= 0, got -1"):
+        PPool2d(3, 2, offset_scale=-1)
 
 
 def test_alpha_moves_under_training() -> None:

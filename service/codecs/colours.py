@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from ppool.service.codecs import kinds, tiff
+from ppool.service.codecs import kinds, tiff, tiff_pixels
 from ppool.service.codecs.header import Opened
 from ppool.service.codecs.strips import in_strips
 
@@ -43,10 +43,21 @@ def managed(
             ramp = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
             levels = np.asarray(_to_srgb(ramp, profile, ImageCms.Flags.NOOPTIMIZE))[0]
             return np.dstack((levels[pixels[..., 0]], pixels[..., 3:])), b""
-        if space == b"CMYK" and file.image is not None and file.image.mode == "CMYK":
-            file.image.load()
-            return in_strips(file.image, lambda strip: _to_srgb(strip, profile)), b""
+        if space == b"CMYK" and (inks := _inks(file)) is not None:
+            colours = in_strips(inks, lambda strip: _to_srgb(strip, profile))
+            return np.dstack((colours, pixels[..., 3:])), b""
     return pixels, b""
+
+
+def _inks(file: Opened) -> Image.Image | None:
+    """The photo in inks, if it is in any."""
+    if file.image is None:
+        levels = tiff_pixels.inks(file.data, file.tags)
+        return None if levels is None else Image.fromarray(levels, "CMYK")
+    if file.image.mode != "CMYK":
+        return None
+    file.image.load()
+    return file.image
 
 
 def _to_srgb(

@@ -20,7 +20,7 @@ from ppool.service.codecs.tiff import (
 )
 from ppool.service.errors import CorruptImage, UnsupportedImage
 
-__all__ = ["decode"]
+__all__ = ["decode", "inks"]
 
 _ASSOCIATED, _UNASSOCIATED = 1, 2
 
@@ -64,6 +64,14 @@ def decode(data: bytes, tags: Tags, *, straight: bool = False) -> NDArray[np.uin
                 return np.dstack((_divided(rgb, alpha) if premultiplied else rgb, alpha))
             return _on_white(rgb, alpha, premultiplied=premultiplied)
     return np.ascontiguousarray(rgb)
+
+
+def inks(data: bytes, tags: Tags) -> NDArray[np.uint8] | None:
+    """Cyan, magenta, yellow and black of a page as stored, uint8 [H, W, 4]; ``None`` of others."""
+    if one(tags, Tag.PHOTOMETRIC, 0) != Photometric.CMYK:
+        return None
+    samples = _samples(data, tags)[..., : CHANNELS[Photometric.CMYK]]
+    return _to_8_bits(samples, sample_depths(tags)[0])
 
 
 def _to_8_bits(samples: NDArray[np.uint16], depth: int) -> NDArray[np.uint8]:

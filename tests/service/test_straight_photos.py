@@ -38,18 +38,35 @@ def whole(data: bytes) -> NDArray[np.uint8]:
 def grey_profile(gamma: float) -> bytes:
     """An ICC profile, version 2, of grey levels with a gamma (ICC.1:2001-04, section 6.3.3)."""
     curve = b"curv" + bytes(4) + (1).to_bytes(4) + round(gamma * 256).to_bytes(2) + bytes(2)
+    return profile(b"mntrGRAYXYZ ", b"kTRC", curve)
+
+
+def ink_profile(colours: NDArray[np.float64]) -> bytes:
+    """Of a press whose solid inks, printed over each other, have these colours.
+
+    Args:
+        colours: L*, a* and b* of cyan, magenta, yellow and black, [2, 2, 2, 2, 3]; 1 is solid.
+    """
+    matrix = b"".join((65536 * one).to_bytes(4) for one in (1, 0, 0, 0, 1, 0, 0, 0, 1))
+    ramp = bytes(range(256))
+    table = np.round(colours * (2.55, 1, 1) + (0, 128, 128)).astype(np.uint8).tobytes()
+    content = b"mft1" + bytes(4) + bytes([4, 3, 2, 0]) + matrix + 4 * ramp + table + 3 * ramp
+    return profile(b"prtrCMYKLab ", b"A2B0", content)
+
+
+def profile(spaces: bytes, tag: bytes, content: bytes) -> bytes:
+    """An ICC profile of one tag, beside those that every one has."""
     white = b"XYZ " + bytes(4) + b"".join(round(v * 65536).to_bytes(4) for v in (0.9642, 1, 0.8249))
-    text = b"desc" + bytes(4) + (5).to_bytes(4) + b"grey\0" + bytes(78 + 1)
+    text = b"desc" + bytes(4) + (5).to_bytes(4) + b"test\0" + bytes(78 + 1)
     copy = b"text" + bytes(4) + b"none"
     tags, place, body = b"", 128 + 4 + 4 * 12, b""
-    for name, content in ((b"desc", text), (b"cprt", copy), (b"wtpt", white), (b"kTRC", curve)):
-        padded = content + bytes(-len(content) % 4)
-        tags += name + (place + len(body)).to_bytes(4) + len(content).to_bytes(4)
-        body += padded
-    head = bytes(4) + b"lcms" + bytes([2, 0x20, 0, 0]) + b"mntrGRAYXYZ " + bytes(12) + b"acsp"
+    for name, value in ((b"desc", text), (b"cprt", copy), (b"wtpt", white), (tag, content)):
+        tags += name + (place + len(body)).to_bytes(4) + len(value).to_bytes(4)
+        body += value + bytes(-len(value) % 4)
+    head = bytes(4) + b"lcms" + bytes([2, 0x20, 0, 0]) + spaces + bytes(12) + b"acsp"
     head += bytes(28) + b"".join(round(v * 65536).to_bytes(4) for v in (0.9642, 1, 0.8249))
-    content = head + bytes(128 - len(head)) + (4).to_bytes(4) + tags + body
-    return len(content).to_bytes(4) + content[4:]
+    whole = head + bytes(128 - len(head)) + (4).to_bytes(4) + tags + body
+    return len(whole).to_bytes(4) + whole[4:]
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "AVIF"])
@@ -146,6 +163,54 @@ def test_grey_levels_with_a_profile_become_srgb(kind: str) -> None:
     light = photo.image[0, :, 0] / 255
     srgb = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
     assert np.abs(photo.whole["straight"][0, :, 1] - 255 * srgb).max() <= 1.5
+
+
+def srgb_of(lab: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Levels of sRGB, [..., 3], of L*a*b* under D50 (CIE 15, IEC 61966-2-1, Bradford)."""
+    f = (lab[..., :1] + 16) / 116 + lab[..., 1:] * (1 / 500, -1 / 200)
+    f = np.stack((f[..., 0], (lab[..., 0] + 16) / 116, f[..., 1]), -1)
+    xyz = np.where(f > 6 / 29, f**3, (f - 4 / 29) * 3 * (6 / 29) ** 2) * (0.9642, 1, 0.8249)
+    light = xyz @ np.array(
+        [
+            [3.1338561, -0.9787684, 0.0719453],
+            [-1.6168667, 1.9161415, -0.2289914],
+            [-0.4906146, 0.0334540, 1.4052427],
+        ]
+    )
+    light = light.clip(0, 1)
+    curved = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    found: NDArray[np.float64] = 255 * curved
+    return found
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "8", "16", "with opacity"])
+def test_inks_with_a_profile_become_srgb(kind: str) -> None:
+    """Solid inks of a press that prints red where others have cyan; TIFF of so many bits."""
+    solid = np.stack(np.meshgrid(*[[0, 1]] * 4, indexing="ij"), -1)
+    tints = solid[..., :3] @ np.array([[-12, 24, 12], [-16, -20, 6], [-8, 4, 20]])
+    lab = (np.array((100.0, 0, 0)) + tints) * (1 - solid[..., 3:])
+    patches = (255 * solid.reshape(4, 4, 4)).astype(np.uint8).repeat(16, 0).repeat(16, 1)
+    profile = ink_profile(lab)
+    if kind == "JPEG":
+        data = saved(Image.fromarray(patches, "CMYK"), kind, icc_profile=profile, quality=100)
+    else:
+        file, options = io.BytesIO(), {"photometric": "separated", "iccprofile": profile}
+        levels = patches * np.uint16(257) if kind == "16" else patches
+        if kind == "with opacity":
+            levels = np.dstack((levels, np.full((64, 64), 200, np.uint8)))
+            options["extrasamples"] = ["unassalpha"]
+        tifffile.imwrite(file, levels, **options)
+        data = file.getvalue()
+    photo = straight(data)
+    assert not photo.profile
+    found = photo.whole["straight"][8::16, 8::16].astype(float)
+    if kind == "with opacity":
+        assert (found[..., 3] == 200).all()
+    truth = srgb_of(lab.reshape(4, 4, 3))
+    assert np.abs(found[..., :3] - truth).max() <= 3
+    assert np.ptp(truth, axis=(0, 1)).min() > 100
+    # And not the inks of which nothing is known.
+    assert np.abs(found[..., :3] - photo.image[8::16, 8::16]).max() > 60
 
 
 def test_inks_without_a_profile_are_those_that_the_mask_is_of() -> None:

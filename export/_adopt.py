@@ -65,6 +65,8 @@ def adopt_model(source: str | Path, path: str | Path, adoption: Adoption) -> Mod
     judge = find_judge(network, adoption)
     names = _names(adoption.classes, judge.head, judge.labels)
     found = {"adopted": source.name, "fed": str(judge.intake), "mask": str(judge.head)}
+    if doubts := [*judge.doubts(names)]:
+        found["doubts"] = "; ".join(doubts)
     description = ModelMetadata(
         name=path.stem if adoption.name is None else adoption.name,
         network=network.model.graph.name or source.stem,

@@ -132,7 +132,7 @@ def adopt_command(
         f"{output}: {len(description.classes)} classes, {describe_policy(description.input)}, "
         f"{decimal(output.stat().st_size)}; agrees with {network.name}"
     )
-    for key in ("fed", "mask", "batches"):
+    for key in ("fed", "mask", "doubts", "batches"):
         if key in description.training:
             say(f"  {key}: {description.training[key]}")
     if description.head == "labels":

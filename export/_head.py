@@ -150,7 +150,8 @@ def recognise(
         if kind in {"threshold", "multilabel"} and low >= 0 and not probability:
             raise ValueError(
                 f"output: values from {low:.3g} to {high:.3g} are neither logits nor "
-                "probabilities; give the --threshold above which a pixel belongs to the class"
+                "probabilities, but perhaps distances, as a network for depth gives them; if they "
+                "are scores, give the --threshold above which a pixel belongs to the class"
             )
         threshold = 0.5 if probability else 0.0
     unit: Literal["logits", "probabilities", "values"] = "logits"

@@ -77,7 +77,7 @@ class Inspection:
         if len(self.network.outputs) > 1:
             words += ["--output-name", self.judge.output]
         if not self.beside.classes:
-            words += ["--classes", ",".join(self._names)]
+            words += ["--classes", ",".join(self.names)]
         if self.adoption.head:
             words += ["--head", self.adoption.head]
         return shlex.join(words)
@@ -88,7 +88,8 @@ class Inspection:
         return f"{stem}-ppool.onnx"
 
     @property
-    def _names(self) -> list[str]:
+    def names(self) -> list[str]:
+        """Of the classes that the line proposes."""
         head = self.judge.head
         if head.kind == "threshold":
             return ["background", "foreground"]
@@ -268,6 +269,8 @@ def table_rows(inspection: Inspection) -> Iterator[tuple[str, str]]:
         and not judge.head.normalised
     ):
         yield "", "probabilities that do not sum to 1: --head multilabel if classes may overlap"
+    for doubt in judge.doubts(inspection.names):
+        yield "doubt", doubt
     for file in inspection.beside.files:
         yield "read", str(file)
     for note in inspection.beside.notes:

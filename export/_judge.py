@@ -26,6 +26,8 @@ __all__ = ["Example", "Judge", "find_judge", "pictures", "takes_grey"]
 # Share of the pixels where rounding decides between classes; of 8 or 16 bits, scores often tie.
 TOLERANCE, COARSE_TOLERANCE = 1e-4, 1e-2
 QUANTISED = {"QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv"}
+# Where probabilities leave a pixel open; few of a trained network are there.
+UNCERTAIN = 0.1
 # A declared side shorter than this is no side of photos, but says how many channels there are.
 THINNEST = 8
 # A page of handwriting with a drawing, which the playground shows first.
@@ -72,6 +74,32 @@ class Judge:
         kinds = {node.op_type for node in self.network.model.graph.node}
         coarse = kinds & QUANTISED or np.float16 in (self.dtype, self.intake.dtype)
         return COARSE_TOLERANCE if coarse else TOLERANCE
+
+    def doubts(self, names: Sequence[str]) -> Iterator[str]:
+        """What may be wrong with the answers, in sentences for people.
+
+        Args:
+            names: Of the classes.
+        """
+        classes = len(names)
+        seen = {
+            label
+            for answer in self.answers
+            for label in np.unique(self.head.mask(answer, (64, 64), classes)).tolist()
+        }
+        if len(seen) == 1:
+            yield (
+                f"nothing but {names[seen.pop()]} is seen in a page of writing and in noise; look "
+                "at a photo of yours with ppool inspect"
+            )
+        page = self.answers[0]
+        uncertain = float(np.mean((page > UNCERTAIN) & (page < 1 - UNCERTAIN)))
+        if self.head.kind == "threshold" and self.head.unit == "probabilities" and uncertain > 0.5:
+            yield (
+                f"{uncertain:.0%} of the values on a page are between {UNCERTAIN:g} and "
+                f"{1 - UNCERTAIN:g}, as those of maps of distances or light are, and those of "
+                "classes are not"
+            )
 
     def mask(self, image: NDArray[np.uint8], size: tuple[int, int], classes: int) -> NDArray[Any]:
         """The mask of one photo, [*size]."""

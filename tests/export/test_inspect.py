@@ -186,6 +186,67 @@ def test_networks_of_other_kinds_are_refused_by_name(
     assert len(output.strip().splitlines()) == 1
 
 
+def grey_scaled(factor: float, offset: float) -> bytes:
+    """The photo's lightness, from 0 to 1 where it is fed so, times a factor and moved."""
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["grey"], axes=[1]),
+        helper.make_node("Mul", ["grey", "factor"], ["large"]),
+        helper.make_node("Add", ["large", "offset"], ["y"]),
+    ]
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [value("x", TensorProto.FLOAT, ["n", 3, "h", "w"])],
+        [value("y", TensorProto.FLOAT, None)],
+        [
+            numpy_helper.from_array(np.float32(number), name)
+            for name, number in {"factor": factor, "offset": offset}.items()
+        ],
+    )
+    opsets = [helper.make_opsetid("", 17)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    return bytes(model.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("factor", "offset", "doubt"),
+    [
+        (8, -50, "nothing but background is seen in a page of writing and in noise"),
+        (0.05, 0.93, "nothing but foreground is seen"),
+        (0.5, 0.2, "of the values on a page are between 0.1 and 0.9, as those of maps of dist"),
+        (30, -15, ""),
+    ],
+)
+def test_what_may_be_wrong_is_said(
+    factor: float, offset: float, doubt: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "network.onnx"
+    path.write_bytes(grey_scaled(factor, offset))
+    beside = {"image_mean": [0, 0, 0], "image_std": [1, 1, 1]}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(beside))
+    for command in (["adopt", path, "-o", tmp_path / "out.onnx"], ["inspect", path]):
+        status, output = call(*command)
+        assert status == 0, output
+        said = " ".join(output.split())
+        assert ("doubt" in said, doubt in said) == (bool(doubt), True)
+    kept = make_session(tmp_path / "out.onnx").metadata.training.get("doubts", "")
+    assert bool(kept) == bool(doubt)
+
+
+@pytest.mark.parametrize("command", ["adopt", "inspect"])
+def test_distances_without_a_name_are_no_scores(command: str, tmp_path: Path) -> None:
+    path = tmp_path / "network.onnx"
+    path.write_bytes(grey_scaled(37, 2))
+    (tmp_path / "preprocessor_config.json").write_text(
+        json.dumps({"image_mean": [0, 0, 0], "image_std": [1, 1, 1]})
+    )
+    options = ["-o", tmp_path / "out.onnx"] if command == "adopt" else []
+    status, output = call(command, path, *options)
+    assert status == 1
+    assert "are neither logits nor probabilities, but perhaps distances" in " ".join(output.split())
+
+
 def test_more_weights_than_one_file_holds_are_a_sentence(tmp_path: Path) -> None:
     model = onnx.load(CASES / "h_plain.onnx")
     path, beside = tmp_path / "huge.onnx", tmp_path / "huge.bin"

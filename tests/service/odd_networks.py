@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from tests.service.odd_files import FILES
@@ -137,6 +138,46 @@ def with_function() -> ModelProto:
     return model
 
 
+def with_functions_of_functions() -> ModelProto:
+    """As PyTorch's exporter wrote files in 2023 and 2024: a module is a function of functions."""
+    library = "pkg.onnxscript.torch_lib"
+    imports = f'"" : 17, "{library}" : 1, "{library}.common" : 1'
+    functions = [
+        f"""<opset_import: [{imports}], domain: "pkg.torch.2.3.0">
+        Net (x, w1, w2) => (score) {{
+            wide = {library}.aten_conv2d <strides = [2, 2]> (x, w1)
+            positive = {library}.aten_relu (wide)
+            score = {library}.aten_conv2d (positive, w2)
+        }}""",
+        f"""<opset_import: [{imports}], domain: "{library}">
+        aten_conv2d <strides: ints = [1, 1]> (x, w) => (y) {{
+            y = Conv <pads = [1, 1, 1, 1], strides: ints = @strides> (x, w)
+        }}""",
+        f"""<opset_import: [{imports}], domain: "{library}">
+        aten_relu (x) => (y) {{
+            alone = {library}.common.IsScalar (x)
+            y = If (alone) <
+                then_branch = as_it_is () => (same) {{ same = Identity (x) }},
+                else_branch = each () => (positive) {{ positive = Relu (x) }}
+            >
+        }}""",
+        f"""<opset_import: [{imports}], domain: "{library}.common">
+        IsScalar (x) => (y) {{
+            shape = Shape (x)
+            rank = Size (shape)
+            zero = Constant <value = int64 {{0}}> ()
+            y = Equal (rank, zero)
+        }}""",
+    ]
+    model = Net()()
+    del model.graph.node[:]
+    model.graph.node.append(node("Net", ["x", "w1", "w2"], "score", domain="pkg.torch.2.3.0"))
+    model.functions.extend(map(onnx.parser.parse_function, functions))
+    for domain in ("pkg.torch.2.3.0", library, f"{library}.common"):
+        model.opset_import.append(helper.make_opsetid(domain, 1))
+    return model
+
+
 def case(name: str) -> Callable[[Path], Path]:
     return lambda _: Path(__file__).parents[1] / "export" / "cases" / f"{name}.onnx"
 
@@ -219,6 +260,7 @@ ZOO = [
         size=FIXED,
     ),
     Kept("stretched", Net()(), options(size=(96, 64)), size=(96, 64)),
+    Kept("stretched, bicubic", Net()(), options(size=(96, 64), resample="bicubic"), size=(96, 64)),
     Kept("one channel of logits", Net(classes=1)(), read=above(0)),
     Kept(
         "one channel of probabilities", Net(classes=1, after=SIGMOID, output="y")(), read=above(0.5)
@@ -332,6 +374,7 @@ ZOO = [
     Kept("our own names", renamed(Net()())),
     Kept("a branch", with_branch()),
     Kept("a function", with_function()),
+    Kept("functions of functions", with_functions_of_functions()),
     Kept("no padding", Net(pad=0)()),
     Kept("stride 8", Net(stride=8)()),
     Kept("many classes", Net(classes=150)()),

@@ -69,7 +69,10 @@ def check_served(kept: Kept, tmp_path: Path, serving: Callable[..., Any]) -> Non
     segmenter = load_segmenter(path)
     with serving(segmenter, model=[path], workers=1) as client:
         for photo in photos():
-            fed = photo if kept.size is None else reduced(photo, InputPolicy.fixed(*kept.size))
+            fed = photo
+            if kept.size is not None:
+                policy = InputPolicy.fixed(*kept.size, resample=adoption.resample)
+                fed = reduced(photo, policy)
             (answer,) = session.run([output], {name: kept.feed(fed)})
             truth = kept.read(answer, photo.shape[:2])
             served = client.segment(encoded(photo))

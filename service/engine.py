@@ -173,7 +173,8 @@ class Engine:
         devices = self.settings.devices
         serving = Serving(devices, plan.workers, plan.threads, plan.batch, measured)
         card = f"/models/{quote(served.model.name)}/card" if served.model.card else ""
-        return served.model.into(ModelInfo, serving=serving, card=card)
+        why_old = self.registry.why_old(served)
+        return served.model.into(ModelInfo, serving=serving, card=card, why_old=why_old)
 
     def announce(self, served: Served) -> str:
         """One line on a model and how it is run, for the log."""

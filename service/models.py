@@ -103,10 +103,12 @@ class ModelInfo(Model):
 
     `kernels` are those of the pooling operators, and `kernels_reason` says why they are portable;
     `modes` are the values of `mode` that a request may have. `card` is where the model's card is
-    served, what to know before trusting it; empty if its file has none.
+    served, what to know before trusting it; empty if its file has none. `why_old` says why this may
+    not be the newest file there is: its store did not answer, or the newest one cannot be served.
     """
 
     serving: Serving
+    why_old: str = ""
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ppool.service.locations import ModelURL
-from ppool.service.store.source import Found, Source, StoreError, Unreachable
+from ppool.service.store.source import Damaged, Found, Source, StoreError, Unreachable
 
-__all__ = ["Cache"]
+__all__ = ["GOOD", "Cache"]
+
+GOOD = "good"
+"""Folder in the cache for what was in service, whatever has been fetched since."""
 
 _INDEX = "index.json"
 _LOCK_SECONDS, _LOOK_SECONDS = 600.0, 0.1
@@ -76,6 +79,7 @@ class Cache:
             self._save(fresh)
             for name in kept.keys() - fresh.keys():
                 (self._folder / name).unlink(missing_ok=True)
+                (self._folder / GOOD / name).unlink(missing_ok=True)
             return self._paths(fresh)
 
     def _pinned(self, kept: dict[str, _Entry]) -> bool:
@@ -99,7 +103,7 @@ class Cache:
             sha256 = self._write(found, partial)
             for wanted in (found.sha256, self._file_sha256):
                 if wanted not in ("", sha256):
-                    raise StoreError(f"model {self._url}: its SHA-256 is {sha256}, not {wanted}")
+                    raise Damaged(f"model {self._url}: its SHA-256 is {sha256}, not {wanted}")
             if old is None or old.sha256 != sha256:
                 partial.replace(self._folder / found.name)
                 self._note_whole(found.name)

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +34,7 @@ class ModelPlaces:
     def __init__(self, cache: Path | None) -> None:
         self._cache = cache
         self._caches: dict[ModelURL, Cache] = {}
+        self._unreached: set[Path] = set()
         self._closed = False
 
     def close(self) -> None:
@@ -68,12 +70,17 @@ class ModelPlaces:
             cache = Cache(place, self.folder(place), lambda: self._closed)
             self._caches[place] = cache
         try:
-            return cache.refresh(_source)
+            found = cache.refresh(_source)
+        except StoreError:
+            self._unreached.add(self.folder(place))
+            raise
         except OSError as error:
             raise StoreError(
                 f"model {place}: cannot be kept in {str(self.folder(place))!r}, which "
                 f"PPOOL_MODEL_CACHE sets: {error.strerror or error}"
             ) from error
+        self._unreached.discard(self.folder(place))
+        return found
 
     def at_start(self, place: Path | ModelURL) -> Sequence[Path]:
         """As :meth:`files`; if nobody answers, what was fetched the last time will do."""
@@ -84,6 +91,48 @@ class ModelPlaces:
                 raise
             _logger.warning("%s; taking what was fetched before", error)
             return error.kept
+
+    def why_old(self, path: Path) -> str:
+        """Why a file may not be what its store has, for people; empty if it is."""
+        if path.parent not in self._unreached:
+            return ""
+        return "its store gave nothing when it was asked last; this is what was fetched before"
+
+    def keep(self, path: Path, found: tuple[int, int, int]) -> None:
+        """Remember a file that was fetched as one that can be served.
+
+        Args:
+            path: Where it is.
+            found: Its modification time in nanoseconds, size and inode; with others it is another.
+        """
+        if not self._is_fetched(path):
+            return
+        from ppool.service.store.cache import GOOD
+
+        kept = path.parent / GOOD / path.name
+        partial = kept.with_name(f".{path.name}.{os.getpid()}")
+        with suppress(OSError):  # it is served all the same
+            kept.parent.mkdir(exist_ok=True)
+            partial.unlink(missing_ok=True)
+            partial.hardlink_to(path)
+            about = partial.stat()
+            if (about.st_mtime_ns, about.st_size, about.st_ino) == found:
+                partial.replace(kept)
+        with suppress(OSError):  # two names of one file are not replaced by each other
+            partial.unlink(missing_ok=True)
+
+    def good(self, path: Path) -> Path | None:
+        """What was served before in place of a file that was fetched, if that is another one."""
+        from ppool.service.store.cache import GOOD
+
+        kept = path.parent / GOOD / path.name
+        with suppress(OSError):
+            if self._is_fetched(path) and not kept.samefile(path):
+                return kept
+        return None
+
+    def _is_fetched(self, path: Path) -> bool:
+        return any(path.parent == self.folder(place) for place in self._caches)
 
     def folder(self, place: Path | ModelURL) -> Path:
         """What the files of a place are in, or the one file itself."""

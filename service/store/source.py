@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-__all__ = ["CONNECT_SECONDS", "READ_SECONDS", "Found", "Source", "StoreError", "Unreachable"]
+__all__ = [
+    "CONNECT_SECONDS",
+    "READ_SECONDS",
+    "Damaged",
+    "Found",
+    "Source",
+    "StoreError",
+    "Unreachable",
+]
 
 CONNECT_SECONDS = 10.0
 # Without a byte; a whole file may take as long as it takes.
@@ -26,6 +34,10 @@ class Unreachable(StoreError):  # noqa: N818 - what happened
     """
 
     kept: tuple[Path, ...] = ()
+
+
+class Damaged(Unreachable):
+    """What came is not what its digest says."""
 
 
 @dataclass(frozen=True)

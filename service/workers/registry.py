@@ -241,11 +241,50 @@ class ModelRegistry:
             for handle in missing:
                 if (source := self._sources.get(handle)) is None:
                     continue
-                model = await self._loader.load(worker, handle, source)
+                try:
+                    model = await self._loader.load(worker, handle, source)
+                except ValueError as error:
+                    if not await self._fall_back(handle, source, error):
+                        raise
+                    continue
                 if handle not in self._sources:
                     self._loader.drop(handle)
                 elif all(known.handle != handle for known in self.models.values()):
                     self._enter(Served(model, handle))
+                    await self._keep(source)
+
+    async def _fall_back(self, handle: int, source: Source, error: ValueError) -> bool:
+        """Whether there is another file now in place of one that cannot be served.
+
+        That is only at start: later the old one is in service still.
+        """
+        if self._sources.get(handle) is not source:
+            return True  # another worker was first
+        path = source.path
+        good = await asyncio.to_thread(self._store.good, path)
+        if good is None or source.snapshot.file.path == good:
+            return False
+        snapshot = await asyncio.to_thread(Snapshot, good)
+        if self._sources.get(handle) is source:
+            self._refused[path] = source.snapshot.stamp
+            self._metrics.reloads.labels(self._name or path.stem, "failed").inc()
+            _logger.error(
+                "model file %s is not taken into service, but the one before: %s", path.name, error
+            )
+            self._sources[handle] = Source(path, snapshot, self._name)
+        return True
+
+    async def _keep(self, source: Source) -> None:
+        await asyncio.to_thread(self._store.keep, source.path, source.snapshot.stamp)
+
+    def why_old(self, served: Served) -> str:
+        """Why a model in service may not be the newest there is; empty if it is."""
+        source = self._sources.get(served.handle)
+        if source is None:
+            return ""
+        if source.path in self._refused:
+            return "its newest file cannot be served, the log says why; this is the one before"
+        return self._store.why_old(source.path)
 
     async def _replace(self, old: Served, source: Source) -> Model:
         """Serve ``source`` in place of ``old``, which goes on until nothing uses it."""
@@ -278,6 +317,7 @@ class ModelRegistry:
             _logger.error("model file %s is not taken into service: %s", path.name, error)
             return
         self._refused.pop(path, None)
+        await self._keep(source)
         self._metrics.reloads.labels(model.name, "loaded").inc()
         _logger.info("model %s is now %s, sha256 %.12s", model.name, path.name, model.sha256)
 

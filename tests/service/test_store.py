@@ -19,7 +19,7 @@ import trustme
 from benchmarks.running import free_port
 from ppool.service.locations import ModelURL, model_place
 from ppool.service.settings import load_settings
-from ppool.service.store import ModelPlaces, StoreError, Unreachable, places, source, web
+from ppool.service.store import ModelPlaces, StoreError, Unreachable, objects, places, source, web
 from tests.service.harness import tiny_model
 from tests.service.stores import Shop, digest, shop
 from tests.service.traffic import served, until
@@ -127,6 +127,27 @@ def test_an_object_that_does_not_exist_is_said_so(bucket: Any, fetch: Fetch, url
         StoreError, match=rf"model {url}: there is no such object or bucket \(404\)"
     ):
         fetch(url)
+
+
+def test_a_public_bucket_of_google_is_read_without_credentials(
+    bucket: Any, fetch: Fetch, moto_address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket("x.onnx", ONE)
+    monkeypatch.delenv("STORAGE_EMULATOR_HOST")
+    made = objects.store.GCSStore
+
+    def elsewhere(name: str, *, config: Any, client_options: Any, **options: Any) -> Any:
+        assert not config
+        client_options["allow_http"] = True
+        return made(
+            name, config={"base_url": moto_address}, client_options=client_options, **options
+        )
+
+    monkeypatch.setattr(objects.store, "GCSStore", elsewhere)
+    with pytest.raises(StoreError):
+        fetch("gs://models/x.onnx")
+    monkeypatch.setenv("GOOGLE_SKIP_SIGNATURE", "true")
+    assert fetch("gs://models/x.onnx") == {"x.onnx": ONE}
 
 
 def test_an_object_that_we_may_not_read_is_said_so(bucket: Any, fetch: Fetch) -> None:
@@ -438,13 +459,50 @@ def test_a_service_swaps_what_its_store_swaps_and_keeps_what_is_good(
             return str(model["sha256"])
 
         assert serves() == digest(first)
+        assert not server.get("/models/tiny").json()["why_old"]
         web_server.files["/x.onnx"] = b"no model"
         failed = 'ppool_model_reloads_total{model="tiny",outcome="failed"}'
         until(lambda: server.metric(failed) or server.metric(failed.replace("tiny", "x")))
         assert serves() == digest(first)
+        assert "cannot be served" in server.get("/models/tiny").json()["why_old"]
         web_server.files["/x.onnx"] = second
         until(lambda: serves() == digest(second))
         web_server.statuses["/x.onnx"] = 503
         web_server.asked.clear()
         until(lambda: web_server.asked["/x.onnx", 503] > 1)
         assert serves() == digest(second)
+        assert "its store gave nothing" in server.get("/models/tiny").json()["why_old"]
+
+
+@pytest.mark.parametrize("ill", ["away", "bad", "bad, then away", "half"])
+def test_a_service_that_starts_anew_serves_the_last_file_that_was_good(
+    ill: str, web_server: Shop, tmp_path: Path
+) -> None:
+    good = tiny_model()
+    web_server.files["/x.onnx"] = good
+    settings = {"PPOOL_MODEL": f"{web_server.address}/x.onnx", "PPOOL_WORKERS": "1"}
+    settings |= {"PPOOL_MODEL_CACHE": str(tmp_path / "cache"), "PPOOL_RELOAD_SECONDS": "0.05"}
+    with served(**settings) as server:
+        assert server.get("/models/tiny").json()["sha256"] == digest(good)
+        if ill == "bad, then away":  # it is fetched while the good one is in service
+            web_server.files["/x.onnx"] = b"no model"
+            until(lambda: server.get("/models/tiny").json()["why_old"])
+    if ill == "bad":
+        web_server.files["/x.onnx"] = b"no model"
+    elif ill == "half":
+        web_server.files["/x.onnx"] = tiny_model(seed=1)
+        web_server.cut.add("/x.onnx")
+    else:
+        web_server.statuses["/x.onnx"] = 503
+    with served(**settings) as server:
+        about = server.get("/models/tiny").json()
+        assert server.get("/readyz").status_code == 200
+        assert about["sha256"] == digest(good)
+        assert about["why_old"]
+        # And the next that is good is taken.
+        better = tiny_model(seed=2)
+        web_server.statuses.clear()
+        web_server.cut.clear()
+        web_server.files["/x.onnx"] = better
+        until(lambda: server.get("/models/tiny").json()["sha256"] == digest(better))
+        assert not server.get("/models/tiny").json()["why_old"]

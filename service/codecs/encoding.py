@@ -20,7 +20,7 @@ from ppool.service.codecs.images import Keep
 from ppool.service.codecs.pictures import blended, cut_out, picture
 from ppool.service.codecs.png import png
 from ppool.service.codecs.probability import OWN, WHITE, Maps
-from ppool.service.codecs.regions import brush_files, outline_files
+from ppool.service.codecs.regions import brush_files, outline_files, score_files
 from ppool.service.codecs.rle import coco_rle, plane_rle
 from ppool.service.models import Model
 from ppool.service.results import (
@@ -222,11 +222,11 @@ def _arrays(segmentation: Segmentation, mask: NDArray[Any], _answer: Answer) -> 
 
 
 def _brush(segmentation: Segmentation, _: NDArray[Any], _answer: Answer) -> dict[str, bytes]:
-    return brush_files(segmentation.maps.planes)
+    return brush_files(segmentation.maps.planes) | score_files(segmentation.maps)
 
 
 def _outlines(segmentation: Segmentation, _: NDArray[Any], _answer: Answer) -> dict[str, bytes]:
-    return outline_files(segmentation.maps.planes)
+    return outline_files(segmentation.maps.planes) | score_files(segmentation.maps)
 
 
 def _areas(segmentation: Segmentation, mask: NDArray[Any]) -> list[ClassArea]:

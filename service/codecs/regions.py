@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppool.service.codecs.brush import brush_rle
+from ppool.service.codecs.probability import OWN, WHITE, Maps
 
-__all__ = ["brush_files", "outline_files"]
+__all__ = ["brush_files", "outline_files", "score_files"]
 
 # Of a class: who corrects them by hand wants no more. And how far an edge may move, in pixels.
 _MOST_OUTLINES, _TOLERANCE = 1000, 1.0
@@ -49,4 +50,16 @@ def outline_files(planes: Mapping[int, NDArray[np.uint8]]) -> dict[str, bytes]:
             for polygon in found.simplified(_TOLERANCE)[largest]
         ]
         files[f"outlines/{label}"] = json.dumps([ring.round(4).tolist() for ring in rings]).encode()
+    return files
+
+
+def score_files(maps: Maps) -> dict[str, bytes]:
+    """How probable each class is where it is, on average, as JSON; none without probabilities."""
+    own = maps.probability.get(OWN)
+    files = {}
+    for label, plane in maps.planes.items():
+        values = maps.probability.get(label, own)
+        if values is not None and plane.any():
+            mean = values[plane.view(np.bool_)].mean(dtype=np.float64) / WHITE[str(values.dtype)]
+            files[f"score/{label}"] = json.dumps(round(float(mean), 6)).encode()
     return files

@@ -130,9 +130,14 @@ async def _predicted(
 
         async def render(parts: list[Encoded]) -> dict[str, Any]:
             regions = await asyncio.to_thread(_regions, parts[0], wanted)
-            return {"result": regions, "model_version": _version(served)}
+            scores = [region["score"] for region in regions if "score" in region]
+            whole = {"score": sum(scores) / len(scores)} if scores else {}
+            return {"result": regions, "model_version": _version(served), **whole}
 
-        maps = MapsWanted(planes=tuple(wanted.labels))
+        labels, model = tuple(wanted.labels), served.model
+        # Of classes that exclude each other one map tells all: that of the mask's own.
+        told = labels if model.head == "multilabel" else ()
+        maps = MapsWanted(None if model.why_no_probability else told, planes=labels)
         answer = Answer(("result", wanted.tool), maps=maps)
         return Order([Upload("photo", file)], answer, render, served)
 
@@ -149,17 +154,19 @@ def _regions(part: Encoded, wanted: Labelling) -> list[dict[str, Any]]:
     if part.result is None:
         raise TypeError("expected the result, which was asked for")
     size = {"original_width": part.result.width, "original_height": part.result.height}
-    values: list[dict[str, Any]] = []
+    values: list[tuple[dict[str, Any], dict[str, Any]]] = []
     for number, label in wanted.labels.items():
         content = part.files.get(f"{wanted.tool}/{number}")
         if content is None:
             continue
         labels = {wanted.kind: [label]}
+        told = part.files.get(f"score/{number}")
+        score = {} if told is None else {"score": orjson.loads(told)}
         if wanted.tool == "brush":
-            values.append({"format": "rle", "rle": list(content)} | labels)
+            values.append(({"format": "rle", "rle": list(content)} | labels, score))
         else:
             rings = orjson.loads(content)
-            values += [{"points": ring, "closed": True} | labels for ring in rings]
+            values += [({"points": ring, "closed": True} | labels, score) for ring in rings]
     return [
         {
             "id": secrets.token_hex(5),
@@ -168,9 +175,10 @@ def _regions(part: Encoded, wanted: Labelling) -> list[dict[str, Any]]:
             "type": wanted.kind,
             "image_rotation": 0,
             **size,
+            **score,
             "value": value,
         }
-        for value in values
+        for value, score in values
     ]
 
 

@@ -2,11 +2,13 @@
 
 import base64
 import os
+import re
 import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,8 @@ import pytest
 from numpy.typing import NDArray
 from skimage.draw import polygon2mask
 
+from ppool.service.workers.inference import load_segmenter
+from tests.service import soft
 from tests.service.harness import Client, encoded, photo
 from tests.service.test_brush import decoded
 from tests.service.test_segment import png
@@ -139,6 +143,7 @@ def test_brush_regions_are_the_masks_of_the_classes(
         )
         assert (region["original_width"], region["original_height"]) == (60, 40)
         assert region["value"]["format"] == "rle"
+        assert "score" not in region  # this model does not tell
         plane = decoded(bytes(region["value"]["rle"])).reshape(40, 60, 4)
         np.testing.assert_array_equal(plane[..., 3] > 0, mask == number)
 
@@ -158,6 +163,36 @@ def test_polygons_are_in_percent_and_cover_the_classes(
                 corners = points[:, ::-1] / 100 * mask.shape - 0.5
                 covered |= polygon2mask(mask.shape, corners)
         assert (covered == (mask == number)).mean() > 0.95
+
+
+@pytest.mark.parametrize("config", [BRUSH, POLYGONS])
+@pytest.mark.parametrize("name", ["overlapping logits", "logits"])
+def test_regions_have_as_their_score_how_probable_their_class_is_there(
+    name: str, config: str, tmp_path: Path, serving: Callable[..., Any]
+) -> None:
+    image = soft.photo()
+    truth = soft.CASES[name].truth(image)
+    path = soft.adopted(soft.CASES[name], tmp_path)
+    segmenter = load_segmenter(path)
+    names = [label.name for label in segmenter.model.classes]
+    labels = "".join(f'<Label value="{label}"/>' for label in names)
+    tags = re.sub(r"(?s)<Label .*/>", labels, config)
+    with serving(segmenter, model=[path], workers=1, label_studio_url="http://none") as client:
+        data = "data:image/png;base64," + base64.b64encode(encoded(image)).decode()
+        answer = predict(client, data, config=tags)
+    (prediction,) = answer.json()["results"]
+    found = regions(answer)
+    kind = found[0]["type"]
+    scores = {region["value"][kind][0]: region["score"] for region in found}
+    if name == "logits":
+        planes = [truth.argmax(0) == index for index in range(len(names))]
+    else:
+        planes = [~(truth[1:] > 0.5).any(0), *(truth[1:] > 0.5)]
+    assert set(scores) == {label for label, plane in zip(names, planes, strict=True) if plane.any()}
+    for label, plane, values in zip(names, planes, truth, strict=True):
+        if plane.any():
+            assert scores[label] == pytest.approx(values[plane].mean(), abs=0.01)
+    assert prediction["score"] == pytest.approx(np.mean([region["score"] for region in found]))
 
 
 def test_photos_come_from_the_task_or_from_where_the_settings_allow(

@@ -69,14 +69,15 @@ coverage: .venv/dev ## the suite, and how much of the code it runs
 	$(PYTEST) --cov=ppool --cov=service --cov=export --cov=models --cov=training --cov-report=term --cov-report=xml $(ARGS)
 
 LOWEST = build/lowest/bin
+LOWEST_EXTRAS = client serve grpc store export train
+comma := ,
 lowest: ## the tests of the operator, the exporter and the service on the oldest versions allowed
 	$(PYTHON) -m venv --clear build/lowest
 	$(LOWEST)/python -m pip install --quiet uv
-	$(LOWEST)/uv pip install --quiet --python $(LOWEST)/python --resolution lowest-direct \
-		--editable '.[client,serve,grpc,store,export,train]'
-	$(LOWEST)/uv pip freeze --python $(LOWEST)/python --exclude-editable > build/lowest/versions.txt
+	$(LOWEST)/uv pip compile --quiet --python $(LOWEST)/python --resolution lowest-direct --no-deps \
+		pyproject.toml $(LOWEST_EXTRAS:%=--extra %) --output-file build/lowest/versions.txt
 	$(LOWEST)/uv pip install --quiet --python $(LOWEST)/python --constraint build/lowest/versions.txt \
-		boto3 googleapis-common-protos grpcio-health-checking grpcio-tools 'tritonclient[grpc,http]' \
+		--editable '.[$(subst $() ,$(comma),$(LOWEST_EXTRAS))]' boto3 googleapis-common-protos grpcio-health-checking grpcio-tools 'tritonclient[grpc,http]' \
 		hypothesis ml-dtypes 'moto[s3,server]' opentelemetry-sdk psutil pytest pytest-timeout pyyaml scikit-image trustme
 	# Old versions warn of what new ones have changed.
 	OMP_NUM_THREADS=1 $(LOWEST)/pytest -o filterwarnings=default tests/ppool tests/export tests/service \

@@ -29,8 +29,10 @@ from ppool.service.workers.launch import launch_early
 if TYPE_CHECKING:
     from ppool.service.engine import Engine
     from ppool.service.folder import Run
+    from ppool.service.folder.cluster import ClusterRun
     from ppool.service.folder.report import Report
     from ppool.service.http.app import Beside
+    from ppool.service.models import Model
 
 __all__ = ["app"]
 
@@ -166,7 +168,10 @@ def segment_command(
         ),
     ],
     masks: Annotated[
-        str, typer.Option("--output", "-o", help="Folder for the answers; for ray also a URL.")
+        str,
+        typer.Option(
+            "--output", "-o", help="Folder for the answers; for ray also a URL, or .parquet."
+        ),
     ],
     model: Annotated[
         str | None, typer.Option(help="ONNX file or URL; none: the shipped one.")
@@ -210,32 +215,45 @@ def segment_command(
     file = _first_file(settings)
     try:
         outputs = _words(f"{write},cutout" if cutout else write, ENDS)
-        job = Job(outputs, tile, dpi, classes, cutout, settings.workers or usable_cores())
+        workers = settings.workers or usable_cores()
+        job = Job(outputs, tile, dpi, classes, cutout, workers, settings.max_batch_size or 1)
     except ValueError as error:
         raise MisuseError(f"--write: {error}") from error
     limits = ImageLimits(settings.max_pixels, settings.max_side_pixels, settings.max_frames)
     report = Report(Console(stderr=True))
-    if engine == "ray":
-        job = replace(job, workers=settings.workers or 0)
-        order = (file.read_bytes(), job, limits, settings.threads or 1, masks, force)
-        raise typer.Exit(_on_ray(order, photos, report))
     # On a thread, so that a signal need not wait for it.
     with ThreadPoolExecutor(1) as aside:
         loading = aside.submit(load_segmenter, file, threads=settings.threads or 1)
         segmenter = loading.result()
-    folder = Path(masks)
+    run: Run | ClusterRun
     try:
-        job.answer(segmenter.model)
-        found = find_photos([Path(photo) for photo in photos], folder.resolve())
-        report.found(found)
-        if not found.photos and not found.failed:
-            raise ValueError(f"expected photos ({', '.join(sorted(SUFFIXES))}), found none")
-        names = [label.name for label in segmenter.model.classes]
-        sha256 = segmenter.model.sha256
-        summary = Summary(folder.resolve(), names, sha256, job.options, force=force)
-        run = Run(job, found, summary, segmenter, limits)
+        if engine == "ray":
+            job = replace(job, workers=settings.workers or 0)
+            order = (file.read_bytes(), job, limits, settings.threads or 1, masks, force)
+            run = _on_ray(order, photos, segmenter.model)
+        else:
+            job.answer(segmenter.model)
+            folder = Path(masks).resolve()
+            found = find_photos([Path(photo) for photo in photos], folder)
+            if not found.photos and not found.failed:
+                raise ValueError(f"expected photos ({', '.join(sorted(SUFFIXES))}), found none")
+            names = [label.name for label in segmenter.model.classes]
+            sha256 = segmenter.model.sha256
+            summary = Summary(folder, names, sha256, job.options, force=force)
+            run = Run(job, found, summary, segmenter, limits)
     except ValueError as error:
         raise MisuseError(str(error)) from error
+    except OSError as error:  # of a store
+        raise MisuseError(describe(error)) from error
+    report.found(run.found)
+    if status := _worked(run, report):
+        # Not through the interpreter's teardown: a thread may be inside the model.
+        os._exit(status)
+    raise typer.Exit(1 if run.counts.failed else 0)
+
+
+def _worked(run: Run | ClusterRun, report: Report) -> int:
+    """The exit status of a run, which it tells of; 0 if it got to its end."""
     status, complaint = 0, ""
     try:
         with report, _stopping(run) as stopped:
@@ -243,29 +261,19 @@ def segment_command(
                 status = 128 + stopped[0]
     except OSError as error:
         status, complaint = 1, describe(error)
-    report.sum_up(run.counts.written, [f"*{ENDS[kind]}" for kind in job.outputs], summary.masks)
+    report.sum_up(run.counts.written, run.written)
     if complaint:
         complain(complaint)
     print(run.counts, flush=True)
-    if status:
-        # Not through the interpreter's teardown: a thread may be inside the model.
-        os._exit(status)
-    raise typer.Exit(1 if run.counts.failed else 0)
+    return status
 
 
-def _on_ray(order: tuple[Any, ...], photos: list[str], report: Report) -> int:
-    """The exit status."""
+def _on_ray(order: tuple[Any, ...], photos: list[str], model: Model) -> ClusterRun:
     try:
-        from ppool.service.folder.cluster import Order, segment
+        from ppool.service.folder.cluster import ClusterRun, Order
     except ImportError as error:
         raise MisuseError("--engine ray: needs `pip install 'ppool[ray]'`") from error
-    try:
-        with report:
-            counts = segment(Order(*order), photos, report)
-    except ValueError as error:
-        raise MisuseError(str(error)) from error
-    print(counts, flush=True)
-    return 1 if counts.failed else 0
+    return ClusterRun(Order(*order), photos, model)
 
 
 def _words(text: str, known: Collection[str]) -> tuple[str, ...]:
@@ -277,7 +285,7 @@ def _words(text: str, known: Collection[str]) -> tuple[str, ...]:
 
 
 @contextmanager
-def _stopping(run: Run) -> Iterator[list[int]]:
+def _stopping(run: Run | ClusterRun) -> Iterator[list[int]]:
     """Stop at a signal, whose number is in the list then, and end at a second one."""
     stopped: list[int] = []
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import orjson
 
-__all__ = ["merge"]
+__all__ = ["merge", "write"]
+
+Documents = Callable[[], Iterable[bytes]]
 
 
 def merge(pages: Iterable[Path], target: Path) -> None:
@@ -19,16 +21,10 @@ def merge(pages: Iterable[Path], target: Path) -> None:
         OSError: if that cannot be written.
     """
     paths = list(pages)
-    categories = orjson.loads(paths[0].read_bytes())["categories"] if paths else []
     partial = target.with_name(f".ppool-{os.getpid()}-coco.partial")
     try:
         with partial.open("wb") as file:
-            for opening, key in ((b'{"images":[', "images"), (b'],"annotations":[', "annotations")):
-                file.write(opening)
-                for number, entry in enumerate(_entries(paths, key), 1):
-                    comma = b"," if number > 1 else b""
-                    file.write(comma + orjson.dumps(entry | {"id": number}))
-            file.write(b'],"categories":%b}' % orjson.dumps(categories))
+            write(lambda: (path.read_bytes() for path in paths), file)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(target)
@@ -37,8 +33,19 @@ def merge(pages: Iterable[Path], target: Path) -> None:
         raise OSError(error.errno, error.strerror, str(target)) from error
 
 
-def _entries(paths: list[Path], key: str) -> Iterator[dict[str, Any]]:
+def write(documents: Documents, file: IO[bytes]) -> None:
+    """Put documents, which are asked for more than once, into one."""
+    first = next(iter(documents()), b'{"categories":[]}')
+    for opening, key in ((b'{"images":[', "images"), (b'],"annotations":[', "annotations")):
+        file.write(opening)
+        for number, entry in enumerate(_entries(documents(), key), 1):
+            comma = b"," if number > 1 else b""
+            file.write(comma + orjson.dumps(entry | {"id": number}))
+    file.write(b'],"categories":%b}' % orjson.dumps(orjson.loads(first)["categories"]))
+
+
+def _entries(documents: Iterable[bytes], key: str) -> Iterator[dict[str, Any]]:
     """The entries of a list of all documents, a page at a time."""
-    for image, path in enumerate(paths, 1):
-        for entry in orjson.loads(path.read_bytes())[key]:
+    for image, document in enumerate(documents, 1):
+        for entry in orjson.loads(document)[key]:
             yield entry | {"image_id": image} if "image_id" in entry else entry

@@ -28,11 +28,13 @@ class Pages:
         photo: The file as it is now.
         numbers: Of its pages.
         file: A photo file, and which page of it is the page of a number.
+        drawn: Whether that takes drawing it.
     """
 
     photo: Photo
     numbers: tuple[int, ...]
     file: Callable[[int], tuple[bytes, int]]
+    drawn: bool = False
 
 
 def open_pages(photo: Photo, limits: ImageLimits, dpi: int) -> Pages:
@@ -56,7 +58,7 @@ def open_pages(photo: Photo, limits: ImageLimits, dpi: int) -> Pages:
         photo = replace(photo, size=about.st_size, modified_ns=about.st_mtime_ns)
         if photo.path.suffix.lower() == pdf.SUFFIX:
             numbers = tuple(range(1, pdf.count_pages(photo.path) + 1))
-            return Pages(photo, numbers, partial(_drawn, photo, limits, dpi))
+            return Pages(photo, numbers, partial(_drawn, photo, limits, dpi), drawn=True)
         most = limits.max_pixels * _BYTES_A_PIXEL
         if about.st_size > most:
             raise TooLarge(f"larger than {most} bytes; raise PPOOL_MAX_PIXELS")

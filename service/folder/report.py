@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 
 from rich.console import Console
 from rich.progress import (
@@ -90,12 +89,12 @@ class Report:
             left = "" if task.time_remaining is None else f", {_span(task.time_remaining)} left"
             self._print(f"{task.completed:.0f}/{task.total or 0:.0f}, {_rate(task.speed)}{left}")
 
-    def sum_up(self, written: int, files: Sequence[str], folder: Path) -> None:
+    def sum_up(self, written: int, where: str) -> None:
         """Say how long it took, where everything is, and why something is missing."""
         seconds = self._clock() - self._start
         rate = f", {_rate(written / seconds)}" if written else ""
         self._print(f"{written} written in {_span(seconds)}{rate}")
-        self._print(f"in {_shown(str(folder))}: {', '.join(files)}; summary.csv lists them")
+        self._print(_shown(where))
         largest = sorted(self._reasons.items(), key=lambda entry: (entry[0][0], -len(entry[1])))
         for (what, reason), names in largest[:_MOST_REASONS]:
             more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
@@ -13,29 +13,20 @@ from typing import Protocol
 
 import orjson
 
-from ppool.service.answers import Answer, Encoded, MapsWanted, Part
-from ppool.service.codecs.header import ImageLimits
+from ppool.service.answers import Encoded
+from ppool.service.codecs.header import ImageLimits, probe
 from ppool.service.folder import coco
-from ppool.service.folder.pages import open_pages
-from ppool.service.folder.pdf import DPI
+from ppool.service.folder.job import Job
+from ppool.service.folder.pages import Pages, open_pages
 from ppool.service.folder.photos import Found, Photo
 from ppool.service.folder.sharing import Gate, Share, Stopped, Task
 from ppool.service.folder.summary import Page, Summary, save
-from ppool.service.http.classes import class_ids
-from ppool.service.http.errors import KNOWN, BadRequest, problem
-from ppool.service.models import Model
+from ppool.service.http.errors import KNOWN, problem
 from ppool.service.results import ImageResult
 from ppool.service.workers import messages
 from ppool.service.workers.inference import Segmenter
 
-__all__ = ["Counts", "Job", "Run", "Watch"]
-
-# The kinds of files that are made with the mask; any other is the result.
-_PARTS: tuple[Part, ...] = (
-    *("mask", "overlay", "cutout", "probability", "polygons", "coco", "components"),
-)
-# Those that tell of overlapping classes.
-_OF_PLANES = frozenset({"polygons", "coco", "components", "json"})
+__all__ = ["Counts", "Run", "Watch"]
 
 # Only this one photo's name is to blame; anything else would fail for all that follow.
 _OF_ONE_NAME = {
@@ -48,80 +39,6 @@ _OF_ONE_NAME = {
 }
 
 _logger = logging.getLogger("ppool.service")
-
-
-@dataclass(frozen=True)
-class Job:
-    """How to segment.
-
-    Attributes:
-        outputs: The kinds of files to write, of :data:`ENDS`.
-        tile: Segment at full resolution, in windows.
-        dpi: At which pages of a PDF are drawn.
-        classes: Names or ids, with commas, of the classes to leave; ``None`` for all.
-        cutout: Likewise of those to keep in cut-outs.
-        workers: Pages at a time.
-    """
-
-    outputs: tuple[str, ...] = ("mask",)
-    tile: bool = False
-    dpi: int = DPI
-    classes: str | None = None
-    cutout: str | None = None
-    workers: int = 1
-
-    @property
-    def options(self) -> str:
-        """What changes the files, for the summary."""
-        others = {
-            "tile": self.tile,
-            f"dpi={self.dpi}": self.dpi != DPI,
-            f"classes={self.classes}": self.classes is not None,
-            f"cutout={self.cutout}": self.cutout is not None,
-        }
-        words = (word.replace("+", "%2B") for word, holds in others.items() if holds)
-        return "+".join([*self.outputs, *words])
-
-    def answer(self, model: Model) -> Answer:
-        """What is to be made of each page.
-
-        Raises:
-            ValueError: if the model cannot.
-        """
-        parts = tuple(part for part in _PARTS if part in self.outputs)
-        if "probability" in parts and model.why_no_probability:
-            raise ValueError(model.why_no_probability)
-        if self.tile and "tile" not in model.modes:
-            raise ValueError(
-                f"the model {model.name!r} cannot segment in windows; leave out --tile"
-            )
-        if ("cutout" in parts) != (self.cutout is not None):
-            raise ValueError("say with --cutout which classes a cut-out is of, and write it")
-        classes, cutout = _ids("classes", self.classes, model), _ids("cutout", self.cutout, model)
-        # As at /segment: overlapping classes are told by planes, and edges are soft where it is
-        # known how.
-        overlap = model.head == "multilabel" and model.offers_scores
-        planes = range(len(model.classes)) if classes is None else classes
-        return Answer(
-            (*parts, "result"),
-            inline="rle" if "json" in self.outputs else None,
-            tile=self.tile,
-            maps=MapsWanted(
-                () if "probability" in parts else None,
-                tuple(planes) if overlap and not _OF_PLANES.isdisjoint(self.outputs) else (),
-                opacity=() if model.why_no_probability else cutout or (),
-            ),
-            classes=classes,
-            cutout=cutout or (),
-            named=True,
-        )
-
-
-def _ids(option: str, text: str | None, model: Model) -> tuple[int, ...] | None:
-    try:
-        return None if text is None else class_ids(option, text, model)
-    except BadRequest as error:
-        raise ValueError(error.detail) from error
 
 
 @dataclass
@@ -189,12 +106,18 @@ class Run:
         summary: Where the masks go, and what is finished.
         segmenter: The model.
         limits: What is refused.
+
+    Attributes:
+        found: The photos.
+        pending: Those that are not finished.
+        counts: What became of everything.
     """
 
     def __init__(
         self, job: Job, found: Found, summary: Summary, segmenter: Segmenter, limits: ImageLimits
     ) -> None:
         self._job = job
+        self.found = found
         self._summary = summary
         self._segmenter = segmenter
         self._limits = limits
@@ -206,6 +129,11 @@ class Run:
         self.counts = Counts(
             kept=sum(kept.values()), failed=len(found.failed), skipped=len(found.skipped)
         )
+
+    @property
+    def written(self) -> str:
+        """What is where, in words."""
+        return f"in {self._summary.masks}: {self._job.files}; summary.csv lists them"
 
     def stop(self) -> None:
         """Begin no more, and do not wait for what is under way; a signal handler may call it."""
@@ -223,7 +151,7 @@ class Run:
         Raises:
             OSError: if masks or the summary cannot be written; what is finished stays finished.
         """
-        share, whole = Share(self.pending), self._summary.masks / "coco.json"
+        share, whole = Share(self.pending, self._job.batch), self._summary.masks / "coco.json"
         if self.pending:
             whole.unlink(missing_ok=True)
         for number in range(self._job.workers if self.pending else 0):
@@ -258,7 +186,7 @@ class Run:
                 if isinstance(work, Photo):
                     self._open(work, share)
                 else:
-                    self._do(work.page, work.file)
+                    self._do(work)
         except Stopped:
             return
 
@@ -271,7 +199,8 @@ class Run:
                 kept = self._summary.begin(file.photo)
             count = len(file.numbers)
             todo = [number for number in file.numbers if number not in kept]
-            tasks = [Task(Page(file.photo, number, count), file.file) for number in todo]
+            pages = [Page(file.photo, number, count) for number in todo]
+            tasks = [Task(page, file.file, self._shape(page, file)) for page in pages]
             self._results.put(_Opened(count - len(todo), len(todo)))
         except _Failure as error:
             with self._gate:
@@ -281,11 +210,38 @@ class Run:
         finally:
             share.opened(tasks)
 
-    def _do(self, page: Page, file: Callable[[int], tuple[bytes, int]]) -> None:
+    def _shape(self, page: Page, file: Pages) -> tuple[int, int] | None:
+        """What the page is padded to, where batches are asked for and its header tells."""
+        if self._job.batch == 1 or self._job.tile or file.drawn:
+            return None
+        policy = self._segmenter.model.input
+        with suppress(Exception):  # whatever it is, it is told when the page is done
+            data, number = file.file(page.number)
+            width, height = probe(data, self._limits, number)
+            return policy.padded_shape(*policy.reduced(height, width))
+        return None
+
+    def _do(self, tasks: list[Task]) -> None:
+        """Pages of one shape, together."""
+        asked: list[tuple[Page, messages.Task]] = []
+        for task in tasks:
+            with self._told(task.page), _failures():
+                asked.append((task.page, self._asked(task)))
+        if not asked:
+            return
+        outcomes = self._segmenter.segment([task for _, task in asked], self._limits)
+        for (page, _), outcome in zip(asked, outcomes, strict=True):
+            with self._told(page):
+                with _failures():
+                    if isinstance(outcome, Exception):
+                        raise outcome
+                self._results.put(self._write(page, outcome))
+
+    @contextmanager
+    def _told(self, page: Page) -> Iterator[None]:
+        """That the page has failed, and why."""
         try:
-            with _failures():
-                found = self._segment(page, *file(page.number))
-            self._results.put(self._write(page, found))
+            yield
         except (_Failure, OSError) as error:
             self._discard(page)
             self._results.put(_Failed(page.name, error))
@@ -324,13 +280,9 @@ class Run:
         self.counts.written += 1
         watch.done(result.page.name, "")
 
-    def _segment(self, page: Page, data: bytes, number: int) -> Encoded:
-        answer = replace(self._answer, page=number)
-        task = messages.Task(page.photo.name, data, answer)
-        (found,) = self._segmenter.segment((task,), self._limits)
-        if isinstance(found, Exception):
-            raise found
-        return found
+    def _asked(self, task: Task) -> messages.Task:
+        data, number = task.file(task.page.number)
+        return messages.Task(task.page.photo.name, data, replace(self._answer, page=number))
 
     def _write(self, page: Page, found: Encoded) -> _Done:
         if found.result is None:

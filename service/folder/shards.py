@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path, PurePosixPath
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any
 
 import pyarrow.fs
 import pyarrow.parquet
 
-from ppool.service.folder.photos import SUFFIXES, find_photos
+from ppool.service.folder.photos import SUFFIXES, Found, find_photos
 
 __all__ = ["Place", "Shard", "find_shards"]
 
 # On average; where a part ends is a matter of names, so that a new photo changes its own part only.
 _PHOTOS = 32
 _MOST_PHOTOS = 8 * _PHOTOS
+_COPY_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,36 @@ class Place:
         system, path = pyarrow.fs.FileSystem.from_uri(self.text.rstrip("/"))
         return system, str(path)
 
+    @contextmanager
+    def writing(self) -> Iterator[IO[bytes]]:
+        """A file that gets its name, or becomes an object, when it is whole."""
+        system, path = self.open()
+        if self.is_local:
+            folder, _, name = path.rpartition("/")
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            partial = Path(folder, f".ppool-{name}.{os.getpid()}.partial")
+            try:
+                with partial.open("wb") as file:
+                    yield file
+                    file.flush()
+                    os.fsync(file.fileno())
+                partial.replace(path)
+            finally:
+                partial.unlink(missing_ok=True)
+            return
+        with TemporaryFile() as file:
+            yield file
+            file.seek(0)
+            with system.open_output_stream(path) as stream:
+                while part := file.read(_COPY_BYTES):
+                    stream.write(part)
+
+    def remove(self) -> None:
+        """Delete the file, if there is one."""
+        system, path = self.open()
+        if system.get_file_info(path).type is pyarrow.fs.FileType.File:
+            system.delete_file(path)
+
     def __truediv__(self, name: str) -> Place:
         return Place(f"{self.text.rstrip('/')}/{name}")
 
@@ -55,16 +89,18 @@ class Shard:
         key: Of what is in it; another photo, or a changed one, gives another.
         place: The folder that the names are below, or the Parquet file.
         names: Of the photos, in order; none for all of a row group.
+        count: Of the photos.
         row_group: Of the Parquet file.
     """
 
     key: str
     place: str
     names: tuple[str, ...]
+    count: int
     row_group: int | None = None
 
 
-def find_shards(given: Sequence[str], masks: str) -> tuple[list[Shard], dict[str, str]]:
+def find_shards(given: Sequence[str], masks: str) -> tuple[list[Shard], Found]:
     """Look for photos.
 
     Args:
@@ -72,27 +108,40 @@ def find_shards(given: Sequence[str], masks: str) -> tuple[list[Shard], dict[str
         masks: What is left out.
 
     Returns:
-        The shards, in the order of the photos, and what is no photo, with the reason.
+        The shards, in the order of the photos, and what is in none, with the reason.
 
     Raises:
         ValueError: if there is nothing of that name.
     """
     first = Place(given[0])
     if len(given) == 1 and given[0].rstrip("/").endswith(".parquet"):
-        return list(_row_groups(first)), {}
+        return list(_row_groups(first)), Found()
     if first.is_local:
         found = find_photos([Path(text) for text in given], Path(masks).resolve())
         root = next((str(p.path).removesuffix(p.name) for p in found.photos), "")
-        about = [(photo.name, photo.size, photo.modified_ns) for photo in found.photos]
-        return list(_cut(root, about)), found.skipped | found.failed
+        about = [
+            (photo.name, photo.size, photo.modified_ns)
+            for photo in found.photos
+            if _is_text(photo.name, found)
+        ]
+        return list(_cut(root, about)), found
     if len(given) > 1:
         raise ValueError("expected one URL")
     return _stored(first)
 
 
-def _stored(place: Place) -> tuple[list[Shard], dict[str, str]]:
+def _is_text(name: str, found: Found) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        found.failed[name] = "its name is no UTF-8, as Parquet has it; rename it"
+        return False
+    return True
+
+
+def _stored(place: Place) -> tuple[list[Shard], Found]:
     system, root = place.open()
-    about, skipped = [], {}
+    about, found = [], Found()
     selector = pyarrow.fs.FileSelector(root, recursive=True, allow_not_found=True)
     for info in system.get_file_info(selector):
         name = str(PurePosixPath(info.path).relative_to(root))
@@ -101,8 +150,8 @@ def _stored(place: Place) -> tuple[list[Shard], dict[str, str]]:
         if PurePosixPath(name).suffix.lower() in SUFFIXES:
             about.append((name, info.size, info.mtime_ns or 0))
         else:
-            skipped[name] = f"no photo of a kind that is read ({', '.join(sorted(SUFFIXES))})"
-    return list(_cut(place.text, sorted(about))), skipped
+            found.skipped[name] = "no photo, by its name"
+    return list(_cut(place.text, sorted(about))), found
 
 
 def _cut(root: str, about: Sequence[tuple[str, int, int]]) -> Iterator[Shard]:
@@ -118,7 +167,7 @@ def _cut(root: str, about: Sequence[tuple[str, int, int]]) -> Iterator[Shard]:
 
 
 def _shard(root: str, part: Sequence[tuple[str, int, int]]) -> Shard:
-    return Shard(_key(root, *chain(*part)), root, tuple(name for name, *_ in part))
+    return Shard(_key(root, *chain(*part)), root, tuple(name for name, *_ in part), len(part))
 
 
 def _row_groups(place: Place) -> Iterator[Shard]:
@@ -136,11 +185,13 @@ def _row_groups(place: Place) -> Iterator[Shard]:
         below = PurePosixPath(file.path).relative_to(root)
         text = place.text if file is info else (place / str(below)).text
         with pyarrow.parquet.ParquetFile(file.path, filesystem=system) as opened:
-            if missing := {"name", "bytes"} - set(opened.schema_arrow.names):
-                raise ValueError(f"{text}: has no column {min(missing)!r}")
+            found = {field.name: str(field.type) for field in opened.schema_arrow}
+            for name, kind in (("name", "string"), ("bytes", "binary")):
+                if not found.get(name, "").endswith(kind):
+                    raise ValueError(f"{text}: has no column {name!r} of type {kind}")
             for number in range(opened.num_row_groups):
                 key = _key(text, file.size, file.mtime_ns or 0, number)
-                yield Shard(key, text, (), number)
+                yield Shard(key, text, (), opened.metadata.row_group(number).num_rows, number)
 
 
 def _key(*about: Any) -> str:

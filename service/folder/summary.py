@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from ppool.service.folder.photos import Photo
 
-__all__ = ["ENDS", "Page", "Summary", "save"]
+__all__ = ["ENDS", "Page", "Summary", "header", "lines", "of_others", "save", "take"]
 
 # What the names of a page's files end with, by kind.
 ENDS = {
@@ -90,6 +90,37 @@ def save(content: bytes, target: Path) -> None:
         raise OSError(error.errno, error.strerror, str(target)) from error
 
 
+def take(masks: Path) -> int:
+    """Make a folder for masks, if need be, and have it alone until what is returned is closed.
+
+    Raises:
+        ValueError: if it cannot be used, or another process has it.
+    """
+    try:
+        masks.mkdir(parents=True, exist_ok=True)
+        folder = os.open(masks, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise ValueError(
+            f"{masks}: cannot be a folder for masks ({error.strerror}); choose another"
+        ) from error
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(folder)
+        raise ValueError(f"{masks}: another ppool segment is writing there; wait for it") from None
+    except OSError:
+        pass  # a file system without locks
+    return folder
+
+
+def of_others(path: Path | str) -> str:
+    """Why what is there is not gone on with."""
+    return (
+        f"{path}: has masks of another model, or made with other options; choose another folder "
+        "for these, or make all of them again with --force"
+    )
+
+
 class Summary:
     """The rows of a folder of masks, one for each page; one process has it at a time.
 
@@ -110,19 +141,12 @@ class Summary:
     ) -> None:
         self.masks = masks
         self._sha256, self._options = sha256, options
-        self._header: Row = (*_Place._fields, "width", "height", *classes, *_Made._fields)
+        self._header = header(classes)
         # By the name of the file, then by the number of the page.
         self._rows: dict[str, dict[int, Row]] = {}
         self._outdated: dict[str, list[Path]] = {}
+        self._folder = take(masks)
         try:
-            masks.mkdir(parents=True, exist_ok=True)
-            self._folder = os.open(masks, os.O_RDONLY | os.O_DIRECTORY)
-        except OSError as error:
-            raise ValueError(
-                f"{masks}: cannot be a folder for masks ({error.strerror}); choose another"
-            ) from error
-        try:
-            self._lock()
             self._sort(self._earlier(force=force), force=force)
             for left in masks.rglob(".ppool-*.partial"):
                 left.unlink()
@@ -181,7 +205,7 @@ class Summary:
         written = " ".join(map(str, output_bytes))
         made = _Made(*_identity(page.photo), written, self._sha256, self._options)
         row = (*place, *map(str, size), *(f"{share:.6f}" for share in shares.values()), *made)
-        content = _lines([row])
+        content = lines([row])
         end = self._file.seek(0, os.SEEK_END)
         try:
             self._file.write(content)
@@ -219,7 +243,7 @@ class Summary:
         ours = (self._sha256, self._options)
         for row in rows:
             if not force and _made(row)[-2:] != ours:
-                raise ValueError(self._of_others())
+                raise ValueError(of_others(self.masks / _NAME))
             if force or not self._whole(row):
                 self._outdate(row)
             else:
@@ -234,18 +258,8 @@ class Summary:
             return False
         return " ".join(map(str, sizes)) == made.output_bytes and all(sizes)
 
-    def _lock(self) -> None:
-        try:
-            fcntl.flock(self._folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"{self.masks}: another ppool segment is writing there; wait for it"
-            ) from None
-        except OSError:
-            pass  # a file system without locks
-
     def _rewrite(self) -> None:
-        save(_lines([self._header, *self._ordered()]), self.masks / _NAME)
+        save(lines([self._header, *self._ordered()]), self.masks / _NAME)
 
     def _ordered(self) -> list[Row]:
         files = (self._rows[file] for file in sorted(self._rows))
@@ -268,16 +282,10 @@ class Summary:
                 return []
             raise ValueError(f"{path}: is no summary of ppool segment ({error})") from error
         if first and first != self._header and not force:
-            raise ValueError(self._of_others())
+            raise ValueError(of_others(path))
         if not _is_header(first):
             return []
         return [row for row in rows if len(row) == len(first) and _is_place(row)]
-
-    def _of_others(self) -> str:
-        return (
-            f"{self.masks / _NAME}: has masks of another model, or made with other options; choose "
-            "another folder for these, or make all of them again with --force"
-        )
 
 
 def _name(row: Row) -> str:
@@ -307,7 +315,13 @@ def _identity(photo: Photo) -> tuple[str, str]:
     return str(photo.size), f"{seconds}.{rest:09d}"
 
 
-def _lines(rows: Iterable[Row]) -> bytes:
+def header(classes: Iterable[str]) -> Row:
+    """The names of the columns."""
+    return (*_Place._fields, "width", "height", *classes, *_Made._fields)
+
+
+def lines(rows: Iterable[Row]) -> bytes:
+    """Rows as they are in the file."""
     text = io.StringIO(newline="")
     csv.writer(text).writerows(rows)
     return text.getvalue().encode("utf-8", "surrogateescape")

@@ -1,35 +1,48 @@
 """``ppool segment --engine ray`` on a local cluster: ``make ray``."""
 
+import json
 import os
+import signal
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import boto3
 import moto.server
+import numpy as np
 import psutil
 import pytest
+import tifffile
 
 from ppool.service.codecs.header import ImageLimits
 from ppool.service.folder import Job, Run, Summary, find_photos
-from ppool.service.models import shipped_model
+from ppool.service.models import Model
 from ppool.service.workers.inference import load_segmenter
 from tests.service.harness import encoded, photo
+from tests.service.traffic import PATIENCE_SECONDS
 
 # Ray takes 20 s to start, and 400 MB to install.
-if not os.environ.get("PPOOL_RAY"):
+if not os.environ.pop("PPOOL_RAY", ""):
     pytest.skip("PPOOL_RAY is not set", allow_module_level=True)
 
 import pyarrow
 import pyarrow.parquet
 import ray
 
-from ppool.service.folder.cluster import Order, _Actor, segment
-from ppool.service.folder.shards import find_shards
+from ppool.service.folder.actor import Actor, Order
+from ppool.service.folder.cluster import ClusterRun
+from ppool.service.folder.rows import Rows
+from ppool.service.folder.shards import Place, find_shards
 
 pytestmark = pytest.mark.filterwarnings("default")
 LIMITS = ImageLimits(64_000_000, 20_000, 1000)
+JOB = Job(("mask", "coco"), workers=2, batch=2)
+LABELS = ["dark", "middle", "bright"]
 
 
 class Heard:
@@ -60,27 +73,43 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
         sides = (300, 200) if number % 3 else (180, 260)
         path = folder / ("sub" if number % 2 else "") / f"{number}.png"
         path.write_bytes(encoded(photo(*sides, seed=number)))
+    tifffile.imwrite(folder / "scan.tif", np.stack([photo(90, 60)] * 2), photometric="rgb")
     (folder / "broken.png").write_bytes(b"no photo")
+    (folder / "notes.txt").write_text("no photo")
     return folder
 
 
 @pytest.fixture(scope="module")
-def plain(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """The masks of the plain command."""
+def model(model_file: Path) -> Model:
+    return load_segmenter(model_file).model
+
+
+@pytest.fixture(scope="module")
+def plain(photos: Path, model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the plain command."""
     folder = tmp_path_factory.mktemp("plain")
-    segmenter = load_segmenter(shipped_model())
+    segmenter = load_segmenter(model_file)
     labels = [label.name for label in segmenter.model.classes]
-    summary = Summary(folder, labels, segmenter.model.sha256, Job().options)
-    Run(Job(), find_photos([photos], folder), summary, segmenter, LIMITS).work(Heard())
-    return masks(folder)
+    summary = Summary(folder, labels, segmenter.model.sha256, JOB.options)
+    Run(JOB, find_photos([photos], folder), summary, segmenter, LIMITS).work(Heard())
+    return folder
 
 
-def masks(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*.png")}
+def files(folder: Path) -> dict[str, bytes]:
+    """What is in a folder, but for the rows of Parquet."""
+    found = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".parquet")
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
 
 
-def order(output: str) -> Order:
-    return Order(shipped_model().read_bytes(), Job(workers=2), LIMITS, 1, output)
+@pytest.fixture
+def run(model: Model, model_file: Path, photos: Path, tmp_path: Path) -> Callable[..., ClusterRun]:
+    def make(given: object = photos, output: object = tmp_path, **options: Any) -> ClusterRun:
+        force = options.pop("force", False)
+        job = replace(JOB, **options)
+        order = Order(model_file.read_bytes(), job, LIMITS, 1, str(output), force)
+        return ClusterRun(order, [str(given)], model)
+
+    return make
 
 
 def actors() -> list[psutil.Process]:
@@ -92,12 +121,12 @@ def actors() -> list[psutil.Process]:
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
-    tables = [pyarrow.parquet.read_table(path) for path in (folder / "summary").glob("*.parquet")]
-    return pyarrow.concat_tables(tables, promote_options="permissive").to_pylist()
+    found: list[dict[str, Any]] = pyarrow.parquet.read_table(folder).to_pylist()
+    return found
 
 
 def test_a_killed_actor_loses_nothing_and_a_run_goes_on_where_it_was(
-    photos: Path, plain: dict[str, bytes], tmp_path: Path
+    photos: Path, plain: Path, tmp_path: Path, run: Callable[..., ClusterRun]
 ) -> None:
     killed: list[int] = []
     ended = threading.Event()
@@ -111,32 +140,97 @@ def test_a_killed_actor_loses_nothing_and_a_run_goes_on_where_it_was(
 
     killer = threading.Thread(target=kill)
     killer.start()
-    heard = Heard()
+    heard, first = Heard(), run()
     try:
-        counts = segment(order(str(tmp_path)), [str(photos)], heard)
+        assert first.work(heard)
     finally:
         ended.set()
         killer.join()
     assert killed
-    assert masks(tmp_path) == plain
-    assert (counts.written, counts.failed, counts.kept) == (80, 1, 0)
+    # All files, summary.csv and coco.json with them; no temporary one is left.
+    assert files(tmp_path) == files(plain)
+    assert (first.counts.written + first.counts.kept, first.counts.failed) == (82, 1)
+    assert first.counts.skipped == 1
     assert set(heard.problems) == {"broken.png"}
-    found = rows(tmp_path)
-    assert len(found) == 81
+    found = rows(tmp_path / "summary")
+    assert len(found) == 83
     assert sum(bool(row["problem"]) for row in found) == 1
-    assert not list(tmp_path.glob(".ppool-*"))
 
     (photos / "broken.png").write_bytes(encoded(photo()))
-    again = segment(order(str(tmp_path)), [str(photos)], Heard())
-    assert again.failed == 0
-    assert again.kept  # the shards without the one that failed
-    assert again.written + again.kept == 81
-    assert len(rows(tmp_path)) == 81
+    again = run()
+    assert again.work(Heard())
+    assert again.counts.failed == 0
+    assert again.counts.kept  # the shards without the one that failed
+    assert again.counts.written + again.counts.kept == 83
+    assert len(rows(tmp_path / "summary")) == 83
     (photos / "broken.png").write_bytes(b"no photo")
+    assert run().work(Heard())
+    assert files(tmp_path) == files(plain)  # what failed takes its old files along
+
+
+def test_stopped_it_keeps_what_is_finished_and_others_may_go_on(
+    photos: Path, plain: Path, tmp_path: Path, run: Callable[..., ClusterRun]
+) -> None:
+    stopped = run(workers=1)
+    with pytest.raises(ValueError, match="another ppool segment"):
+        run()
+
+    class Stopping(Heard):
+        def done(self, name: str, problem: str) -> None:
+            stopped.stop()
+
+    assert not stopped.work(Stopping())
+    written = stopped.counts.written
+    assert 0 < written < 82
+    # Another shard may be done meanwhile, as this cluster goes on.
+    assert written < (tmp_path / "summary.csv").read_bytes().count(b"\r\n") < 83
+    assert not (tmp_path / "coco.json").exists()
+    with pytest.raises(ValueError, match="made with other options"):
+        run(outputs=("mask",))
+    again = run()
+    assert again.work(Heard())
+    assert again.counts.kept
+    assert files(tmp_path) == files(plain)
+    forced = run(force=True, outputs=("mask",))
+    assert forced.work(Heard())
+    assert (forced.counts.written, forced.counts.kept) == (82, 0)
+
+
+def test_the_command_ends_at_a_signal(photos: Path, model_file: Path, tmp_path: Path) -> None:
+    many = tmp_path / "many"
+    many.mkdir()
+    content = encoded(photo(700, 700))
+    for number in range(600):
+        (many / f"{number}.png").write_bytes(content)
+    words = ["segment", many, "-o", tmp_path / "out", "--engine", "ray", "--model", model_file]
+    command = [sys.executable, "-P", "-m", "ppool", *map(str, words)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        # Ray takes as long as it takes to start; the end is pytest's.
+        while process.poll() is None and not list(tmp_path.glob("out/summary/*.parquet")):
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        line, _ = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 130
+    written = int(line.split()[0])
+    assert 0 < written < 600
+    assert (tmp_path / "out" / "summary.csv").read_bytes().count(b"\r\n") == written + 1
+
+
+def test_the_plain_command_goes_on_with_what_a_cluster_did(
+    photos: Path, model_file: Path, tmp_path: Path, run: Callable[..., ClusterRun]
+) -> None:
+    assert run().work(Heard())
+    segmenter = load_segmenter(model_file)
+    labels = [label.name for label in segmenter.model.classes]
+    summary = Summary(tmp_path, labels, segmenter.model.sha256, JOB.options)
+    found = find_photos([photos], tmp_path)
+    kept = Run(JOB, found, summary, segmenter, LIMITS)
+    assert kept.work(Heard())
+    assert (kept.counts.kept, kept.counts.written) == (82, 0)
 
 
 def test_a_shard_of_a_store_goes_to_a_store(
-    photos: Path, plain: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+    photos: Path, plain: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "hidden"}.items():
         monkeypatch.setenv(name, value)
@@ -152,31 +246,60 @@ def test_a_shard_of_a_store_goes_to_a_store(
         client.put_object(Bucket="photos", Key=f"in/{name}", Body=body)
     client.put_object(Bucket="photos", Key="in/notes.txt", Body=b"")
     try:
-        [shard], skipped = find_shards(["s3://photos/in/"], "s3://photos/out")
-        assert set(skipped) == {"notes.txt"}
-        actor = _Actor(order("s3://photos/out"))
-        problems = {name for name, problem in actor.do(shard) if problem}
+        [shard], found = find_shards(["s3://photos/in/"], "s3://photos/out")
+        assert set(found.skipped) == {"notes.txt"}
+        order = Order(model_file.read_bytes(), JOB, LIMITS, 1, "s3://photos/out")
+        actor = Actor(order)
+        problems = {name for name, problem in actor.do(shard)["done"] if problem}
         assert problems == {"broken.png"}
         body = (photos / "0.png").read_bytes()
         client.put_object(Bucket="photos", Key="in/broken.png", Body=body)
-        assert not any(problem for _, problem in actor.do(shard))
+        assert not any(problem for _, problem in actor.do(shard)["done"])
+        Rows(Place("s3://photos/out")).merge([order.stem(shard)], LABELS, whole=True)
         listed = client.list_objects_v2(Bucket="photos", Prefix="out/")["Contents"]
         # PyArrow marks a folder that it deletes from.
-        found = {entry["Key"] for entry in listed if not entry["Key"].endswith("/")}
-        for name in ("0.png.png", "sub/1.png.png"):
-            stored = client.get_object(Bucket="photos", Key=f"out/{name}")["Body"].read()
-            assert stored == plain[name]
-        assert len(found) == 4  # the rows of the failure are gone
+        keys = {entry["Key"] for entry in listed if not entry["Key"].endswith("/")}
+
+        def stored(name: str) -> bytes:
+            body: bytes = client.get_object(Bucket="photos", Key=f"out/{name}")["Body"].read()
+            return body
+
+        for name in ("0.png.png", "sub/1.png.png", "0.png.coco.json"):
+            assert stored(name) == (plain / name).read_bytes()
+        # A mask and a document each, one file of rows, the other being gone, and those of all.
+        assert len(keys) == 3 * 2 + 1 + 2
+        assert len(json.loads(stored("coco.json"))["images"]) == 3
+        assert stored("summary.csv").count(b"\r\n") == 4
     finally:
         server.stop()
 
 
-def test_photos_in_parquet_get_the_same_masks(
-    photos: Path, plain: dict[str, bytes], tmp_path: Path
+def test_photos_and_answers_may_be_in_parquet(
+    photos: Path, plain: Path, tmp_path: Path, run: Callable[..., ClusterRun]
 ) -> None:
-    names = [name.removesuffix(".png") for name in sorted(plain)[:6]]
-    table = {"name": names, "bytes": [(photos / name).read_bytes() for name in names]}
+    names = [*sorted(path.name for path in photos.glob("*.png"))[:6], "../x.png"]
+    table = {"name": names, "bytes": [(photos / name).read_bytes() for name in names[:-1]] + [b""]}
     pyarrow.parquet.write_table(pyarrow.table(table), tmp_path / "in.parquet", row_group_size=4)
-    counts = segment(order(str(tmp_path / "out")), [str(tmp_path / "in.parquet")], Heard())
-    assert counts.written == 6
-    assert masks(tmp_path / "out") == {f"{name}.png": plain[f"{name}.png"] for name in names}
+    output = tmp_path / "out.parquet"
+    heard = Heard()
+    first = run(tmp_path / "in.parquet", output)
+    assert first.work(heard)
+    assert (first.counts.written, first.counts.failed) == (6, 1)
+    assert heard.problems == {"../x.png": "its name leads elsewhere"}
+    found = {row["file"]: row for row in rows(output)}
+    assert set(found) == set(names)
+    for name in names[:-1]:
+        assert found[name]["mask"] == (plain / f"{name}.png").read_bytes()
+        assert found[name]["coco"] == (plain / f"{name}.coco.json").read_bytes()
+    assert {path.suffix for path in output.iterdir()} == {".parquet"}
+    again = run(tmp_path / "in.parquet", output)
+    assert again.work(Heard())
+    assert (again.counts.written, again.counts.kept) == (2, 4)  # the one that failed, and its like
+
+
+@pytest.mark.parametrize("column", ["name", "bytes"])
+def test_parquet_without_photos_is_refused(column: str, tmp_path: Path) -> None:
+    table = {"name": ["x.png"], "bytes": [b"x"]} | {column: [1]}
+    pyarrow.parquet.write_table(pyarrow.table(table), tmp_path / "in.parquet")
+    with pytest.raises(ValueError, match=f"has no column '{column}' of type"):
+        find_shards([str(tmp_path / "in.parquet")], "out")

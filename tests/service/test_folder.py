@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -275,6 +276,38 @@ def test_names_that_are_no_text_or_too_long_harm_nobody_else(folder: Folder) -> 
     assert said[long] == "File name too long"
     assert set(odd) <= set(folder.names())
     assert folder.run()[0] == "0 written, 6 kept, 1 failed, 1 skipped"
+
+
+def test_pages_of_one_shape_share_a_batch_and_their_files_are_the_same(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(10):
+        sides = (60, 40) if number % 2 else (30, 100)
+        (folder.photos / f"{number}.png").write_bytes(encoded(photo(*sides, seed=number)))
+    (folder.photos / "cut.png").write_bytes(encoded(photo(60, 40))[:-60])
+    (folder.photos / "none.png").write_bytes(b"none")
+    scan = np.stack([photo(60, 40, seed=9)] * 5)
+    tifffile.imwrite(folder.photos / "scan.tif", scan, photometric="rgb")
+    kinds = ("mask", "json")
+    replace(folder, job=Job(kinds)).run()
+    batches: list[list[str]] = []
+    segment = Segmenter.segment
+
+    def noted(self: Segmenter, tasks: Any, *others: Any) -> Any:
+        batches.append([task.name for task in tasks])
+        return segment(self, tasks, *others)
+
+    monkeypatch.setattr(Segmenter, "segment", noted)
+    together = replace(folder, masks=folder.masks.parent / "together", job=Job(kinds, batch=3))
+    assert together.run()[0] == "18 written, 0 kept, 2 failed, 1 skipped"
+    assert sorted(map(len, batches))[-4:] == [3, 3, 3, 3]
+    assert all(len({(int(name[0]) % 2) for name in b if name[0].isdigit()}) < 2 for b in batches)
+
+    def files(masks: Path) -> dict[Path, bytes]:
+        found = masks.rglob("*.*")
+        return {path.relative_to(masks): path.read_bytes() for path in found if path.is_file()}
+
+    assert files(together.masks) == files(folder.masks)
 
 
 def test_stopped_it_keeps_what_is_finished_and_waits_for_nothing(
@@ -578,7 +611,7 @@ def test_a_real_disk_that_is_full_is_one_sentence(folder: Folder, model_file: Pa
     assert "Traceback" not in done.stderr
 
 
-def test_a_person_reads_rate_time_left_and_why_something_is_missing(tmp_path: Path) -> None:
+def test_a_person_reads_rate_time_left_and_why_something_is_missing() -> None:
     seconds = [0.0]
     text = io.StringIO()
     report = Report(Console(file=text, width=60), lambda: seconds[-1])
@@ -588,7 +621,7 @@ def test_a_person_reads_rate_time_left_and_why_something_is_missing(tmp_path: Pa
         for name, problem in {"a": "", "b": "", "c\x1b": "It is cut off.", "d": ""}.items():
             seconds.append(seconds[-1] + 20)
             report.done(name, problem)
-    report.sum_up(3, ["*.png", "*.json"], tmp_path)
+    report.sum_up(3, "in masks: *.png\x1b")
     lines = text.getvalue().splitlines()
     assert lines[0] == "skipped: 0.txt: no photo"
     assert lines[5:] == [
@@ -596,7 +629,7 @@ def test_a_person_reads_rate_time_left_and_why_something_is_missing(tmp_path: Pa
         "failed: c\\x1b: It is cut off.",
         "4/4, 3.0/min, 0 s left",
         "3 written in 1 min 20 s, 2.2/min",
-        f"in {tmp_path}: *.png, *.json; summary.csv lists them",
+        "in masks: *.png\\x1b",
         "1 failed: It is cut off. (c\\x1b)",
         "5 skipped: no photo (0.txt, 1.txt, 2.txt and 2 more)",
     ]

@@ -129,6 +129,7 @@ def find_judge(network: Network, adoption: Adoption) -> Judge:
         ValueError: if that fails, or it answers nothing that becomes a mask.
     """
     intakes, failed = _intakes(network, adoption.normalisation), ""
+    _ = network.session  # whose faults are none of the sizes tried
     for intake in intakes:
         policy = adoption.policy(intake.height, intake.width)
         images = [image for pair in pictures(intake, policy) for image in pair]

@@ -29,6 +29,7 @@ PROMPTED = ("point_coords", "input_points", "point_labels", "prompt")
 WORDS = ("input_ids", "attention_mask", "token_type_ids")
 SIZES = ("orig_target_sizes", "im_shape", "scale_factor")
 DISTANCES = ("depth", "disparity")
+QUERIES = ("queries_logits", "pred_masks")
 JOINTS = ("heatmap", "keypoint", "simcc")
 
 
@@ -64,6 +65,9 @@ def refuse_other_kinds(network: Network) -> None:
         ),
         "is a detector or instance segmentation (it has "
         f"{', '.join(sorted(nodes & DETECTION))}); {INSTANCES}": bool(nodes & DETECTION),
+        f"classifies masks (MaskFormer, Mask2Former, DETR); {INSTANCES}": _named(
+            network.outputs, QUERIES
+        ),
         "estimates distances, not classes; serve it as tensors (Triton, OpenVINO Model Server)": (
             _named(network.outputs, DISTANCES)
         ),

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -35,14 +36,30 @@ class Network:
         path: Of the file.
         model: Its content with all weights, in topological order, of opset 11 at least; declared
             shapes are as in the file.
-        session: Runs the file's own bytes.
-        relaxed: Why the session runs them with other declared sizes; empty if it does not.
+        source: Where the file's own bytes are, or those with a size declared as 0 declared free.
     """
 
     path: Path
     model: ModelProto
-    session: onnxruntime.InferenceSession
-    relaxed: str
+    source: str | bytes
+
+    @cached_property
+    def session(self) -> onnxruntime.InferenceSession:
+        """Runs the file's own bytes; made when first asked for, so that kinds can be told without.
+
+        Raises:
+            ValueError: if ONNX Runtime cannot load them.
+        """
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = _FATAL
+        try:
+            with silent():
+                return onnxruntime.InferenceSession(
+                    self.source, options, providers=["CPUExecutionProvider"]
+                )
+        except Exception as error:
+            reason = words(error)
+            raise ValueError(f"{self.path}: ONNX Runtime cannot load it: {reason}") from error
 
     @property
     def opset(self) -> int:
@@ -66,9 +83,10 @@ class Network:
         Raises:
             ValueError: if ONNX Runtime cannot; the text is its own.
         """
+        session = self.session
         try:
             with silent():
-                results = self.session.run(self.outputs, {name: array})
+                results = session.run(self.outputs, {name: array})
         except Exception as error:  # ONNX Runtime's errors share no base class
             raise ValueError(words(error)) from error
         named = zip(self.outputs, results, strict=True)
@@ -99,7 +117,7 @@ def read_network(path: Path) -> Network:
         raise ValueError(
             f"{path}: expected opset {OLDEST_OPSET} or newer, got {opset}; export the network again"
         )
-    session, relaxed = _session(path, model)
+    source = _source(path, model)
     _write_standard_domain_alike(model)
     try:
         sort_nodes(model.graph)
@@ -107,7 +125,7 @@ def read_network(path: Path) -> Network:
             modernise(model)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    return Network(path, model, session, relaxed)
+    return Network(path, model, source)
 
 
 def _load(path: Path) -> ModelProto:
@@ -164,29 +182,17 @@ def _dense(sparse: SparseTensorProto) -> TensorProto:
     return numpy_helper.from_array(whole, sparse.values.name)
 
 
-def _session(path: Path, model: ModelProto) -> tuple[onnxruntime.InferenceSession, str]:
-    """The file's own bytes in ONNX Runtime, which takes a declared size of 0 for no size at all."""
+def _source(path: Path, model: ModelProto) -> str | bytes:
+    """The file, but where a size is declared as 0, which ONNX Runtime takes for no size at all."""
     odd = [
         dim
         for entry in model.graph.input
         for dim in entry.type.tensor_type.shape.dim
         if dim.HasField("dim_value") and dim.dim_value == 0
     ]
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = _FATAL
-    source: str | bytes = str(path)
-    if odd:
-        for dim in odd:
-            dim.ClearField("dim_value")
-        source = model.SerializeToString()
-    try:
-        with silent():
-            session = onnxruntime.InferenceSession(
-                source, options, providers=["CPUExecutionProvider"]
-            )
-    except Exception as error:
-        raise ValueError(f"{path}: ONNX Runtime cannot load it: {words(error)}") from error
-    return session, "a size declared as 0 is taken for a free one" if odd else ""
+    for dim in odd:
+        dim.ClearField("dim_value")
+    return model.SerializeToString() if odd else str(path)
 
 
 @contextmanager

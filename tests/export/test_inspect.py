@@ -113,6 +113,14 @@ def detector_inside_a_loop() -> bytes:
     return bytes(model.SerializeToString())
 
 
+def unloadable(outputs: dict[str, list[int]], operator: str) -> bytes:
+    """Has an operator that ONNX Runtime knows nothing of."""
+    model = onnx.load_from_string(answering(outputs))
+    model.graph.node.append(helper.make_node(operator, ["mean"], ["z"]))
+    model.graph.output.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, None))
+    return bytes(model.SerializeToString())
+
+
 def classifier_of_another_library() -> bytes:
     """Labels, and a list of dictionaries, as scikit-learn's converter writes them."""
     model = onnx.load_from_string(answering({"scores": [1, 2]}))
@@ -136,6 +144,23 @@ def classifier_of_another_library() -> bytes:
         (
             answering({"class_queries_logits": [1, 9, 5], "masks_queries_logits": [1, 9, 16, 16]}),
             "classifies masks (MaskFormer",
+        ),
+        (
+            unloadable(
+                {"class_queries_logits": [1, 9, 5], "masks_queries_logits": [1, 9, 16, 16]},
+                "MultiscaleDeformableAttnPlugin_TRT",
+            ),
+            "classifies masks (MaskFormer, Mask2Former, DETR)",
+        ),
+        (unloadable({"num": [1, 1]}, "EfficientNMS_TRT"), "(it has EfficientNMS_TRT)"),
+        (unloadable({"y": [1, 2, 64, 64]}, "DCNv2"), "ONNX Runtime cannot load it"),
+        (
+            # Mask R-CNN, as torchvision exports it.
+            answering(
+                {"boxes": [1, 4], "labels": [1], "scores": [1], "masks": [1, 1, 64, 64]},
+                {"images": [3, 64, 64]},
+            ),
+            "is a detector or instance segmentation",
         ),
         (answering({"logits": [1, 1000]}), "is a classifier"),
         (answering({"features": [1, 512, 1, 1]}), "is a classifier"),

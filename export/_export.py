@@ -14,6 +14,7 @@ from torch import nn
 from ppool.export._assemble import assemble, cast_to_logits, on_pixel_grid
 from ppool.export._describe import with_colours
 from ppool.export._files import refuse_to_overwrite, save_whole
+from ppool.export._shuffle import shuffle_last
 from ppool.export._trace import Pipeline, trace
 from ppool.export._verify import example_images, verify
 from ppool.feeding import Normalisation
@@ -143,6 +144,7 @@ def _export(
     description = replace(description, stages=pipeline.stages(example), scores=scores)
     outputs = ["mask", *(stage.output for stage in description.stages)]
     graph = trace(pipeline, example, outputs, multiple)
+    shuffle_last(graph.graph)
     content = assemble(graph, description, cast_to_logits(graph.graph)).SerializeToString()
     if check:
         verify(content, pipeline, multiple)

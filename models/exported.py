@@ -85,6 +85,7 @@ def exported_state(path: Path, model: nn.Module) -> dict[str, Tensor]:
     for name, layer in model.named_modules():
         if isinstance(layer, nn.Conv2d):
             conv = name
+            _of_one_pixel(found, name, layer)
         elif isinstance(layer, nn.BatchNorm2d) and f"{name}.weight" not in found and conv:
             shift = found.pop(f"{conv}.weight{FOLDED}", torch.zeros(layer.num_features))
             found |= {f"{name}.{key}": value for key, value in _shifting(layer, shift).items()}
@@ -94,6 +95,20 @@ def exported_state(path: Path, model: nn.Module) -> dict[str, Tensor]:
         if isinstance(layer, nn.Conv2d) and layer.bias is not None and f"{name}.weight" in found:
             found.setdefault(f"{name}.bias", torch.zeros_like(layer.bias))
     return found
+
+
+def _of_one_pixel(found: dict[str, Tensor], name: str, layer: nn.Conv2d) -> None:
+    """The weights themselves where the exporter repeated them for the pixels of a block."""
+    weight = found.get(f"{name}.weight")
+    if weight is None or weight.dim() != layer.weight.dim():
+        return
+    inputs, high, wide = layer.weight.shape[1:]
+    repeated = weight.shape[1] // inputs
+    pixels = repeated * (weight.shape[2] // high) * (weight.shape[3] // wide)
+    if pixels > 1:
+        found[f"{name}.weight"] = weight[::pixels, ::repeated, :high, :wide]
+        if (bias := found.get(f"{name}.bias")) is not None:
+            found[f"{name}.bias"] = bias[::pixels]
 
 
 def _shifting(norm: nn.BatchNorm2d, shift: Tensor) -> dict[str, Tensor]:

@@ -1,0 +1,129 @@
+"""A pixel shuffle moved behind what looks at single pixels: the same numbers, fewer to shuffle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.parser
+import onnxruntime
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional as F
+
+from ppool.export import export_model
+from ppool.export._shuffle import shuffle_last
+from ppool.models.exported import exported_state
+
+HEAD = """
+<ir_version: 9, opset_import: ["" : 20]>
+net (float[n, 32, h, w] coarse, float[n, 6, H, W] fine)
+  => (float[n, ?, ?, ?] y{also})
+{{
+    up = DepthToSpace <blocksize = 2, mode = "{mode}"> (coarse)
+    near = Conv (fine, beside, shift)
+    {body}
+}}
+"""
+SUM = "s = Add (up, near)\n p = Relu (s)\n y = Conv (p, head, bias)"
+OTHER_ORDER = "s = Add (near, up)\n p = Relu (s)\n q = Relu (p)\n y = Conv (q, head)"
+AND_MORE = "p = Conv (up, head, bias)\n y = Sigmoid (p)\n z = Add (near, near)"
+READ_TWICE = (
+    "s = Add (up, near)\n p = Relu (s)\n c = Conv (p, head, bias)\n y = Concat <axis=1> (c, up)"
+)
+ITSELF = "s = Add (up, up)\n p = Conv (s, head)\n y = Relu (p)"
+SHARED = "p = Conv (up, head, bias)\n q = Conv (near, head)\n y = Add (p, q)"
+WIDER = "y = Conv (up, wider)"
+ANSWER = "y = Conv (up, head)\n z = Identity (up)"
+
+
+def network(body: str, side: int = 1, mode: str = "CRD") -> onnx.ModelProto:
+    also = ", float[n, ?, ?, ?] z" if "z =" in body else ""
+    model = onnx.parser.parse_model(HEAD.format(body=body, mode=mode, also=also))
+    shapes: dict[str, tuple[int, ...]] = {
+        "beside": (8, 6, 1, 1),
+        "shift": (8,),
+        "head": (5, 8, side, side),
+        "bias": (5,),
+        "wider": (12, 8, 1, 1),
+    }
+    rng = np.random.default_rng(0)
+    for name, shape in shapes.items():
+        values = rng.standard_normal(shape).astype(np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+    return model
+
+
+def answers(model: onnx.ModelProto) -> list[NDArray[np.float32]]:
+    onnx.checker.check_model(model, full_check=True)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options)
+    rng = np.random.default_rng(1)
+    feeds = {"coarse": (2, 32, 9, 11), "fine": (2, 6, 18, 22)}
+    values = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in feeds.items()}
+    return session.run(None, {entry.name: values[entry.name] for entry in session.get_inputs()})
+
+
+@pytest.mark.parametrize("body", [SUM, OTHER_ORDER, AND_MORE])
+def test_the_numbers_are_the_same_and_fewer_are_shuffled(body: str) -> None:
+    model = network(body)
+    expected = answers(model)
+    shuffle_last(model.graph)
+    for given, truth in zip(answers(model), expected, strict=True):
+        np.testing.assert_allclose(given, truth, rtol=1e-5, atol=1e-5)
+    maker = {name: node for node in model.graph.node for name in node.output}
+    (shuffle,) = (node for node in model.graph.node if node.op_type == "DepthToSpace")
+    assert list(maker[shuffle.input[0]].input)[1] == "head"
+
+
+@pytest.mark.parametrize(
+    ("body", "side", "mode"),
+    [
+        (SUM, 3, "CRD"),
+        (SUM, 1, "DCR"),
+        (READ_TWICE, 1, "CRD"),
+        (ITSELF, 1, "CRD"),
+        (SHARED, 1, "CRD"),
+        (WIDER, 1, "CRD"),
+        (ANSWER, 1, "CRD"),
+    ],
+)
+def test_what_does_not_fit_is_left_alone(body: str, side: int, mode: str) -> None:
+    model = network(body, side, mode)
+    before = model.SerializeToString()
+    shuffle_last(model.graph)
+    assert model.SerializeToString() == before
+
+
+class Tiny(nn.Module):
+    """The last step of ``unet_pages``: half the resolution meets the pixels themselves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, padding=1)
+        self.expected = nn.Conv2d(4, 16, 3, padding=1)
+        self.found = nn.Conv2d(4, 4, 1, bias=False)
+        self.head = nn.Conv2d(4, 3, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        full = self.stem(x)
+        y = F.pixel_shuffle(self.expected(F.avg_pool2d(full, 2)), 2) + self.found(F.relu(full))
+        logits: torch.Tensor = self.head(F.relu(y))
+        return logits
+
+
+def test_an_exported_file_shuffles_last_and_gives_its_weights_back(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network, path = Tiny(), tmp_path / "tiny.onnx"
+    export_model(network, path, classes="abc", mean=(0.6,) * 3, std=(0.25,) * 3)  # and compares
+    graph = onnx.load(path).graph
+    (shuffle,) = (node for node in graph.node if node.op_type == "DepthToSpace")
+    (head,) = (node for node in graph.node if shuffle.input[0] in node.output)
+    assert head.input[1] == "network.head.weight"
+    state = exported_state(path, Tiny())
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(state[name], value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +57,12 @@ class _View:
             for name in reads(node):
                 self._readers.setdefault(name, []).append(node)
         self._answers = {entry.name for entry in graph.output}
+        self._sizes = {
+            entry.name: [
+                size.dim_param or size.dim_value for size in entry.type.tensor_type.shape.dim
+            ]
+            for entry in (*graph.value_info, *graph.output)
+        }
 
     def path(self, name: str) -> list[_Step]:
         """What is done with ``name`` pixel by pixel, as long as nobody else reads it."""
@@ -65,6 +72,8 @@ class _View:
                 (other,) = (entry for entry in node.input if entry != name)
                 beside = self.makers.get(other)
                 if not beside or not self._is_pointwise(beside) or not self._only_reader(other):
+                    break
+                if not self._are_alike(name, other):
                     break
                 steps.append(_Step(node, beside))
             elif node.op_type == "Relu" or (self._is_pointwise(node) and node.input[0] == name):
@@ -88,6 +97,11 @@ class _View:
             return None
         return readers[0] if list(readers[0].input).count(name) == 1 else None
 
+    def _are_alike(self, *names: str) -> bool:
+        """Whether they are known to have the same sizes, so that no summand is spread out."""
+        first, second = (self._sizes.get(name) for name in names)
+        return bool(first) and first == second
+
     def _is_pointwise(self, node: NodeProto) -> bool:
         """Whether it is a 1 x 1 convolution whose weights are nobody else's."""
         weights = [name for name in node.input[1:] if name]
@@ -102,7 +116,7 @@ class _View:
         )
 
 
-def _settings(node: NodeProto) -> dict[str, object]:
+def _settings(node: NodeProto) -> dict[str, Any]:
     return {entry.name: helper.get_attribute_value(entry) for entry in node.attribute}
 
 
@@ -114,10 +128,10 @@ def _is_shuffle(node: NodeProto) -> bool:
 def _move(view: _View, shuffle: NodeProto, path: Sequence[_Step]) -> None:
     """Put ``shuffle`` behind the last node of ``path``."""
     graph, last = view.graph, path[-1].node
-    changed = {name for step in path for name in step.node.output}
+    wider = [node for step in path for node in (step.node, step.beside) if node is not None]
+    changed = {name for node in wider for name in (*node.output, *node.input[1:])}
     for step in path:
         if step.beside is not None:
-            changed.update(step.beside.output)
             _gather(view, step.beside)
         if step.node.op_type == "Conv":
             _repeat(view, step.node)

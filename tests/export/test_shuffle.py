@@ -22,6 +22,7 @@ HEAD = """
 <ir_version: 9, opset_import: ["" : 20]>
 net (float[n, 32, h, w] coarse, float[n, 6, H, W] fine)
   => (float[n, ?, ?, ?] y{also})
+<float[n, 8, H, W] up, float[n, 8, {size}] near, float[n, 8, H, W] s>
 {{
     up = DepthToSpace <blocksize = 2, mode = "{mode}"> (coarse)
     near = Conv (fine, beside, shift)
@@ -40,9 +41,9 @@ WIDER = "y = Conv (up, wider)"
 ANSWER = "y = Conv (up, head)\n z = Identity (up)"
 
 
-def network(body: str, side: int = 1, mode: str = "CRD") -> onnx.ModelProto:
+def network(body: str, side: int = 1, mode: str = "CRD", size: str = "H, W") -> onnx.ModelProto:
     also = ", float[n, ?, ?, ?] z" if "z =" in body else ""
-    model = onnx.parser.parse_model(HEAD.format(body=body, mode=mode, also=also))
+    model = onnx.parser.parse_model(HEAD.format(body=body, mode=mode, also=also, size=size))
     shapes: dict[str, tuple[int, ...]] = {
         "beside": (8, 6, 1, 1),
         "shift": (8,),
@@ -81,19 +82,20 @@ def test_the_numbers_are_the_same_and_fewer_are_shuffled(body: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "side", "mode"),
+    ("body", "side", "mode", "size"),
     [
-        (SUM, 3, "CRD"),
-        (SUM, 1, "DCR"),
-        (READ_TWICE, 1, "CRD"),
-        (ITSELF, 1, "CRD"),
-        (SHARED, 1, "CRD"),
-        (WIDER, 1, "CRD"),
-        (ANSWER, 1, "CRD"),
+        (SUM, 3, "CRD", "H, W"),
+        (SUM, 1, "DCR", "H, W"),
+        (SUM, 1, "CRD", "1, 1"),
+        (READ_TWICE, 1, "CRD", "H, W"),
+        (ITSELF, 1, "CRD", "H, W"),
+        (SHARED, 1, "CRD", "H, W"),
+        (WIDER, 1, "CRD", "H, W"),
+        (ANSWER, 1, "CRD", "H, W"),
     ],
 )
-def test_what_does_not_fit_is_left_alone(body: str, side: int, mode: str) -> None:
-    model = network(body, side, mode)
+def test_what_does_not_fit_is_left_alone(body: str, side: int, mode: str, size: str) -> None:
+    model = network(body, side, mode, size)
     before = model.SerializeToString()
     shuffle_last(model.graph)
     assert model.SerializeToString() == before

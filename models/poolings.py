@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ppool.models.detail_preserving import detail_preserving
 from ppool.window import Window
 
 __all__ = ["DPPool2d", "GatedPool2d", "LpPool2d"]
@@ -101,11 +102,16 @@ class DPPool2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool ``x``."""
+        floor = self.offset.clamp(max=10).exp().view(-1, 1, 1)
+        power = (self.exponent.exp() / 2).view(-1, 1, 1)
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            wide = x.to(torch.promote_types(x.dtype, torch.float32))
+            with torch.autocast(x.device.type, enabled=False):
+                return detail_preserving(wide, floor, power, self.window)
         values, inside = _windows(x, self.window)
         detail = (values - _mean(values, inside).unsqueeze(2)).square() + 1e-3
         share = detail / _mean(detail, inside).unsqueeze(2)
-        power = (self.exponent.exp() / 2).view(-1, 1, 1, 1)
-        weight = share**power + self.offset.clamp(max=10).exp().view(-1, 1, 1, 1)
+        weight = share ** power.unsqueeze(1) + floor.unsqueeze(1)
         weight = torch.where(inside, weight, 0)
         return (weight * values).sum(2) / weight.sum(2)
 

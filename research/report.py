@@ -14,7 +14,7 @@ from ppool.training.compare import Records, per_cent
 from research.experiments import Column, Experiment
 from research.fineshapes import DETAIL_CLASSES, FINE_SHAPES_CLASSES
 from research.paper import ROW_NAMES
-from research.photographs import THIN
+from research.photographs import PUBLISHED, THIN
 
 __all__ = ["Grid", "grids"]
 
@@ -110,7 +110,19 @@ def _measure(experiment: Experiment, results: Mapping[Column, Records], measure:
                 cells.append("-" if theirs is None else f"{theirs:g}")
         if set(cells[1:]) != {"-"}:
             rows.append(tuple(cells))
-    return Grid(f"{MEASURES[measure]}, %", tuple(header), tuple(rows))
+    title = f"{MEASURES[measure]}, %"
+    if measure == "mean_iou":
+        title += "".join(_below_level(column, records) for column, records in results.items())
+    return Grid(title, tuple(header), tuple(rows))
+
+
+def _below_level(column: Column, records: Records) -> str:
+    """A remark, where max pooling is not near what is published for a network of its size."""
+    scores = [run["held_out"]["mean_iou"] for run in records.get("max", [])]
+    wanted = PUBLISHED.get(column)
+    if wanted is None or not scores or 100 * fmean(scores) >= wanted:
+        return ""
+    return f"; max pooling is below the {wanted} of networks like {column[1]}"
 
 
 def _seeds(count: int) -> str:
@@ -132,7 +144,7 @@ def _gains(experiment: Experiment, column: Column, records: Records) -> Grid:
     header = ("class", *(_row_name(experiment, row) for row in others))
     title = (
         f"{' / '.join(column)}: gain over max pooling, points; mean ± standard deviation over "
-        "shared seeds [95 % interval of the mean, from 5 seeds on]"
+        "shared seeds [Student's 95 % interval of the mean]"
     )
     return Grid(title, header, tuple(rows))
 
@@ -150,7 +162,7 @@ def _gain(dataset: str, runs: Runs, over: Runs, label: str) -> str:
     cell = per_cent(gains, sign="+")
     if len(gains) < len(runs):
         cell += f" ({_seeds(len(gains))})"
-    if len(gains) >= 5:
+    if len(gains) > 1:
         half = 100 * stats.t.ppf(0.975, len(gains) - 1) * stdev(gains) / len(gains) ** 0.5
         cell += f" [{100 * fmean(gains) - half:+.1f}, {100 * fmean(gains) + half:+.1f}]"
     return cell

@@ -180,7 +180,7 @@ def _recipes_of(rows: Records) -> dict[str, Any]:
 
 def _runs_of(rows: Records) -> dict[str, Any]:
     """What is each run's own, as far as a table needs it."""
-    kept = ("seconds", "alpha_maps", "commit")
+    kept = ("seconds", "threads", "processor", "alpha_maps", "commit")
     scores = ("mean_iou", "boundary_iou", "pixel_accuracy", "auc", "iou")
     return {
         row: [

@@ -278,7 +278,10 @@ class _Seen:
 
     def add(self, layer: nn.Module, x: Tensor, y: Tensor) -> None:
         """One image's input [1, C, H, W] and result."""
-        x, y = x.float(), y.float()
+        given, x, y = x, x.float(), y.float()
+        if isinstance(layer, PPool2d):
+            # With the offset that the unit adds before it pools, which is what alpha weighs.
+            x, y = layer.raised(x), layer.raised(y)
         signed = bool(getattr(layer, "signed", False))
         offset = x.amin((2, 3), keepdim=True).clamp_max(0) if signed else torch.zeros(())
         heard = (x - offset).clamp_min(0)
@@ -296,7 +299,7 @@ class _Seen:
         self.varied += int(varied.sum())
         self.sums["position"] += float(((y - mean) / way)[varied].sum())
         if isinstance(layer, PPool2d):
-            alpha = layer.alpha(x)
+            alpha = layer.alpha(given).float()
             self.alphas.append(alpha.flatten()[:: max(1, alpha.numel() // 20_000)])
             doubled = ppool2d(
                 x, 2 * alpha, w.kernel, w.stride, w.padding, w.dilation, w.ceil_mode, signed=signed

@@ -73,6 +73,17 @@ def test_a_signed_pooling_hears_all_but_the_least_element() -> None:
     assert seen(PPool2d(1, (1, 2)), x)["zeros"] == 0.5
 
 
+def test_an_offset_is_heard_where_zeros_are_not() -> None:
+    pool = PPool2d(1, (1, 2), alpha_init=1.0, offset_scale=1.0)
+    x = torch.tensor([[[[0.0, 2.0]]]])
+    pool(x)  # settles the offset at the mean, 1
+    found = seen(pool, x)
+    # Of 1 and 3: 10/4, from the average 2 to the maximum 3.
+    assert found["zeros"] == 0
+    assert found["position"] == pytest.approx(0.5)
+    assert found["doubling"] == pytest.approx(0.3, abs=1e-4)
+
+
 def test_doubling_alpha_is_worked_out_by_hand() -> None:
     pool = PPool2d(1, (1, 2), alpha_init=1.0)
     found = seen(pool, torch.tensor([[[[1.0, 3.0]]]]))

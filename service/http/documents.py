@@ -28,7 +28,7 @@ _EXTENSIONS = (
 
 def server() -> dict[str, Any]:
     """Name, version and extensions of the server."""
-    return {"name": "ppool", "version": version("ppool"), "extensions": _EXTENSIONS}
+    return {"name": "ppool", "version": version("ppool"), "extensions": [*_EXTENSIONS]}
 
 
 def metadata(served: Served) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.capacity import cluster
 from benchmarks.capacity import simulate as day
 from benchmarks.capacity.autoscaler import Rules
 from benchmarks.capacity.measure import measure
@@ -48,6 +49,15 @@ def measure_command(
 ) -> None:
     """Measure the service on this machine."""
     console.print(f"wrote {measure(workers, rounds)}")
+
+
+@cli.command("cluster")
+def cluster_command(
+    photos: Annotated[int, typer.Option(help="Of one run.")] = 64,
+    rounds: Annotated[int, typer.Option(help="Of both engines in turn.")] = 3,
+) -> None:
+    """Measure `ppool segment`, alone and on a local Ray, and what a store is asked."""
+    console.print(f"wrote {cluster.measure(photos, rounds)}")
 
 
 @cli.command("plan")

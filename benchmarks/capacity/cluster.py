@@ -1,0 +1,290 @@
+"""What a photo costs `ppool segment`, alone and on Ray, and what that makes of a billion."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import psutil
+
+from benchmarks.measure import RESULTS, write
+from benchmarks.running import ROOT
+from ppool.service.codecs.header import NO_LIMITS
+from ppool.service.folder import Job, Run, Summary, find_photos
+from ppool.service.models import shipped_model
+from ppool.service.workers.inference import Segmenter, load_segmenter
+
+__all__ = ["Assumed", "measure", "section", "stored"]
+
+PHOTO = ROOT / "ppool" / "service" / "playground" / "desk.jpg"
+CORES, PHOTOS = 1_000, 10**9
+
+
+@dataclass(frozen=True)
+class Assumed:
+    """What is not measured here: limits and prices as stores and clouds publish them.
+
+    Attributes:
+        gets: Reads a second that a store answers below one prefix.
+        puts: Writes, likewise.
+        core_hour: Price of a core for an hour.
+        million_gets: Price of so many reads.
+        million_puts: Price of so many writes.
+        driver_bytes: Memory of the driver for the names of photos.
+    """
+
+    gets: float = 5_500
+    puts: float = 3_500
+    core_hour: float = 0.04
+    million_gets: float = 0.4
+    million_puts: float = 5.0
+    driver_bytes: float = 8e9
+
+
+class _Silent:
+    def more(self, count: int) -> None: ...
+
+    def done(self, name: str, problem: str) -> None:
+        if problem:
+            raise RuntimeError(f"{name}: {problem}")
+
+
+def measure(photos: int, rounds: int) -> Path:
+    """Measure on this machine, in turn, and store the result."""
+    import ray
+
+    # As the plain command, or a busy machine would be unfair.
+    os.environ |= {"RAY_worker_niceness": "0", "RAY_AUTH_MODE": "disabled"}
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    segmenter = load_segmenter(shipped_model())
+    seen: dict[str, list[float]] = {"plain": [], "ray": []}
+    with tempfile.TemporaryDirectory() as temporary:
+        root = Path(temporary)
+        few, many = _photos(root / "few", 2), _photos(root / "many", photos)
+        asked = _requests()
+        for number in range(rounds):
+            for engine, run in (("plain", _plain), ("ray", _on_ray)):
+                costs = []
+                for given in (few, many):
+                    masks = root / f"{engine}-{given.name}-{number}"
+                    costs.append(_cpu_of(partial(run, given, masks, segmenter)))
+                seen[engine].append((costs[1] - costs[0]) / (photos - 2))
+            _check_equal(root / f"plain-many-{number}", root / f"ray-many-{number}")
+        mask = next((root / "plain-many-0").glob("*.png")).stat().st_size
+        driver = _driver(shards=100)
+        ray.shutdown()
+        found = {
+            "cpu_seconds": {name: round(median(values), 4) for name, values in seen.items()},
+            "cpu_seconds_rounds": {n: [round(v, 4) for v in values] for n, values in seen.items()},
+            "driver_cpu_seconds_a_shard": round(driver, 5),
+            **_names(200_000),
+            **asked,
+            "photo_bytes": PHOTO.stat().st_size,
+            "mask_bytes": mask,
+        }
+    command = f"python -m benchmarks.capacity cluster --photos {photos} --rounds {rounds}"
+    return write("cluster", command, found)
+
+
+def _photos(folder: Path, count: int) -> Path:
+    folder.mkdir()
+    for number in range(count):
+        shutil.copy(PHOTO, folder / f"{number}.jpg")
+    return folder
+
+
+def _plain(photos: Path, masks: Path, segmenter: Segmenter) -> None:
+    labels = [label.name for label in segmenter.model.classes]
+    summary = Summary(masks, labels, segmenter.model.sha256, Job().options)
+    run = Run(Job(workers=2), find_photos([photos], masks), summary, segmenter, NO_LIMITS)
+    run.work(_Silent())
+
+
+def _on_ray(photos: Path, masks: Path, segmenter: Segmenter) -> None:
+    from ppool.service.folder.cluster import ClusterRun, Order
+
+    order = Order(shipped_model().read_bytes(), Job(workers=2), NO_LIMITS, 1, str(masks))
+    ClusterRun(order, [str(photos)], segmenter.model).work(_Silent())
+
+
+def _check_equal(one: Path, other: Path) -> None:
+    for path in one.iterdir():
+        if path.read_bytes() != (other / path.name).read_bytes():
+            raise RuntimeError(f"{path.name} is another one on Ray")
+
+
+def _cpu_of(run: Callable[[], None]) -> float:
+    """CPU seconds of this process and all below it, those that end meanwhile as well."""
+    before = _cpu()
+    run()
+    time.sleep(2)  # until what ended is counted
+    return _cpu() - before
+
+
+def _cpu() -> float:
+    total = 0.0
+    me = psutil.Process()
+    for process in (me, *me.children(recursive=True)):
+        try:
+            times = process.cpu_times()
+        except psutil.NoSuchProcess:
+            continue
+        total += times.user + times.system
+        if process != me:
+            total += times.children_user + times.children_system
+    return total
+
+
+class _Nothing:
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        return {"report": batch["shard"]}
+
+
+def _driver(shards: int) -> float:
+    """CPU seconds of the driver for a shard that is no work."""
+    import ray.data
+
+    def run(count: int) -> float:
+        start = time.process_time()
+        items = [{"shard": "x" * 1500} for _ in range(count)]
+        data = ray.data.from_items(items, override_num_blocks=count).map_batches(
+            _Nothing, batch_size=1, compute=ray.data.ActorPoolStrategy(size=2), num_cpus=1
+        )
+        for _ in data.iter_rows():
+            pass
+        return time.process_time() - start
+
+    few = run(4)
+    return (run(shards) - few) / (shards - 4)
+
+
+def _names(count: int) -> dict[str, float]:
+    """What the driver needs for a photo before any is done."""
+    import tracemalloc
+
+    from ppool.service.folder.shards import _cut
+
+    about = [(f"2026/11/28/camera-{n % 97:02}/{n:012}.jpg", 50_000 + n, n) for n in range(count)]
+    start = time.process_time()
+    shards = list(_cut("s3://photos", about))
+    seconds = time.process_time() - start
+    del shards
+    tracemalloc.start()
+    held = list(_cut("s3://photos", [(f"{n:060}", 50_000 + n, n) for n in range(count // 10)]))
+    size = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    return {
+        "photos_a_shard": round(count // 10 / len(held), 1),
+        "driver_cpu_seconds_a_photo": round(seconds / count, 8),
+        "driver_bytes_a_photo": round(size / (count // 10)),
+    }
+
+
+@contextmanager
+def _store(asked: Counter[str]) -> Iterator[Any]:
+    """A client of a store with the bucket ``bench``; the methods it is asked with are counted."""
+    import boto3  # type: ignore[import-untyped]
+    import moto.server
+
+    class Counting(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            asked[record.getMessage().partition('"')[2].split(" ")[0]] += 1
+
+    log = logging.getLogger("werkzeug")
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    log.addHandler(Counting())
+    server = moto.server.ThreadedMotoServer("127.0.0.1", 0)
+    server.start()
+    host, port = server.get_host_and_port()
+    address = f"http://{host}:{port}"
+    client = boto3.client("s3", endpoint_url=address, region_name="us-east-1")
+    client.create_bucket(Bucket="bench")
+    os.environ["AWS_ENDPOINT_URL"] = address
+    try:
+        yield client
+    finally:
+        server.stop()
+
+
+def _requests() -> dict[str, float]:
+    """Requests to a store for a photo and for a shard, by a fit to shards of two sizes."""
+    from ppool.service.folder.actor import Actor, Order
+    from ppool.service.folder.shards import Shard
+
+    os.environ |= {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "hidden"}
+    os.environ |= {"AWS_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true"}
+    asked: Counter[str] = Counter()
+    counts: list[Counter[str]] = []
+    sizes = (2, 12)
+    with _store(asked) as client:
+        for number in range(max(sizes)):
+            client.put_object(Bucket="bench", Key=f"in/{number}.jpg", Body=PHOTO.read_bytes())
+        order = Order(shipped_model().read_bytes(), Job(), NO_LIMITS, 1, "s3://bench/out")
+        actor = Actor(order)
+        for size in sizes:
+            asked.clear()
+            names = tuple(f"{number}.jpg" for number in range(size))
+            actor.do(Shard(str(size), "s3://bench/in", names, size))
+            counts.append(Counter(asked))
+    found = {}
+    for name, methods in (("gets", ("GET", "HEAD")), ("puts", ("PUT", "POST", "DELETE"))):
+        few, many = (sum(count[method] for method in methods) for count in counts)
+        a_photo = (many - few) / (sizes[1] - sizes[0])
+        found[f"{name}_a_photo"] = round(a_photo, 2)
+        found[f"{name}_a_shard"] = round(few - a_photo * sizes[0], 2)
+    return found
+
+
+def stored() -> dict[str, Any]:
+    """The stored result, with what is known of it."""
+    found: dict[str, Any] = json.loads((RESULTS / "cluster.json").read_text("utf-8"))
+    return found
+
+
+def section(results: dict[str, Any], assumed: Assumed | None = None) -> str:
+    """The table of a billion photos on a thousand cores, in Markdown, and what it stands on."""
+    given = assumed or Assumed()
+    plain, cpu = results["cpu_seconds"]["plain"], results["cpu_seconds"]["ray"]
+    a_shard = results["photos_a_shard"]
+    rate = CORES / cpu
+    core_hours = PHOTOS * cpu / 3600
+    gets = results["gets_a_photo"] + results["gets_a_shard"] / a_shard
+    puts = results["puts_a_photo"] + results["puts_a_shard"] / a_shard
+    driver = results["driver_cpu_seconds_a_shard"] / a_shard + results["driver_cpu_seconds_a_photo"]
+    runs = PHOTOS * results["driver_bytes_a_photo"] / given.driver_bytes
+    asking = PHOTOS / 1e6 * (gets * given.million_gets + puts * given.million_puts)
+    table = {
+        "photos a second": f"{rate:,.0f}",
+        "time": f"{core_hours / CORES / 24:.1f} days, {core_hours:,.0f} core-hours",
+        "reads": f"{gets:.2f} a photo: {gets * rate / given.gets:.2f} prefixes' worth",
+        "writes": f"{puts:.2f} a photo: {puts * rate / given.puts:.2f} prefixes' worth",
+        "bytes read": f"{results['photo_bytes'] * rate / 1e6:,.0f} MB/s",
+        "bytes written": f"{results['mask_bytes'] * rate / 1e6:,.0f} MB/s",
+        "the driver's core": f"busy {driver * rate:.1%}, full at {1 / driver * cpu:,.0f} cores",
+        "memory of the driver": f"{results['driver_bytes_a_photo']} bytes a photo: {runs:.0f} runs",
+        "price of cores": f"{core_hours * given.core_hour:,.0f}",
+        "price of requests": f"{asking:,.0f}",
+    }
+    return "\n".join(
+        [
+            f"A photo takes {plain * 1e3:.0f} ms of CPU time with the plain command and "
+            f"{cpu * 1e3:.0f} ms on Ray, {cpu / plain:.2f} times that.",
+            "",
+            "| a billion photos on 1,000 cores | |",
+            "| --- | --- |",
+            *(f"| {name} | {value} |" for name, value in table.items()),
+        ]
+    )

@@ -26,9 +26,18 @@ from ppool.onnx_ops import (
     RESIZE_OPERATORS,
     function_bodies,
 )
-from ppool.runtime import ALPHA_SWITCH, LOGITS, LOGITS_SWITCH
+from ppool.runtime import ALPHA_SWITCH, LOGITS, LOGITS_SWITCH, MASK_SIZE
 
-__all__ = ["ancestors", "assemble", "cast_to_logits", "lint", "on_pixel_grid", "reads"]
+__all__ = [
+    "ancestors",
+    "assemble",
+    "cast_to_logits",
+    "lint",
+    "offer_mask_size",
+    "on_pixel_grid",
+    "reads",
+    "size_asked",
+]
 
 
 def assemble(
@@ -104,6 +113,33 @@ def cast_to_logits(graph: GraphProto) -> list[NodeProto]:
     """
     (last,) = (node for node in graph.node if node.op_type in RESIZE_OPERATORS)
     return [helper.make_node("Cast", [last.input[0]], [LOGITS], to=TensorProto.FLOAT)]
+
+
+def offer_mask_size(graph: GraphProto) -> None:
+    """Let who runs the graph ask for masks of another size than the image's, made of its scores."""
+    place, last = next(
+        (index, node) for index, node in enumerate(graph.node) if node.op_type in RESIZE_OPERATORS
+    )
+    for index, node in enumerate(size_asked(graph, last.input[1])):
+        graph.node.insert(place + index, node)
+    last.input[1] = node.output[0]
+    mask = next(entry for entry in graph.output if last.output[0] == entry.name)
+    for dimension, name in zip(
+        mask.type.tensor_type.shape.dim[1:], ("mask_height", "mask_width"), strict=True
+    ):
+        dimension.dim_param = name
+
+
+def size_asked(graph: GraphProto, given: str) -> list[NodeProto]:
+    """Nodes that make ``size`` of a new input ``MASK_SIZE``, or of ``given`` where none is fed."""
+    graph.input.append(helper.make_tensor_value_info(MASK_SIZE, TensorProto.INT64, [2]))
+    nothing = np.zeros(2, np.int64)
+    for name in (MASK_SIZE, "size/none"):
+        graph.initializer.append(numpy_helper.from_array(nothing, name))
+    return [
+        helper.make_node("Greater", [MASK_SIZE, "size/none"], ["size/asked"]),
+        helper.make_node("Where", ["size/asked", MASK_SIZE, given], ["size"]),
+    ]
 
 
 def _offer_logits(graph: GraphProto, nodes: Sequence[NodeProto], classes: int) -> None:

@@ -47,6 +47,13 @@ def export_command(
             help="Markdown on data, scores and limits, to serve with it.",
         ),
     ] = None,
+    ink: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A class of marks on a ground; may be repeated. On each photo their border is "
+            "moved to half way between the mean greys of both."
+        ),
+    ] = None,
     check: Annotated[
         bool, typer.Option(help="Compare with PyTorch before the file appears.")
     ] = True,
@@ -64,6 +71,7 @@ def export_command(
                 name=name,
                 max_side=max_side,
                 card="" if card is None else card.read_text("utf-8"),
+                ink=ink or (),
                 check=check,
             )
     except VerificationError as error:

@@ -93,10 +93,15 @@ class Pipeline(nn.Module):
     deviation: Tensor
 
     def __init__(
-        self, network: nn.Module, normalisation: Normalisation, threshold: float = 0.0
+        self,
+        network: nn.Module,
+        normalisation: Normalisation,
+        threshold: float = 0.0,
+        ink: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.threshold = threshold
+        self.ink = ink
         self._maps = _AlphaMaps()
         self.network = deepcopy(network).cpu().float()
         self._replace_pools()
@@ -122,7 +127,8 @@ class Pipeline(nn.Module):
     def scores(self, image: Tensor) -> Tensor:
         """What the network answers, float32 [N, K, h, w]."""
         x = image.permute(0, 3, 1, 2).float()  # [N, 3, H, W]
-        return scores_of(self.network((x - self.mean) / self.deviation))
+        found = scores_of(self.network((x - self.mean) / self.deviation))
+        return found if self.ink is None else self.ink(found, x)
 
     def logits(self, image: Tensor) -> Tensor:
         """The same with a channel of zeros for the background, where it has one channel only."""

@@ -6,12 +6,12 @@ import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from ppool.export._assemble import ancestors, reads
+from ppool.export._assemble import ancestors, reads, size_asked
 from ppool.export._head import HeadNodes
 from ppool.export._judge import Judge
 from ppool.metadata import label_type
 from ppool.onnx_ops import DOMAIN, OPSET, register_schemas
-from ppool.runtime import LOGITS, MASK_SIZE
+from ppool.runtime import LOGITS
 
 __all__ = ["places", "wrap"]
 
@@ -90,11 +90,4 @@ def _size(graph: GraphProto, *, optional: bool) -> list[NodeProto]:
     if not optional:
         image[-1].output[0] = "size"
         return image
-    graph.input.append(helper.make_tensor_value_info(MASK_SIZE, TensorProto.INT64, [2]))
-    graph.initializer.append(numpy_helper.from_array(np.zeros(2, np.int64), MASK_SIZE))
-    none = constant("none", [0, 0])
-    return [
-        *image,
-        helper.make_node("Greater", [MASK_SIZE, none], ["size/asked"]),
-        helper.make_node("Where", ["size/asked", MASK_SIZE, "size/given"], ["size"]),
-    ]
+    return [*image, *size_asked(graph, "size/given")]

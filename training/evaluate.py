@@ -122,12 +122,12 @@ def predict(model: nn.Module, photo: Feed, normalise: Normalisation) -> NDArray[
 
 
 def _logits(model: nn.Module, photo: Feed, normalise: Normalisation) -> Tensor:
-    """Of the fed image, float32 [K, H, W]."""
+    """Of the fed image at the photo's own size, padding included, float32 [K, H, W]."""
     x = torch.from_numpy(normalise(photo.image[None]))
     with torch.inference_mode():
         logits: Tensor = model(x.to(next(model.parameters()).device))
-        if logits.shape[-2:] != x.shape[-2:]:
-            logits = F.interpolate(logits, x.shape[-2:], mode="bilinear", align_corners=False)
+        if logits.shape[-2:] != photo.whole:
+            logits = F.interpolate(logits, photo.whole, mode="bilinear", align_corners=False)
     return logits[0]
 
 

@@ -44,7 +44,7 @@ def exported(checkpoint: Path) -> Path:
     path = checkpoint.with_name("pages.onnx")
     card = checkpoint.with_name("card.md")
     card.write_text("# Pages\n\nFor tests — of nothing else.\n", "utf-8")
-    options = ["--max-side", "512", "--card", str(card)]
+    options = ["--max-side", "512", "--card", str(card), "--ink", "ink"]
     result = CliRunner().invoke(app, ["export", str(checkpoint), "-o", str(path), *options])
     assert result.exit_code == 0, result.output
     assert "2 classes, 1 alpha maps" in result.output

@@ -22,7 +22,7 @@ from ppool.export._assemble import lint
 from ppool.metadata import LabelClass, ModelMetadata
 from ppool.onnx_ops import DOMAIN
 from ppool.reference import resize_argmax_reference
-from ppool.runtime import ALPHA_SWITCH, LOGITS_SWITCH, Session, make_session
+from ppool.runtime import ALPHA_SWITCH, LOGITS_SWITCH, MASK_SIZE, Session, make_session
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
 CLASSES = ["paper", "ink", "desk", "rule"]
@@ -203,6 +203,7 @@ def test_each_pooling_is_one_node_and_batch_norm_is_folded(exported: Exported) -
     assert {body.name for body in model.functions} == {"PPoolUnit", "ResizeArgMax"}
     assert [entry.name for entry in model.graph.input] == [
         "image",
+        MASK_SIZE,
         ALPHA_SWITCH,
         LOGITS_SWITCH,
     ]
@@ -216,6 +217,13 @@ def test_without_the_switch_no_alpha_map_is_computed(session: Session) -> None:
     feeds = {"image": photos(1, 32, 32), ALPHA_SWITCH: np.array(False)}
     results = session.session.run(outputs(session), feeds)
     assert [result.shape for result in results[1:]] == [(0, 6, 0, 0), (0, 8, 0, 0), (0, 8, 0, 0)]
+
+
+def test_a_mask_of_another_size_is_made_of_scores(session: Session) -> None:
+    feeds = {"image": photos(2, 32, 48), **session.sized(83, 61)}
+    mask, logits = session.run(["mask", "logits"], feeds)
+    assert len(np.unique(mask)) > 1
+    assert np.count_nonzero(mask != resize_argmax_reference(logits, (83, 61))) <= 1
 
 
 def test_the_lint_names_a_node_that_lists_too_many_outputs(exported: Exported) -> None:

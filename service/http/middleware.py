@@ -100,9 +100,7 @@ class Envelope:
                 await answer(scope, body.receive, send_labelled)
         masks = scope["path"] == "/segment" or scope["path"].endswith(("/infer", "/predict"))
         parts = getattr(request.state, "parts", ())
-        asked = Asked(
-            request.method, request.url.path, request.headers, request.state.reason, parts
-        )
+        asked = Asked(request.method, scope["path"], request.headers, request.state.reason, parts)
         self._accounts.close(asked, status, time.monotonic() - start, masks=masks)
 
 

@@ -13,10 +13,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
+from benchmarks.pages import INK
+from ppool.export._ink import Ink
 from ppool.feeding import Normalisation
 from ppool.models import create_model, load_weights, settle_norms
 from ppool.runtime import LOGITS, make_session
 from ppool.service.models import shipped_model
+from research.pages import PAGE_CLASSES
 
 ROOT = Path(__file__).parents[2]
 NORMALISATION = Normalisation((0.6,) * 3, (0.25,) * 3)
@@ -40,12 +43,15 @@ def test_the_shipped_file_becomes_the_network_that_it_was(caplog: pytest.LogCapt
     assert not caplog.records  # not a tensor is missing, or has no place
     (truth,) = make_session(path, use_native=False).run([LOGITS], {"image": photo()})
     x = torch.from_numpy(NORMALISATION(photo()))
+    pixels = torch.from_numpy(photo().astype(np.float32)).permute(0, 3, 1, 2)
+    # What the file does behind the network: ink by the photo's own greys.
+    ink = Ink([entry.id for entry in PAGE_CLASSES if entry.name in INK], 7)
     with torch.no_grad():
-        assert close(model(x), torch.from_numpy(truth))
+        assert close(ink(model(x), pixels), torch.from_numpy(truth))
         settle_norms(model, x)
-        assert close(model(x), torch.from_numpy(truth))
+        assert close(ink(model(x), pixels), torch.from_numpy(truth))
         # The first step of training sees the same network.
-        assert close(model.train()(x), torch.from_numpy(truth))
+        assert close(ink(model.train()(x), pixels), torch.from_numpy(truth))
 
 
 def test_other_classes_start_from_it_with_a_new_head() -> None:

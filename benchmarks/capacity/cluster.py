@@ -1,8 +1,7 @@
-"""What a photo costs `ppool segment`, alone and on Ray, and what that makes of a billion."""
+"""What a photo costs `ppool segment`, alone and on Ray, and what a store is asked for it."""
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
@@ -11,7 +10,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -19,38 +17,16 @@ from typing import Any
 
 import psutil
 
-from benchmarks.measure import RESULTS, write
+from benchmarks.measure import write
 from benchmarks.running import ROOT
 from ppool.service.codecs.header import NO_LIMITS
 from ppool.service.folder import Job, Run, Summary, find_photos
 from ppool.service.models import shipped_model
 from ppool.service.workers.inference import Segmenter, load_segmenter
 
-__all__ = ["Assumed", "measure", "section", "stored"]
+__all__ = ["measure"]
 
 PHOTO = ROOT / "ppool" / "service" / "playground" / "desk.jpg"
-CORES, PHOTOS = 1_000, 10**9
-
-
-@dataclass(frozen=True)
-class Assumed:
-    """What is not measured here: limits and prices as stores and clouds publish them.
-
-    Attributes:
-        gets: Reads a second that a store answers below one prefix.
-        puts: Writes, likewise.
-        core_hour: Price of a core for an hour.
-        million_gets: Price of so many reads.
-        million_puts: Price of so many writes.
-        driver_bytes: Memory of the driver for the names of photos.
-    """
-
-    gets: float = 5_500
-    puts: float = 3_500
-    core_hour: float = 0.04
-    million_gets: float = 0.4
-    million_puts: float = 5.0
-    driver_bytes: float = 8e9
 
 
 class _Silent:
@@ -246,45 +222,3 @@ def _requests() -> dict[str, float]:
         found[f"{name}_a_photo"] = round(a_photo, 2)
         found[f"{name}_a_shard"] = round(few - a_photo * sizes[0], 2)
     return found
-
-
-def stored() -> dict[str, Any]:
-    """The stored result, with what is known of it."""
-    found: dict[str, Any] = json.loads((RESULTS / "cluster.json").read_text("utf-8"))
-    return found
-
-
-def section(results: dict[str, Any], assumed: Assumed | None = None) -> str:
-    """The table of a billion photos on a thousand cores, in Markdown, and what it stands on."""
-    given = assumed or Assumed()
-    plain, cpu = results["cpu_seconds"]["plain"], results["cpu_seconds"]["ray"]
-    a_shard = results["photos_a_shard"]
-    rate = CORES / cpu
-    core_hours = PHOTOS * cpu / 3600
-    gets = results["gets_a_photo"] + results["gets_a_shard"] / a_shard
-    puts = results["puts_a_photo"] + results["puts_a_shard"] / a_shard
-    driver = results["driver_cpu_seconds_a_shard"] / a_shard + results["driver_cpu_seconds_a_photo"]
-    runs = PHOTOS * results["driver_bytes_a_photo"] / given.driver_bytes
-    asking = PHOTOS / 1e6 * (gets * given.million_gets + puts * given.million_puts)
-    table = {
-        "photos a second": f"{rate:,.0f}",
-        "time": f"{core_hours / CORES / 24:.1f} days, {core_hours:,.0f} core-hours",
-        "reads": f"{gets:.2f} a photo: {gets * rate / given.gets:.2f} prefixes' worth",
-        "writes": f"{puts:.2f} a photo: {puts * rate / given.puts:.2f} prefixes' worth",
-        "bytes read": f"{results['photo_bytes'] * rate / 1e6:,.0f} MB/s",
-        "bytes written": f"{results['mask_bytes'] * rate / 1e6:,.0f} MB/s",
-        "the driver's core": f"busy {driver * rate:.1%}, full at {1 / driver * cpu:,.0f} cores",
-        "memory of the driver": f"{results['driver_bytes_a_photo']} bytes a photo: {runs:.0f} runs",
-        "price of cores": f"{core_hours * given.core_hour:,.0f}",
-        "price of requests": f"{asking:,.0f}",
-    }
-    return "\n".join(
-        [
-            f"A photo takes {plain * 1e3:.0f} ms of CPU time with the plain command and "
-            f"{cpu * 1e3:.0f} ms on Ray, {cpu / plain:.2f} times that.",
-            "",
-            "| a billion photos on 1,000 cores | |",
-            "| --- | --- |",
-            *(f"| {name} | {value} |" for name, value in table.items()),
-        ]
-    )

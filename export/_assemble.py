@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 import onnx
@@ -36,6 +37,7 @@ __all__ = [
     "offer_mask_size",
     "on_pixel_grid",
     "reads",
+    "settings_of",
     "size_asked",
 ]
 
@@ -180,6 +182,11 @@ def reads(node: NodeProto) -> Iterator[str]:
         for graph in (attribute.g, *attribute.graphs):
             for inner in graph.node:
                 yield from reads(inner)
+
+
+def settings_of(node: NodeProto) -> dict[str, Any]:
+    """A node's attributes by name, as far as they are written; texts are bytes."""
+    return {entry.name: helper.get_attribute_value(entry) for entry in node.attribute}
 
 
 def _name_sizes(output: ValueInfoProto, stage: str) -> None:

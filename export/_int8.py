@@ -14,6 +14,8 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, helper
 
+from ppool.export._assemble import settings_of
+
 __all__ = ["quantised"]
 
 # Relu and Add lie between convolutions, so that bytes need not become floats and back. Resize is
@@ -116,7 +118,7 @@ def _label_before_shuffling(graph: GraphProto) -> None:
     shuffle = next((node for node in graph.node if logits in node.output), None)
     if shuffle is None or shuffle.op_type != "DepthToSpace":
         return
-    settings = {entry.name: helper.get_attribute_value(entry) for entry in shuffle.attribute}
+    settings = settings_of(shuffle)
     sizes, wanted = _sizes(graph, logits), _sizes(graph, label.output[0])
     resized = not sizes or not wanted or sizes[2:] != wanted[1:]
     read_elsewhere = any(logits in node.input for node in graph.node if node is not label)

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from ppool.export._assemble import reads
+from ppool.export._assemble import reads, settings_of
 
 __all__ = ["OLDEST_OPSET", "TARGET_OPSET", "graphs_inside", "modernise", "sort_nodes"]
 
@@ -85,7 +85,7 @@ def _element_types(model: ModelProto) -> dict[str, int]:
 
 def _rewritten(node: NodeProto, graph: GraphProto, types: dict[str, int]) -> Iterable[NodeProto]:
     """The node, or those that do the same in opset 11."""
-    settings = {entry.name: helper.get_attribute_value(entry) for entry in node.attribute}
+    settings = settings_of(node)
     rule = _RULES.get(node.op_type) if not node.domain else None
     if rule is None:
         return [node]

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, helper, numpy_helper
 
-from ppool.export._assemble import reads
+from ppool.export._assemble import reads, settings_of
 
 __all__ = ["shuffle_last"]
 
@@ -105,7 +104,7 @@ class _View:
     def _is_pointwise(self, node: NodeProto) -> bool:
         """Whether it is a 1 x 1 convolution whose weights are nobody else's."""
         weights = [name for name in node.input[1:] if name]
-        settings = _settings(node)
+        settings = settings_of(node)
         return (
             node.op_type == "Conv"
             and all(name in self.constants and self._only_reader(name) for name in weights)
@@ -116,12 +115,8 @@ class _View:
         )
 
 
-def _settings(node: NodeProto) -> dict[str, Any]:
-    return {entry.name: helper.get_attribute_value(entry) for entry in node.attribute}
-
-
 def _is_shuffle(node: NodeProto) -> bool:
-    settings = _settings(node) if node.op_type == "DepthToSpace" else {}
+    settings = settings_of(node) if node.op_type == "DepthToSpace" else {}
     return settings.get("mode") == b"CRD" and settings.get("blocksize") == _SIDE
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from ppool.export._assemble import ancestors, reads, size_asked
+from ppool.export._assemble import ancestors, reads, settings_of, size_asked
 from ppool.export._head import HeadNodes
 from ppool.export._judge import Judge
 from ppool.metadata import label_type
@@ -30,7 +30,7 @@ def places(judge: Judge) -> tuple[str, ...]:
     last = next((n for n in judge.network.model.graph.node if output in n.output), None)
     if last is None or last.op_type != "Resize" or judge.policy.size is not None:
         return (output,)
-    settings = {entry.name: helper.get_attribute_value(entry) for entry in last.attribute}
+    settings = settings_of(last)
     bilinear = settings.get("mode") == b"linear" and not settings.get("antialias")
     where = settings.get("coordinate_transformation_mode", b"half_pixel")
     half_pixel = where in {b"half_pixel", b"pytorch_half_pixel"}

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from benchmarks.capacity import cluster
 from benchmarks.capacity import simulate as day
+from benchmarks.capacity.archive import Limits, needed
 from benchmarks.capacity.autoscaler import Rules
 from benchmarks.capacity.measure import measure
 from benchmarks.capacity.plot import draw
@@ -29,15 +30,16 @@ cli = typer.Typer(add_completion=False, rich_markup_mode=None, help=__doc__)
 console = Console()
 
 
-def measured() -> dict[str, Any]:
-    """The stored cost of an image.
+def measured(what: str = "capacity") -> dict[str, Any]:
+    """The stored cost of an image: of the service, or on a ``cluster``.
 
     Raises:
         ValueError: if it was never measured.
     """
-    path = RESULTS / "capacity.json"
+    path = RESULTS / f"{what}.json"
     if not path.is_file():
-        raise ValueError("no measurement; run: python -m benchmarks.capacity measure")
+        command = "measure" if what == "capacity" else what
+        raise ValueError(f"no measurement; run: python -m benchmarks.capacity {command}")
     results: dict[str, Any] = json.loads(path.read_text())["results"]
     return results
 
@@ -53,11 +55,27 @@ def measure_command(
 
 @cli.command("cluster")
 def cluster_command(
-    photos: Annotated[int, typer.Option(help="Of one run.")] = 64,
-    rounds: Annotated[int, typer.Option(help="Of both engines in turn.")] = 3,
+    photos: Annotated[int, typer.Option(help="Of the longer runs.", min=128)] = 384,
+    rounds: Annotated[int, typer.Option(help="Of both engines in turn.")] = 5,
 ) -> None:
     """Measure `ppool segment`, alone and on a local Ray, and what a store is asked."""
     console.print(f"wrote {cluster.measure(photos, rounds)}")
+
+
+@cli.command()
+def archive(
+    photos: Annotated[float, typer.Option(help="All of them.")] = 1e9,
+    cores: Annotated[float, typer.Option(help="An actor each.")] = 1000,
+    reads: Annotated[float, typer.Option(help="A second below a prefix. Assumed.")] = 5500,
+    writes: Annotated[float, typer.Option(help="A second below a prefix. Assumed.")] = 3500,
+    driver_gigabytes: Annotated[float, typer.Option(help="Of the driver, for names.")] = 8,
+) -> None:
+    """What so many photos take on a cluster of so many cores."""
+    limits = Limits(reads, writes, driver_gigabytes * 1e9)
+    table = Table(f"{photos:,.0f} photos, {cores:,.0f} cores", "", box=SIMPLE)
+    for row in needed(measured("cluster"), photos, cores, limits).items():
+        table.add_row(*row)
+    console.print(table)
 
 
 @cli.command("plan")

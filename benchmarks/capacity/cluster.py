@@ -6,10 +6,12 @@ import logging
 import os
 import shutil
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -27,6 +29,7 @@ from ppool.service.workers.inference import Segmenter, load_segmenter
 __all__ = ["measure"]
 
 PHOTO = ROOT / "ppool" / "service" / "playground" / "desk.jpg"
+FEW = 64  # several shards, so that both engines are busy throughout
 
 
 class _Silent:
@@ -45,25 +48,27 @@ def measure(photos: int, rounds: int) -> Path:
     os.environ |= {"RAY_worker_niceness": "0", "RAY_AUTH_MODE": "disabled"}
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     segmenter = load_segmenter(shipped_model())
-    seen: dict[str, list[float]] = {"plain": [], "ray": []}
+    seen: dict[str, list[_Cost]] = {"plain": [], "ray": []}
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
-        few, many = _photos(root / "few", 2), _photos(root / "many", photos)
+        few, many = _photos(root / "few", FEW), _photos(root / "many", photos)
         asked = _requests()
         for number in range(rounds):
             for engine, run in (("plain", _plain), ("ray", _on_ray)):
-                costs = []
-                for given in (few, many):
-                    masks = root / f"{engine}-{given.name}-{number}"
-                    costs.append(_cpu_of(partial(run, given, masks, segmenter)))
-                seen[engine].append((costs[1] - costs[0]) / (photos - 2))
+                short, long = (
+                    _cost_of(
+                        partial(run, given, root / f"{engine}-{given.name}-{number}", segmenter)
+                    )
+                    for given in (few, many)
+                )
+                seen[engine].append(long.of_one(short, photos - FEW))
             _check_equal(root / f"plain-many-{number}", root / f"ray-many-{number}")
         mask = next((root / "plain-many-0").glob("*.png")).stat().st_size
         driver = _driver(shards=100)
         ray.shutdown()
         found = {
-            "cpu_seconds": {name: round(median(values), 4) for name, values in seen.items()},
-            "cpu_seconds_rounds": {n: [round(v, 4) for v in values] for n, values in seen.items()},
+            "cpu_seconds": _told(seen, "cpu"),
+            "seconds": _told(seen, "clock"),
             "driver_cpu_seconds_a_shard": round(driver, 5),
             **_names(200_000),
             **asked,
@@ -72,6 +77,18 @@ def measure(photos: int, rounds: int) -> Path:
         }
     command = f"python -m benchmarks.capacity cluster --photos {photos} --rounds {rounds}"
     return write("cluster", command, found)
+
+
+def _told(seen: dict[str, list[_Cost]], what: str) -> dict[str, Any]:
+    rounds = {
+        name: [round(getattr(cost, what), 4) for cost in costs] for name, costs in seen.items()
+    }
+    ratios = sorted(ray / plain for plain, ray in zip(*rounds.values(), strict=True))
+    return {
+        **{name: median(values) for name, values in rounds.items()},
+        "ratio": [round(value, 3) for value in (ratios[0], median(ratios), ratios[-1])],
+        "rounds": rounds,
+    }
 
 
 def _photos(folder: Path, count: int) -> Path:
@@ -101,26 +118,62 @@ def _check_equal(one: Path, other: Path) -> None:
             raise RuntimeError(f"{path.name} is another one on Ray")
 
 
-def _cpu_of(run: Callable[[], None]) -> float:
-    """CPU seconds of this process and all below it, those that end meanwhile as well."""
-    before = _cpu()
-    run()
-    time.sleep(2)  # until what ended is counted
-    return _cpu() - before
+@dataclass(frozen=True)
+class _Cost:
+    """Seconds of a run: of all processors together, and by the clock."""
+
+    cpu: float
+    clock: float
+
+    def of_one(self, fewer: _Cost, photos: int) -> _Cost:
+        """Of each photo that a shorter run had not."""
+        cost = _Cost((self.cpu - fewer.cpu) / photos, (self.clock - fewer.clock) / photos)
+        if min(cost.cpu, cost.clock) <= 0:
+            raise RuntimeError(
+                "more photos took no longer: measure on an idle machine, and more of them"
+            )
+        return cost
 
 
-def _cpu() -> float:
-    total = 0.0
-    me = psutil.Process()
-    for process in (me, *me.children(recursive=True)):
-        try:
-            times = process.cpu_times()
-        except psutil.NoSuchProcess:
-            continue
-        total += times.user + times.system
-        if process != me:
-            total += times.children_user + times.children_system
-    return total
+def _cost_of(run: Callable[[], None]) -> _Cost:
+    with _Processors() as used:
+        start = time.perf_counter()
+        run()
+        clock = time.perf_counter() - start
+    return _Cost(used.seconds, clock)
+
+
+class _Processors:
+    """What this process and all below it take of the processors, looked at four times a second.
+
+    Ray reaps its workers without adding them up, so those that ended are known from the last look.
+    """
+
+    def __enter__(self) -> _Processors:
+        self._seen: dict[psutil.Process, float] = {}
+        self._look()
+        self._before = sum(self._seen.values())
+        self._ended = threading.Event()
+        self._watch = threading.Thread(target=self._keep_looking)
+        self._watch.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._ended.set()
+        self._watch.join()
+        self._look()
+        self.seconds = sum(self._seen.values()) - self._before
+
+    def _keep_looking(self) -> None:
+        while not self._ended.wait(0.25):
+            self._look()
+
+    def _look(self) -> None:
+        me = psutil.Process()
+        for process in (me, *me.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                times = process.cpu_times()
+                self._seen[process] = times.user + times.system
 
 
 class _Nothing:

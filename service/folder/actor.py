@@ -180,7 +180,7 @@ class _Problems:
 
 def _fetch(shard: Shard, folder: Path) -> Found:
     """The photos of a shard as files."""
-    place = Place(shard.place)
+    place = Place(shard.place, shard.file)
     if shard.row_group is None and place.is_local:
         return _named(Path(shard.place), shard.names)
     found = Found()

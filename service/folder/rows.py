@@ -76,7 +76,7 @@ class Rows:
 
     def __init__(self, output: Place) -> None:
         self.output = output
-        self.hold_answers = output.text.rstrip("/").endswith(".parquet")
+        self.hold_answers = output.open()[1].endswith(".parquet")
         self._folder = output if self.hold_answers else output / "summary"
 
     def found(self) -> Iterator[tuple[str, str, str]]:

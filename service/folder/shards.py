@@ -7,10 +7,12 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryFile
 from typing import IO, Any
+from urllib.parse import urlsplit, urlunsplit
 
 import pyarrow.fs
 import pyarrow.parquet
@@ -31,9 +33,11 @@ class Place:
 
     Attributes:
         text: As the user wrote it: a path, or a URL of ``s3://`` or ``gs://``.
+        below: Of what is in it, the path from there.
     """
 
     text: str
+    below: str = ""
 
     @property
     def is_local(self) -> bool:
@@ -42,10 +46,8 @@ class Place:
 
     def open(self) -> tuple[pyarrow.fs.FileSystem, str]:
         """The file system, and the path in it."""
-        if self.is_local:
-            return pyarrow.fs.LocalFileSystem(), str(Path(self.text).absolute())
-        system, path = pyarrow.fs.FileSystem.from_uri(self.text.rstrip("/"))
-        return system, str(path)
+        system, root = _opened(self.text)
+        return system, f"{root}/{self.below}" if self.below else root
 
     @contextmanager
     def writing(self) -> Iterator[IO[bytes]]:
@@ -78,7 +80,23 @@ class Place:
             system.delete_file(path)
 
     def __truediv__(self, name: str) -> Place:
-        return Place(f"{self.text.rstrip('/')}/{name}")
+        return Place(self.text, f"{self.below}/{name}" if self.below else name)
+
+
+@lru_cache(maxsize=16)
+def _opened(text: str) -> tuple[pyarrow.fs.FileSystem, str]:
+    """A client of a store is made once: it may have to ask where its bucket is."""
+    if "://" not in text:
+        return pyarrow.fs.LocalFileSystem(), str(Path(text).absolute())
+    url = urlsplit(text)
+    query = url.query
+    if url.scheme == "s3" and "allow_delayed_open" not in query:
+        # One request for a small object instead of the three of an upload in parts.
+        query = "&".join(filter(None, (query, "allow_delayed_open=true")))
+    system, path = pyarrow.fs.FileSystem.from_uri(
+        urlunsplit(url._replace(path=url.path.rstrip("/"), query=query))
+    )
+    return system, str(path)
 
 
 @dataclass(frozen=True)
@@ -87,10 +105,11 @@ class Shard:
 
     Attributes:
         key: Of what is in it; another photo, or a changed one, gives another.
-        place: The folder that the names are below, or the Parquet file.
+        place: The folder that the names are below, or the Parquet file or files.
         names: Of the photos, in order; none for all of a row group.
         count: Of the photos.
         row_group: Of the Parquet file.
+        file: The Parquet file, where the place is a folder of them.
     """
 
     key: str
@@ -98,6 +117,7 @@ class Shard:
     names: tuple[str, ...]
     count: int
     row_group: int | None = None
+    file: str = ""
 
 
 def find_shards(given: Sequence[str], masks: str) -> tuple[list[Shard], Found]:
@@ -182,8 +202,8 @@ def _row_groups(place: Place) -> Iterator[Shard]:
     for file in sorted(files, key=lambda file: file.path):
         if not file.path.endswith(".parquet") or file.type is not pyarrow.fs.FileType.File:
             continue
-        below = PurePosixPath(file.path).relative_to(root)
-        text = place.text if file is info else (place / str(below)).text
+        below = "" if file is info else str(PurePosixPath(file.path).relative_to(root))
+        text = f"{place.text}/{below}" if below else place.text
         with pyarrow.parquet.ParquetFile(file.path, filesystem=system) as opened:
             found = {field.name: str(field.type) for field in opened.schema_arrow}
             for name, kind in (("name", "string"), ("bytes", "binary")):
@@ -191,7 +211,8 @@ def _row_groups(place: Place) -> Iterator[Shard]:
                     raise ValueError(f"{text}: has no column {name!r} of type {kind}")
             for number in range(opened.num_row_groups):
                 key = _key(text, file.size, file.mtime_ns or 0, number)
-                yield Shard(key, text, (), opened.metadata.row_group(number).num_rows, number)
+                count = opened.metadata.row_group(number).num_rows
+                yield Shard(key, place.text, (), count, number, below)
 
 
 def _key(*about: Any) -> str:

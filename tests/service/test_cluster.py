@@ -241,19 +241,23 @@ def test_a_shard_of_a_store_goes_to_a_store(
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
     client = boto3.client("s3", region_name="us-east-1")
     client.create_bucket(Bucket="photos")
-    for name in ("0.png", "sub/1.png", "broken.png"):
-        body = (photos / name).read_bytes()
+    odd = "which? #1.png"
+    for name, path in {"0.png": "0.png", "sub/1.png": "sub/1.png", odd: "broken.png"}.items():
+        body = (photos / path).read_bytes()
         client.put_object(Bucket="photos", Key=f"in/{name}", Body=body)
     client.put_object(Bucket="photos", Key="in/notes.txt", Body=b"")
+    client.put_object(Bucket="photos", Key=f"out/{odd}.png", Body=b"of last year")
     try:
-        [shard], found = find_shards(["s3://photos/in/"], "s3://photos/out")
+        [shard], found = find_shards(["s3://photos/in/?region=us-east-1"], "s3://photos/out")
         assert set(found.skipped) == {"notes.txt"}
         order = Order(model_file.read_bytes(), JOB, LIMITS, 1, "s3://photos/out")
         actor = Actor(order)
         problems = {name for name, problem in actor.do(shard)["done"] if problem}
-        assert problems == {"broken.png"}
+        assert problems == {odd}
+        with pytest.raises(client.exceptions.NoSuchKey):
+            client.get_object(Bucket="photos", Key=f"out/{odd}.png")
         body = (photos / "0.png").read_bytes()
-        client.put_object(Bucket="photos", Key="in/broken.png", Body=body)
+        client.put_object(Bucket="photos", Key=f"in/{odd}", Body=body)
         assert not any(problem for _, problem in actor.do(shard)["done"])
         Rows(Place("s3://photos/out")).merge([order.stem(shard)], LABELS, whole=True)
         listed = client.list_objects_v2(Bucket="photos", Prefix="out/")["Contents"]

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from ppool.export._adopt import adopt_model
     from ppool.export._describe import Adoption
     from ppool.export._export import export_checkpoint, export_model
+    from ppool.export._layer import Behind
     from ppool.export._precision import lower_precision, score
     from ppool.export._verify import VerificationError
     from ppool.feeding import PRESETS, Normalisation
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "PRESETS",
     "Adoption",
+    "Behind",
     "Normalisation",
     "VerificationError",
     "adopt_model",
@@ -31,6 +33,7 @@ EXTRA = frozenset({"PIL", "onnx", "onnxruntime", "onnxscript", "rich", "torch", 
 # Imported at first use: the command line starts, and names a missing extra, without PyTorch.
 _HOMES = {
     "Adoption": "ppool.export._describe",
+    "Behind": "ppool.export._layer",
     "lower_precision": "ppool.export._precision",
     "score": "ppool.export._precision",
     "Normalisation": "ppool.feeding",

@@ -54,12 +54,26 @@ def export_command(
             "moved to half way between the mean greys of both."
         ),
     ] = None,
+    blocks: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A class of those that are alike and come in blocks, such as print and "
+            "handwriting; give each. Pixels of them are called as those around them are."
+        ),
+    ] = None,
+    whole: Annotated[
+        str | None,
+        typer.Option(
+            help="The class of photos that are one thing all over, such as picture: where most of "
+            "a photo is, the rest is more likely to be."
+        ),
+    ] = None,
     check: Annotated[
         bool, typer.Option(help="Compare with PyTorch before the file appears.")
     ] = True,
 ) -> None:
     """Export a checkpoint to one ONNX file."""
-    from ppool.export import VerificationError, export_checkpoint
+    from ppool.export import Behind, VerificationError, export_checkpoint
     from ppool.export._info import comparison_table
 
     console = Console()
@@ -71,7 +85,7 @@ def export_command(
                 name=name,
                 max_side=max_side,
                 card="" if card is None else card.read_text("utf-8"),
-                ink=ink or (),
+                behind=Behind(ink or (), blocks or (), whole),
                 check=check,
             )
     except VerificationError as error:

@@ -14,7 +14,7 @@ from torch import nn
 from ppool.export._assemble import assemble, cast_to_logits, offer_mask_size, on_pixel_grid
 from ppool.export._describe import with_colours
 from ppool.export._files import refuse_to_overwrite, save_whole
-from ppool.export._ink import Ink
+from ppool.export._layer import Behind
 from ppool.export._shuffle import shuffle_last
 from ppool.export._trace import Pipeline, trace
 from ppool.export._verify import example_images, verify
@@ -38,7 +38,7 @@ def export_model(
     name: str | None = None,
     training: Mapping[str, Any] | None = None,
     threshold: float = 0.0,
-    ink: Sequence[str] = (),
+    behind: Behind | None = None,
     check: bool = True,
 ) -> ModelMetadata:
     """Export a segmentation network to an ONNX file that ``ppool serve`` serves.
@@ -65,9 +65,7 @@ def export_model(
         training: A record to travel in the file: data, seed, scores.
         threshold: Above which a pixel of a network of one channel is foreground: 0 of logits; 0.5
             if it ends in a sigmoid.
-        ink: Names of the classes that are marks on a ground, whose border is to be half way
-            between the mean greys of both on each photo; see :class:`ppool.export._ink.Ink`. Of
-            networks with as many logits as pixels.
+        behind: What else the file does to the logits, of networks with as many as pixels.
         check: Compare with PyTorch, with native kernels and without, before the file appears.
 
     Returns:
@@ -87,7 +85,7 @@ def export_model(
         training=dict(training or {}),
         versions=_versions(),
     )
-    moved = _ink(ink, description.classes)
+    moved = behind.layer(description.classes) if behind else None
     pipeline = Pipeline(model, Normalisation(mean, std), threshold, moved)
     return _export(pipeline, path, description, check)
 
@@ -99,7 +97,7 @@ def export_checkpoint(
     name: str | None = None,
     max_side: int | None = None,
     card: str = "",
-    ink: Sequence[str] = (),
+    behind: Behind | None = None,
     check: bool = True,
 ) -> ModelMetadata:
     """Export a checkpoint written by ``ppool train``.
@@ -111,7 +109,7 @@ def export_checkpoint(
         max_side: Longer images are to be resized to this many pixels; ``None`` is the
             checkpoint's own.
         card: What to know before trusting the model, in Markdown.
-        ink: As of :func:`export_model`.
+        behind: As of :func:`export_model`.
         check: Compare with PyTorch, with native kernels and without, before the file appears.
 
     Returns:
@@ -119,7 +117,7 @@ def export_checkpoint(
 
     Raises:
         FileNotFoundError: if there is no checkpoint.
-        ValueError: if it is not one, ``path`` is the checkpoint's, or ``ink`` does not fit.
+        ValueError: if it is not one, ``path`` is the checkpoint's, or ``behind`` does not fit.
         ppool.export.VerificationError: if the file and the network disagree.
     """
     path = Path(path)
@@ -135,23 +133,9 @@ def export_checkpoint(
         card=card,
     )
     normalisation = Normalisation(trained.mean, trained.std)
-    pipeline = Pipeline(trained.build(), normalisation, ink=_ink(ink, trained.classes))
+    moved = behind.layer(trained.classes) if behind else None
+    pipeline = Pipeline(trained.build(), normalisation, behind=moved)
     return _export(pipeline, path, description, check)
-
-
-def _ink(names: Sequence[str], classes: Sequence[LabelClass]) -> Ink | None:
-    """What moves the border of these classes.
-
-    Raises:
-        ValueError: if one is no class, or none is left for the ground.
-    """
-    known = {entry.name: entry.id for entry in classes}
-    unknown = [name for name in names if name not in known]
-    if unknown or (names and not known.keys() - set(names)):
-        raise ValueError(
-            f"ink: expected some of the classes {', '.join(known)}, not all, got {', '.join(names)}"
-        )
-    return Ink([known[name] for name in names], len(classes)) if names else None
 
 
 def _export(

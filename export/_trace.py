@@ -97,11 +97,11 @@ class Pipeline(nn.Module):
         network: nn.Module,
         normalisation: Normalisation,
         threshold: float = 0.0,
-        ink: nn.Module | None = None,
+        behind: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.threshold = threshold
-        self.ink = ink
+        self.behind = behind
         self._maps = _AlphaMaps()
         self.network = deepcopy(network).cpu().float()
         self._replace_pools()
@@ -128,7 +128,7 @@ class Pipeline(nn.Module):
         """What the network answers, float32 [N, K, h, w]."""
         x = image.permute(0, 3, 1, 2).float()  # [N, 3, H, W]
         found = scores_of(self.network((x - self.mean) / self.deviation))
-        return found if self.ink is None else self.ink(found, x)
+        return found if self.behind is None else self.behind(found, x)
 
     def logits(self, image: Tensor) -> Tensor:
         """The same with a channel of zeros for the background, where it has one channel only."""

@@ -16,6 +16,7 @@ from research.pages.frame import Frame, Placing
 from research.pages.layout import compose, compose_spread, photograph
 from research.pages.leaf import draw_leaf
 from research.pages.pictures import picture
+from research.pages.screen import draw_screen
 from research.pages.sheet import Sheet
 from research.pages.textures import desk
 from research.rng import Rng
@@ -23,7 +24,7 @@ from research.rng import Rng
 __all__ = ["draw_page", "installed_fonts"]
 
 # Leaves seen from near are cheap to draw, and where the finest labels are learned.
-_LEAVES = 0.74
+_LEAVES, _SCREENS = 0.64, 0.12
 _VIEWS = {"close": 32, "whole": 50, "scan": 6, "photo": 30, "print": 6, "desk": 7}
 
 
@@ -42,8 +43,11 @@ def draw_page(seed: int, fonts: FontLibrary | None = None) -> Sample:
     """
     fonts = fonts or installed_fonts()
     rng = Rng(seed)
-    if rng.chance(_LEAVES):
+    near = rng.random()
+    if near < _LEAVES:
         return draw_leaf(rng, fonts)
+    if near < _LEAVES + _SCREENS:
+        return draw_screen(rng, fonts)
     longer = rng.log_between(360, 1300)
     shorter = longer * rng.between(0.36, 1.0)
     size = (round(longer), round(shorter)) if rng.chance(0.6) else (round(shorter), round(longer))

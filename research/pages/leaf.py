@@ -18,7 +18,7 @@ from research.pages.ageing import aged_paper, flat_paper, seen, worn
 from research.pages.classes import DESK, HANDWRITING, LINE, PAPER, PICTURE, STAMP, TEXT
 from research.pages.fonts import FontLibrary
 from research.pages.lettering import LETTERINGS, rules
-from research.pages.pictures import picture
+from research.pages.pictures import chart, picture
 from research.pages.stamps import STAMP_INKS, stamp_coverage
 from research.pages.textures import desk
 from research.rng import Color, Rng
@@ -34,6 +34,8 @@ _THROUGH = 0.8
 _PART = 0.22
 # Standard deviation of the levels of grey up to which a surface has no texture.
 _PLAIN = 8.0
+# What lies beyond a leaf's edge is at least so much lighter or darker, of 1.
+_APART = 0.15
 # Dots along a pixel's side.
 _UNIT = 2
 # How dark a pixel is against its stroke where the label ends: where people who mark ink by hand
@@ -92,7 +94,7 @@ class _Leaf:
 
 def draw_leaf(rng: Rng, fonts: FontLibrary) -> Sample:
     """Draw a square view of a leaf, 512 pixels wide; now and then of a photograph or a desk."""
-    other = rng.weighted({None: 89, PICTURE: 8, DESK: 3})
+    other = rng.weighted({None: 84, PICTURE: 13, DESK: 3})
     if other is not None:
         view = desk(rng, _SIDE, _SIDE, 1.0) if other == DESK else picture(rng, _SIDE, _SIDE)
         # A plain surface with nothing on it is a blank sheet to any eye.
@@ -118,7 +120,7 @@ def draw_leaf(rng: Rng, fonts: FontLibrary) -> Sample:
     for label, cover in _inks(leaf, kind):
         image = _inked(rng, image, (label, cover), em, faint=faint, dark=strong)
         mask[_visible(cover, blur)] = label
-    if rng.chance(0.1):
+    if rng.chance(0.14):
         _illustrate(rng, image, mask)
     if rng.chance(0.27):
         image, mask = _bordered(rng, image, mask)
@@ -133,7 +135,7 @@ def _inks(leaf: _Leaf, kind: str) -> list[tuple[int, Field]]:
     rng, em, inks = leaf.rng, leaf.em, []
     if rng.chance(0.4 if kind == "blank" else 0.2):
         inks.append((LINE, leaf.photographed(rules(rng, _SIDE * _UNIT, em))))
-    if rng.chance(0.13):
+    if rng.chance(0.25):
         inks.append((STAMP, leaf.photographed(_stamped(leaf))))
     label = HANDWRITING if kind == "hand" else TEXT
     if kind == "print" and em < 60 and rng.chance(0.1):
@@ -217,10 +219,11 @@ def _show_through(rng: Rng, image: Field, back: Field, strengths: tuple[float, f
 
 
 def _illustrate(rng: Rng, image: Field, mask: Image) -> None:
-    """Lay a photograph or a drawing on the leaf, over the ink."""
+    """Lay a photograph or a chart on the leaf, over the ink."""
     height, width = (rng.whole(60, 420) for _ in range(2))
     top, left = (max(rng.whole(-100, _SIDE - 60), 40 - extent) for extent in (height, width))
-    scene = picture(rng, height, width).astype(np.float32) / 255
+    draw = chart if rng.chance(0.35) else picture
+    scene = draw(rng, height, width).astype(np.float32) / 255
     rows = slice(max(top, 0), top + height)
     columns = slice(max(left, 0), left + width)
     shown = scene[rows.start - top :, columns.start - left :]
@@ -256,6 +259,10 @@ def _bordered(rng: Rng, image: Field, mask: Image) -> tuple[Field, Image]:
     mask = mask.copy()
     table = rng.chance(0.6)
     level = rng.between(0, 0.25) if rng.chance(0.6) else rng.between(0.25, 1)
+    paper = float(np.median(image))
+    if abs(level - paper) < _APART:
+        # What nobody could tell from paper must not be called anything else.
+        level = paper - _APART if paper > 2 * _APART else paper + _APART
     color = np.asarray(rng.tint((int(255 * level),) * 3, 8), np.float32) / 255
     surface = np.divide(desk(rng, _SIDE, _SIDE, 1.0), 255, dtype=np.float32) if table else color
     steps = np.arange(_SIDE)
@@ -272,6 +279,11 @@ def _bordered(rng: Rng, image: Field, mask: Image) -> tuple[Field, Image]:
             -np.abs(edge[:, None] - steps) / rng.between(3, 30)
         )
         lit = grain * np.rot90(shade, turn) if rng.chance(0.5) else grain
+        if rng.chance(0.5):
+            # Where it curls up towards its edge, the leaf itself is in shade, and still paper.
+            far = np.clip(steps - edge[:, None], 0, None) / rng.log_between(6, 160)
+            fall = 1 - rng.between(0.1, 0.65) * np.exp(-far)
+            image = image * np.rot90(fall, turn)[..., None].astype(np.float32)
         image = image + share[..., None] * (surface * lit[..., None] - image)
         mask[share >= 0.5] = DESK
     return np.asarray(image, np.float32), mask

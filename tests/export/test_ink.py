@@ -8,7 +8,8 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
-from ppool.export import export_model
+from ppool.export import Behind, export_model
+from ppool.export._behind import Moved
 from ppool.export._ink import Ink
 from ppool.runtime import LOGITS, make_session
 
@@ -42,7 +43,7 @@ def test_the_border_moves_to_where_ink_covers_half(ink: float, ground: float, le
     logits = judged_by(level, photo, light=ink > ground)
     before, after = (
         int((found.argmax(1)[0].bool() != truth).sum())
-        for found in (logits, Ink([1], 2)(logits, photo))
+        for found in (logits, Moved([Ink([1], 2)])(logits, photo))
     )
     assert before > 500
     assert after < 0.75 * before
@@ -51,19 +52,19 @@ def test_the_border_moves_to_where_ink_covers_half(ink: float, ground: float, le
 def test_other_classes_keep_their_logits_and_a_blank_page_its_own() -> None:
     photo, _ = strokes(0.3, 0.9)
     ground, ink = judged_by(0.6, photo).split(1, 1)
-    moved = Ink([1], 3)(torch.cat((ground, ink, ground), 1), photo)
+    moved = Moved([Ink([1], 3)])(torch.cat((ground, ink, ground), 1), photo)
     torch.testing.assert_close(moved[:, [0, 2]], torch.cat((ground, ground), 1))
     assert (moved[:, 1:2] - ink).abs().max() > 1
     blank = torch.full((1, 3, 64, 64), 200.0)
     logits = judged_by(0.3, blank)
-    torch.testing.assert_close(Ink([1], 2)(logits, blank), logits)
+    torch.testing.assert_close(Moved([Ink([1], 2)])(logits, blank), logits)
 
 
 def test_every_page_of_a_batch_has_its_own_greys() -> None:
     photos = torch.cat([strokes(*greys)[0] for greys in ((0.1, 0.9), (0.6, 0.8), (0.8, 0.3))])
     logits = judged_by(0.6, photos)
-    together = Ink([1], 2)(logits, photos)
-    alone = [Ink([1], 2)(logits[i : i + 1], photos[i : i + 1]) for i in range(3)]
+    together = Moved([Ink([1], 2)])(logits, photos)
+    alone = [Moved([Ink([1], 2)])(logits[i : i + 1], photos[i : i + 1]) for i in range(3)]
     torch.testing.assert_close(together, torch.cat(alone))
 
 
@@ -73,13 +74,13 @@ CLASSES, MEAN, STD = ("paper", "ink"), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 def test_the_file_moves_the_logits_as_pytorch_does(tmp_path: Path) -> None:
     torch.manual_seed(3)
     network, path = nn.Conv2d(3, 2, 3, padding=1), tmp_path / "moved.onnx"
-    export_model(network, path, classes=CLASSES, mean=MEAN, std=STD, ink=["ink"])
+    export_model(network, path, classes=CLASSES, mean=MEAN, std=STD, behind=Behind(["ink"]))
     image = np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3), np.uint8)
     (moved,) = make_session(path).run([LOGITS], {"image": image})
     x = torch.from_numpy(image).permute(0, 3, 1, 2).float()
     with torch.no_grad():
         plain = network((x / 255 - 0.5) / 0.25)
-    expected = Ink([1], 2)(plain, x)
+    expected = Moved([Ink([1], 2)])(plain, x)
     assert (expected - plain).abs().max() > 0.1
     torch.testing.assert_close(torch.from_numpy(moved), expected, rtol=1e-3, atol=1e-3)
 
@@ -87,13 +88,15 @@ def test_the_file_moves_the_logits_as_pytorch_does(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("network", "names", "reason"),
     [
-        (nn.Conv2d(3, 2, 1), ["pen"], "ink: expected some of the classes paper, ink, not all, got"),
-        (nn.Conv2d(3, 2, 1), CLASSES, "ink: expected some of the classes paper, ink, not all, got"),
-        (nn.Conv2d(3, 2, 2, 2), ["ink"], "ink: expected logits of 2 classes for every pixel"),
+        (nn.Conv2d(3, 2, 1), ["pen"], "ink: expected one of the classes paper, ink, got"),
+        (nn.Conv2d(3, 2, 1), CLASSES, "ink: expected one of the classes paper, ink, got"),
+        (nn.Conv2d(3, 2, 2, 2), ["ink"], "behind: expected logits for every pixel, got"),
     ],
 )
 def test_what_ink_does_not_fit_is_said(
     tmp_path: Path, network: nn.Module, names: list[str], reason: str
 ) -> None:
     with pytest.raises(ValueError, match=reason):
-        export_model(network, tmp_path / "x.onnx", classes=CLASSES, mean=MEAN, std=STD, ink=names)
+        export_model(
+            network, tmp_path / "x.onnx", classes=CLASSES, mean=MEAN, std=STD, behind=Behind(names)
+        )

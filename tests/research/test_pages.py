@@ -26,6 +26,7 @@ from research.pages.draw import installed_fonts
 from research.pages.frame import Frame, Placing
 from research.pages.leaf import draw_leaf
 from research.pages.photos import PHOTO_NAMES, TEXTURE_NAMES, Photos
+from research.pages.screen import _half_covered, draw_screen
 from research.pages.sheet import Ink, Sheet, text_alpha
 from research.rng import Rng
 
@@ -274,6 +275,30 @@ def test_a_blurred_stroke_is_labelled_to_where_the_eye_sees_it_end() -> None:
     hairline = np.zeros((60, 200), np.float32)
     hairline[30] = 0.3
     assert set(np.flatnonzero(leaf._visible(hairline, 0.0)[:, 100])) == {30}
+
+
+def test_screens_show_ink_that_can_be_read_dark_on_light_and_light_on_dark(
+    fonts: FontLibrary,
+) -> None:
+    screens = [draw_screen(Rng(seed), fonts) for seed in range(12)]
+    dark = 0
+    for screen in screens:
+        ink, paper = (np.isin(screen.mask, labels) for labels in ((TEXT, HANDWRITING), (PAPER,)))
+        if ink.sum() > 200:
+            grey = screen.image.mean(2)
+            assert abs(np.median(grey[ink]) - np.median(grey[paper])) > 30
+            dark += bool(np.median(grey[paper]) < 100)
+    assert 0 < dark < 12
+
+
+def test_a_pixel_of_small_type_is_ink_if_half_of_it_is() -> None:
+    cover = np.zeros((9, 40), np.float32)
+    cover[4, :20] = (0.2, 0.6, 0.45, 1.0) * 5
+    cover[4, 28:31] = (0.1, 0.3, 0.26)
+    found = _half_covered(cover)
+    assert found[4, :20].tolist() == [False, True, False, True] * 5
+    # A stroke too thin to cover half of any pixel keeps its core.
+    assert set(np.flatnonzero(found[4, 20:]) + 20) == {29}
 
 
 def test_stamps_may_hang_over_the_edge_of_the_view(fonts: FontLibrary) -> None:

@@ -1,0 +1,81 @@
+"""What stands behind a network: its logits, moved by what the whole photo says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["STRIDE", "Moved", "Part", "Sight"]
+
+# Every so many rows and columns are looked at to learn of a photo as a whole.
+STRIDE = 8
+# On the logits before they say what is likely enough to be looked at: those in doubt lie on edges.
+SHARPENED = 2.0
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What the parts of a layer look at.
+
+    Attributes:
+        logits: Float32 [N, K, H, W].
+        image: Of as many pixels, [N, 3, H, W] of 0 to 255.
+        beliefs: Sharpened probabilities of every eighth pixel, [N, K, h, w].
+    """
+
+    logits: Tensor
+    image: Tensor
+    beliefs: Tensor
+
+
+class Part(nn.Module):
+    """Says how far pixels of some classes move: takes a :class:`Sight`, gives [N, P, H, W].
+
+    Args:
+        groups: The ids of the classes that each of the P moves, all of them as far.
+        classes: How many there are.
+    """
+
+    directions: Tensor
+
+    def __init__(self, groups: Sequence[Sequence[int]], classes: int) -> None:
+        super().__init__()
+        self.ids = [index for group in groups for index in group]
+        directions = torch.zeros(classes, len(groups), 1, 1)
+        for column, group in enumerate(groups):
+            directions[list(group), column] = 1
+        self.register_buffer("directions", directions, persistent=False)
+
+
+class Moved(nn.Module):
+    """Adds to the logits what its parts say."""
+
+    directions: Tensor
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+        directions = torch.cat([part.directions for part in parts], 1)
+        self.register_buffer("directions", directions, persistent=False)
+
+    def forward(self, logits: Tensor, image: Tensor) -> Tensor:
+        """The logits, float32 [N, K, H, W], of images [N, 3, H, W] of 0 to 255, moved.
+
+        Raises:
+            ValueError: if logits are not as many as pixels.
+        """
+        if logits.shape[2:] != image.shape[2:]:
+            raise ValueError(
+                f"behind: expected logits for every pixel, got {list(logits.shape[2:])} for "
+                f"{list(image.shape[2:])} pixels"
+            )
+        beliefs = (SHARPENED * logits[..., ::STRIDE, ::STRIDE]).softmax(1)
+        seen = Sight(logits, image, beliefs)
+        moves = [part(seen) for part in self.parts]
+        wide = moves[0] if len(moves) == 1 else torch.cat(moves, 1)
+        # One pass over all classes rather than one for each part.
+        return logits + F.conv2d(wide, self.directions)

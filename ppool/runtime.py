@@ -17,11 +17,20 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
+from onnxruntime import RunOptions
 
 from ppool._library import custom_ops_library
 from ppool.metadata import METADATA_KEY, ModelMetadata
 
-__all__ = ["ALPHA_SWITCH", "LOGITS", "LOGITS_SWITCH", "MASK_SIZE", "Session", "make_session"]
+__all__ = [
+    "ALPHA_SWITCH",
+    "LOGITS",
+    "LOGITS_SWITCH",
+    "MASK_SIZE",
+    "RunOptions",
+    "Session",
+    "make_session",
+]
 
 # Optional bool input of exported models. ONNX Runtime executes every node of a graph whatever is
 # fetched (RunOptions.only_execute_path_to_fetches acts in training builds only), so the alpha maps
@@ -91,8 +100,7 @@ class Session:
         outputs: Sequence[str],
         feeds: Mapping[str, NDArray[Any]],
         *,
-        release: bool = False,
-        options: ort.RunOptions | None = None,
+        options: RunOptions | None = None,
     ) -> list[NDArray[Any]]:
         """Compute the named outputs; alpha maps and logits are not unless they are among them.
 
@@ -101,12 +109,9 @@ class Session:
         Args:
             outputs: Names such as ``mask`` or ``alpha/pool1``, in the order wanted.
             feeds: ``image``, uint8 [N, H, W, 3] RGB; besides, what :meth:`sized` says.
-            release: Afterwards, give the memory that is left of earlier runs back to the system.
             options: Whoever holds them can end the run, by ``terminate``.
         """
-        options = options or ort.RunOptions()
-        if release:
-            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        options = options or RunOptions()
         feeds = dict(feeds)
         wanted = {
             ALPHA_SWITCH: any(stage.output in outputs for stage in self.metadata.stages),
@@ -122,6 +127,19 @@ class Session:
             return [np.concatenate(arrays) for arrays in zip(*singles, strict=True)]
         results: list[NDArray[Any]] = self.session.run(list(outputs), feeds, options)
         return results
+
+    def release(self, images: NDArray[np.uint8]) -> None:
+        """Give the memory that is left of earlier runs back to the system.
+
+        Args:
+            images: Such as :meth:`run` takes; they are not run.
+        """
+        # A run gives it back at its end, and one that is ended before its first operator does, too.
+        options = RunOptions()
+        options.terminate = True
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        with suppress(Exception):  # that it was ended
+            self.run(("mask",), {"image": images}, options=options)
 
 
 def make_session(

@@ -24,7 +24,7 @@ from ppool.service.models import shipped_model
 from ppool.service.settings import Settings, describe_settings, load_settings
 from ppool.service.store import ModelPlaces
 from ppool.service.workers.cores import usable_cores
-from ppool.service.workers.launch import launch_early
+from ppool.service.workers.forking import launch_early
 
 if TYPE_CHECKING:
     from ppool.service.engine import Engine
@@ -93,15 +93,15 @@ def serve(
         workers=workers,
         max_batch_size=max_batch_size,
     )
-    configure_logging(settings.log_format, settings.log_level)
     # The workers' too, wherever the setting came from.
     os.environ |= {"PPOOL_LOG_FORMAT": settings.log_format, "PPOOL_LOG_LEVEL": settings.log_level}
+    launch = launch_early(settings)
+    configure_logging(settings.log_format, settings.log_level)
     try:
         listener, address = listen(settings.host, settings.port, settings.uds)
     except ValueError as error:
         raise MisuseError(str(error)) from error
     _logger.info("ppool %s, listening on %s, API at %s/docs", __version__, address, address)
-    launch = launch_early(settings)
     # Only here: workers start while this process imports the web framework, which makes a lot
     # of objects that stay. Looking for garbage among them takes a tenth of a second.
     gc.disable()

@@ -13,11 +13,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnxruntime import RunOptions
 
 from ppool.feeding import Feed, feed, resized_labels
 from ppool.metadata import Stage
-from ppool.runtime import LOGITS, MASK_SIZE, Session, make_session
+from ppool.runtime import LOGITS, MASK_SIZE, RunOptions, Session, make_session
 from ppool.service.answers import Answer, Encoded
 from ppool.service.codecs.encoding import Segmentation, encode
 from ppool.service.codecs.header import ImageLimits
@@ -200,8 +199,6 @@ class Segmenter:
         pixels = Random(0).randbytes(height * width * 3)  # noqa: S311 - no secret
         noise = np.frombuffer(pixels, np.uint8).reshape(1, height, width, 3)
         self._try(("mask", *stages, *logits), noise)
-        # Most will never be asked for the memory that alpha maps take.
-        self.session.run(("mask",), {"image": noise}, release=True)
 
     def probe(self, height: int, width: int, batch: int, seconds: float) -> tuple[float, float]:
         """Run batches of grey images for ``seconds``, and at least once.
@@ -219,9 +216,8 @@ class Segmenter:
             self._try(("mask",), images)
             now = time.monotonic()
             fastest, before, runs = min(fastest, now - before), now, runs + 1
-        if seconds and batch > 1:
-            # Measured only: if batches pay, they are warmed up for anew.
-            self.session.run(("mask",), {"image": images[:1]}, release=True)
+        # Alpha maps and batches may never need theirs again, and who rests needs none.
+        self.session.release(images[:1])
         return fastest, runs * batch / (before - start)
 
     def _try(self, outputs: tuple[str, ...], images: NDArray[np.uint8]) -> None:

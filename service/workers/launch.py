@@ -7,14 +7,23 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from ppool.service.settings import Settings
 from ppool.service.workers.cores import usable_cores
 
-__all__ = ["Launch", "Launched", "Process", "launch_early", "launch_process", "members"]
+__all__ = [
+    "ONE_THREAD",
+    "Launch",
+    "Launched",
+    "Process",
+    "connected",
+    "launch_process",
+    "members",
+]
 
 
 class Process(Protocol):
@@ -22,7 +31,7 @@ class Process(Protocol):
 
     @property
     def pid(self) -> int:
-        """Process id."""
+        """Process id; 0 while it is not known."""
 
     def kill(self) -> None:
         """End it at once."""
@@ -44,16 +53,15 @@ class Launched:
 Launch = Callable[[int, str], Launched]
 
 
+# Each worker is to be one thread; NumPy's library of linear algebra starts more when it is loaded.
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
+
+
 def members(settings: Settings) -> list[tuple[str, int]]:
     """Device and lanes of each worker to begin with."""
     workers = settings.workers or (1 if settings.on_gpu else usable_cores())
     lanes = settings.lanes or (3 if settings.on_gpu else 1)
     return [(device, lanes) for device in settings.devices for _ in range(workers)]
-
-
-# A photo's pixels come and go: without it glibc returns them to the system after each, and getting
-# them back takes a tenth of the time that a photo does.
-_MEMORY_KEPT = {"MALLOC_MMAP_THRESHOLD_": f"{8 << 20}", "MALLOC_TRIM_THRESHOLD_": f"{16 << 20}"}
 
 
 def launch_process(lanes: int, device: str) -> Launched:
@@ -62,39 +70,31 @@ def launch_process(lanes: int, device: str) -> Launched:
     Not ``multiprocessing``: that would import the server's main module, web framework and all,
     into every worker.
     """
-    environment = _MEMORY_KEPT | os.environ
-    kind, _, index = device.partition(":")
-    if kind == "cuda":
-        environment["CUDA_VISIBLE_DEVICES"] = index or "0"
+    return connected(partial(_spawned, lanes, device))
+
+
+def connected(start: Callable[[list[int]], Process]) -> Launched:
+    """Start a process that is given the other ends, as file descriptors."""
     with ExitStack() as ours, ExitStack() as theirs:
-        pairs = [socket.socketpair() for _ in range(2)]
-        for one, other in pairs:
-            ours.enter_context(one)
-            theirs.enter_context(other)
-        descriptors = [other.fileno() for _, other in pairs]
-        arguments = [*map(str, descriptors), str(lanes), device]
-        process = subprocess.Popen(  # noqa: S603 - this program
-            [sys.executable, "-P", "-m", "ppool.service.workers.child", *arguments],
-            pass_fds=descriptors,
-            stdin=subprocess.DEVNULL,
-            env=environment,
-        )
+        ends = []
+        for _ in range(2):
+            one, other = socket.socketpair()
+            ends.append((ours.enter_context(one), theirs.enter_context(other)))
+        process = start([other.fileno() for _, other in ends])
         ours.pop_all()
-    (work, _), (control, _) = pairs
+    (work, _), (control, _) = ends
     return Launched(process, work, control)
 
 
-def launch_early(settings: Settings) -> Launch:
-    """Start all workers at once, to be handed out later; what is wanted beyond it is started."""
-    early: list[tuple[str, Launched]] = []
-    with suppress(OSError):  # the supervisors try again, and say what is wrong
-        for device, lanes in members(settings):
-            early.append((device, launch_process(lanes, device)))
-
-    def launch(lanes: int, device: str) -> Launched:
-        for index, (started_on, _) in enumerate(early):
-            if started_on == device:
-                return early.pop(index)[1]
-        return launch_process(lanes, device)
-
-    return launch
+def _spawned(lanes: int, device: str, descriptors: list[int]) -> Process:
+    environment = ONE_THREAD | os.environ
+    kind, _, index = device.partition(":")
+    if kind == "cuda":
+        environment["CUDA_VISIBLE_DEVICES"] = index or "0"
+    arguments = [*map(str, descriptors), str(lanes), device]
+    return subprocess.Popen(  # noqa: S603 - this program
+        [sys.executable, "-P", "-m", "ppool.service.workers.child", *arguments],
+        pass_fds=descriptors,
+        stdin=subprocess.DEVNULL,
+        env=environment,
+    )

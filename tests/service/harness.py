@@ -179,7 +179,7 @@ class Gate:
         self.metadata = session.metadata
         self.arrived, self.open = threading.Semaphore(0), threading.Event()
         self.sizes: list[int] = []
-        self._run, self.sized = session.run, session.sized
+        self._run, self.sized, self.release = session.run, session.sized, session.release
         self.open.set()
 
     def run(

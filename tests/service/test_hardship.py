@@ -116,6 +116,7 @@ def test_a_worker_that_cannot_start_ends_the_start_with_its_reason(model_file: P
         "import os, resource, sys; import ppool.service.http.server;"
         "from ppool.service.workers import launch;"
         "launch.sys = type('sys', (), {'executable': '/bin/false'});"
+        "sys.modules['ppool.service.workers.child'] = None;"
         f"sys.argv[1:] = [{str(model_file)!r}, '--port', '0', '--workers', '1'];"
         "from ppool.service.__main__ import main; main()"
     )

@@ -140,17 +140,19 @@ for _ in range(2):
     session.run(["mask"], {{"image": image}})
     print(resident() - before)
 """
-# The same of a batch of eight, warmed up for and measured, beyond that of one.
+# Pages of memory that a batch of eight takes, and what is left of warming up for it and measuring.
 WARM_AND_MEASURED = f"""
+import numpy as np
 from ppool.service.workers.inference import load_segmenter
 from ppool.service.models import shipped_model
 {RESIDENT}
 segmenter = load_segmenter(shipped_model())
-segmenter.probe(256, 256, 1, 0.0)
 before = resident()
+segmenter.session.run(["mask"], {{"image": np.zeros((8, 256, 256, 3), np.uint8)}})
+print(resident() - before)
 for seconds in (0.0, 1e-3):
     segmenter.probe(256, 256, 8, seconds)
-    print(resident() - before)
+print(resident() - before)
 """
 
 
@@ -200,9 +202,9 @@ def test_a_second_session_needs_no_arena_of_its_own() -> None:
 
 
 @needs_proc
-def test_measuring_large_batches_leaves_no_memory_behind() -> None:
-    warm, measured = printed(WARM_AND_MEASURED)
-    assert measured < warm / 3
+def test_warming_up_and_measuring_leaves_no_memory_behind() -> None:
+    used, left = printed(WARM_AND_MEASURED)
+    assert left < used / 3
 
 
 def test_native_and_portable_kernels_differ_in_at_most_one_pixel_of_100_000() -> None:

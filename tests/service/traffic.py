@@ -1,14 +1,14 @@
 """A real server in a process of its own, and how to ask it."""
 
-import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import psutil
 
 from benchmarks.clients import Request
 from benchmarks.running import ROOT, service
@@ -45,13 +45,25 @@ class Server:
 
     def workers(self) -> list[int]:
         """Process ids of the workers."""
-        children = Path(f"/proc/{self.process.pid}/task").glob("*/children")
-        return [int(pid) for file in children for pid in file.read_text().split()]
+        return [pid for pid, name in self.children() if name == "ppool-worker"]
+
+    def children(self) -> list[tuple[int, str]]:
+        """Process ids and names of the workers, and of what they are forked from."""
+        found = []
+        for file in Path(f"/proc/{self.process.pid}/task").glob("*/children"):
+            for pid in file.read_text().split():
+                with suppress(OSError):  # gone meanwhile
+                    found.append((int(pid), Path(f"/proc/{pid}/comm").read_text().strip()))
+        return found
 
     def memory_bytes(self) -> int:
-        """Resident memory of the server and its workers."""
-        files = [Path(f"/proc/{pid}/statm") for pid in (self.process.pid, *self.workers())]
-        return sum(int(file.read_text().split()[1]) for file in files) * os.sysconf("SC_PAGE_SIZE")
+        """Memory of the server and its workers; what several share counts once."""
+        process = psutil.Process(self.process.pid)
+        total = 0
+        for one in (process, *process.children()):
+            with suppress(psutil.Error):  # gone meanwhile
+                total += one.memory_full_info().pss
+        return total
 
 
 def until(condition: Callable[[], object]) -> None:

@@ -112,23 +112,26 @@ def precision_command(
     ] = None,
     validation: Annotated[
         Path | None,
-        typer.Option(help="Folder with images/ and masks/: compare mean IoU and CPU time."),
+        typer.Option(
+            help="Folder with images/ and masks/: compare mean IoU and CPU time; the new file then "
+            "says what it loses, and PPOOL_PRECISION=auto can serve it."
+        ),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Compare on so many images.")] = None,
 ) -> None:
     """Convert a MODEL to smaller numbers; pooling keeps its precision."""
-    from ppool.export import lower_precision, score
+    from ppool.export import lower_precision
 
     console = Console()
     with console.status("converting"):
-        lower_precision(model, output, precision, calibration=calibration)
+        scores = lower_precision(
+            model, output, precision, calibration=calibration, validation=validation, limit=limit
+        )
     console.print(f"{output}: {decimal(output.stat().st_size)}", highlight=False)
-    if validation is None:
+    if not scores:
         return
     grid = Table("file", "size", "mean IoU", "CPU ms, one thread")
-    for file in (model, output):
-        with console.status(f"running {file.name}"):
-            found = score(file, validation, limit=limit)
+    for file, found in zip((model, output), scores, strict=True):
         iou = f"{100 * found.mean_iou:.2f} %"
         grid.add_row(file.name, decimal(found.bytes), iou, f"{found.milliseconds:.1f}")
     console.print(grid)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -14,12 +15,12 @@ import onnx
 from numpy.typing import NDArray
 from PIL import Image
 
-from ppool.export._files import refuse_to_overwrite, save_whole
+from ppool.export._files import read_exported, refuse_to_overwrite, save_whole
 from ppool.export._half import halved, refuse_converted
 from ppool.export._int8 import quantised
 from ppool.export._judge import PHOTO
 from ppool.feeding import Feed, feed
-from ppool.metadata import InputPolicy
+from ppool.metadata import CONVERTED, METADATA_KEY, InputPolicy, ModelMetadata
 from ppool.runtime import ALPHA_SWITCH, LOGITS_SWITCH, Session, make_session
 from ppool.scoring import ConfusionMatrix
 from ppool.service.codecs.images import decode_file
@@ -38,19 +39,27 @@ class Score:
     """What a file reaches on labelled images.
 
     Attributes:
+        images: How many.
         bytes: Size of the file.
         mean_iou: Over the classes that occur, 0 to 1.
         milliseconds: Median CPU time of one inference, on one thread, of single images.
     """
 
+    images: int
     bytes: int
     mean_iou: float
     milliseconds: float
 
 
 def lower_precision(
-    source: Path, path: Path, precision: Precision, *, calibration: Path | None = None
-) -> None:
+    source: Path,
+    path: Path,
+    precision: Precision,
+    *,
+    calibration: Path | None = None,
+    validation: Path | None = None,
+    limit: int | None = None,
+) -> list[Score]:
     """Convert a file of ``ppool export``.
 
     ``fp16`` stores everything in half precision; pooling still computes in single precision, and
@@ -58,19 +67,26 @@ def lower_precision(
     static quantisation with the ranges seen on the calibration images; pooling, resizing, labelling
     and a convolution of the image itself stay in single precision.
 
+    The result says which file it was made of, and what both reach on the validation images.
+
     Args:
         source: The file.
         path: Where the result goes; it appears there whole or not at all.
         precision: Which.
         calibration: A folder of images such as the model will see; for ``int8``.
+        validation: What :func:`score` takes.
+        limit: Score so many images.
+
+    Returns:
+        The scores of ``source`` and of the result; none without validation images.
 
     Raises:
         ValueError: if the file is no such file, ``path`` is the same, or there is nothing to
-            calibrate with.
+            calibrate with or to score.
     """
     refuse_to_overwrite(source, path)
     session = make_session(source)
-    model = onnx.load(source)
+    model, about = read_exported(source)
     refuse_converted(model, precision)
     if precision == "fp16":
         content = halved(model).SerializeToString()
@@ -78,9 +94,30 @@ def lower_precision(
     else:
         if calibration is None:
             raise ValueError("--calibration: expected a folder of images, got none")
-        content = quantised(source, _calibration_feeds(source, calibration, session.metadata.input))
+        content = quantised(source, _calibration_feeds(source, calibration, about.input))
     make_session(content)
-    save_whole(content, path)
+    scores = []
+    if validation is not None:
+        scores = [score(file, validation, limit=limit) for file in (source, content)]
+    said: dict[str, Any] = {
+        "precision": precision,
+        "of": hashlib.sha256(source.read_bytes()).hexdigest(),
+    }
+    if scores:
+        before, after = (found.mean_iou for found in scores)
+        said |= {"images": scores[0].images, "mean_iou": after, "mean_iou_before": before}
+    save_whole(_saying(content, about, said), path)
+    return scores
+
+
+def _saying(content: bytes, about: ModelMetadata, said: Mapping[str, Any]) -> bytes:
+    """A file that says, besides, how it was converted."""
+    model = onnx.load_from_string(content)
+    converted = replace(about, training={**about.training, CONVERTED: said})
+    texts = {entry.key: entry.value for entry in model.metadata_props}
+    onnx.helper.set_model_props(model, texts | {METADATA_KEY: converted.to_json()})
+    whole: bytes = model.SerializeToString()
+    return whole
 
 
 def _check_range(exact: Session, half: Session) -> None:
@@ -101,7 +138,7 @@ def _check_range(exact: Session, half: Session) -> None:
         )
 
 
-def score(model: Path, validation: Path, *, limit: int | None = None) -> Score:
+def score(model: Path | bytes, validation: Path, *, limit: int | None = None) -> Score:
     """Mean IoU and speed on ``validation/images`` and ``validation/masks``.
 
     Masks have the images' names with the suffix ``.png`` and class ids as pixels; 255 is ignored,
@@ -110,7 +147,7 @@ def score(model: Path, validation: Path, *, limit: int | None = None) -> Score:
     confusion matrix is taken over all images; classes that never occur are left out.
 
     Args:
-        model: A file of ``ppool export``.
+        model: A file of ``ppool export``, or its content.
         validation: The folder.
         limit: Use the first so many images; ``None`` is all.
 
@@ -142,7 +179,9 @@ def score(model: Path, validation: Path, *, limit: int | None = None) -> Score:
             confusion.update(truth, photo.mask(labels[0]))
         except ValueError as error:
             raise ValueError(f"{truth_file}: {error}") from error
-    return Score(model.stat().st_size, round(confusion.mean_iou, 4), round(median(times) * 1e3, 2))
+    size = len(model) if isinstance(model, bytes) else model.stat().st_size
+    milliseconds = round(median(times) * 1e3, 2)
+    return Score(len(times), size, round(confusion.mean_iou, 4), milliseconds)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, Self, TypeVar, get_args
 
 __all__ = [
+    "CONVERTED",
     "METADATA_KEY",
     "MOST_CLASSES",
     "HeadKind",
@@ -30,6 +31,10 @@ __all__ = [
 
 METADATA_KEY = "ppool"
 FORMAT = 1
+
+# In what a file says of its training: ``precision`` that it was converted to, the SHA-256 of the
+# file it is made ``of``, and ``mean_iou`` of ``images`` beside ``mean_iou_before``.
+CONVERTED = "converted"
 
 # How a network's answer becomes the mask, which is done inside the file.
 HeadKind = Literal["argmax", "threshold", "multilabel", "labels"]

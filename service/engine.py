@@ -115,6 +115,7 @@ class Engine:
                 await self.tuner.tune(self.settings.tune_seconds)
             except (ValueError, WorkerLost) as error:
                 _logger.error("measuring ended early: %s", error)
+        await self.registry.choose_variants()
         self.dispatcher.renew()
         if self.settings.reload_seconds:
             self._polling = asyncio.create_task(self._poll())
@@ -276,7 +277,8 @@ class Engine:
     def builds(self) -> Iterable[Build]:
         """What is served, for the metrics."""
         for name, served in self.registry.models.items():
-            yield Build(_VERSION, name, served.model.kernels, served.model.provider)
+            model = served.model
+            yield Build(_VERSION, name, model.file, model.kernels, model.provider)
 
     def _workers_changed(self) -> None:
         if self.pool.lanes:

@@ -56,6 +56,7 @@ class Build:
 
     version: str
     model: str
+    file: str
     kernels: str
     provider: str
 
@@ -165,7 +166,7 @@ class _Scrape(Collector):
             "Estimated wait of an image that came now; scale on this.",
             value=self._watched.queue_seconds(),
         )
-        labels = ("version", "model", "kernels", "provider")
+        labels = ("version", "model", "file", "kernels", "provider")
         build = GaugeMetricFamily(
             "ppool_build_info", "Always 1; what is running, in the labels.", labels=labels
         )

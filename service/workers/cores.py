@@ -1,4 +1,4 @@
-"""How many cores this process may use: affinity and the CPU quota of its cgroups."""
+"""What processor there is: the cores this process may use, and what they can do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-__all__ = ["usable_cores"]
+__all__ = ["multiplies_bytes", "usable_cores"]
+
+
+# As /proc/cpuinfo calls them, of x86 and of ARM.
+_OF_BYTES = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}
 
 
 def usable_cores(system: Path = Path("/"), granted: int | None = None) -> int:
@@ -25,6 +29,15 @@ def usable_cores(system: Path = Path("/"), granted: int | None = None) -> int:
     quota = min(_quotas(system), default=math.inf)
     granted = _granted() if granted is None else granted
     return max(1, min(granted, math.ceil(quota) if quota < math.inf else sys.maxsize))
+
+
+def multiplies_bytes(system: Path = Path("/")) -> bool:
+    """Whether the processor has instructions that make int8 pay, by what Linux says of it."""
+    try:
+        text = (system / "proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return not _OF_BYTES.isdisjoint(text.split())
 
 
 def _granted() -> int:

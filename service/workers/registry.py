@@ -17,6 +17,7 @@ from ppool.service.workers.loading import ModelLoader, Source
 from ppool.service.workers.pool import Plan, WorkerPool
 from ppool.service.workers.snapshot import Snapshot, Stamp, stamp
 from ppool.service.workers.supervision import Worker
+from ppool.service.workers.variants import Variants
 
 __all__ = ["ModelRegistry"]
 
@@ -46,6 +47,7 @@ class ModelRegistry:
         self._pool = pool
         self._loader = loader
         self._metrics = metrics
+        self._variants = Variants(settings, pool, loader)
         self.models: dict[str, Served] = {}
         self._sources: dict[int, Source] = {}
         self._uses: Counter[int] = Counter()
@@ -66,6 +68,7 @@ class ModelRegistry:
         async with self._reloading:
             for place in self._places:
                 self._order += await asyncio.to_thread(self._store.at_start, place)
+            self._order = self._variants.originals(self._order)
             for path in self._order:
                 try:
                     snapshot = await asyncio.to_thread(Snapshot, path)
@@ -192,7 +195,7 @@ class ModelRegistry:
         for place in self._places:
             try:
                 found = await asyncio.to_thread(self._store.files, place)
-                files |= {path: stamp(path) for path in found}
+                files |= {path: stamp(path) for path in self._variants.originals(found)}
             except (OSError, ValueError) as error:
                 unread.append(self._store.folder(place))
                 self._complain(f"reload: {error}")
@@ -204,6 +207,19 @@ class ModelRegistry:
         if problem not in self._known_problems:
             _logger.error("%s", problem)
         self._problems.add(problem)
+
+    async def choose_variants(self) -> None:
+        """Serve files in int8 in place of exact ones, where that is allowed and pays."""
+        async with self._reloading:
+            for served in list(self.models.values()):
+                await self._choose_variant(served)
+
+    async def _choose_variant(self, served: Served) -> None:
+        found = await self._variants.better(served, self._sources[served.handle])
+        if found is not None:
+            new, self._sources[found[0].handle] = found
+            self.models[served.model.name] = new
+            self._retire(served)
 
     async def load_anew(self) -> None:
         """Load what is in service with the threads and batch size of the pool's plan."""
@@ -318,8 +334,10 @@ class ModelRegistry:
             return
         self._refused.pop(path, None)
         await self._keep(source)
+        await self._choose_variant(self.models[model.name])
         self._metrics.reloads.labels(model.name, "loaded").inc()
-        _logger.info("model %s is now %s, sha256 %.12s", model.name, path.name, model.sha256)
+        model = self.models[model.name].model
+        _logger.info("model %s is now %s, sha256 %.12s", model.name, model.file, model.sha256)
 
     def _enter(self, served: Served) -> None:
         name = served.model.name

@@ -144,7 +144,9 @@ def test_metrics_count_requests_stages_and_batches(serving: Any) -> None:
         # 60 x 40 pixels in 64 x 48.
         waste = client.metric('ppool_pad_waste_ratio_sum{model="tiny"}')
         assert waste == pytest.approx(1 - 60 * 40 / (64 * 48))
-        assert re.search(r'ppool_build_info\{kernels="\w+",model="tiny",provider="CPU', text)
+        assert re.search(
+            r'ppool_build_info\{file="tiny.onnx",kernels="\w+",model="tiny",provider="CPU', text
+        )
 
 
 def test_openapi_lists_every_status_and_media_type(client: Client) -> None:

@@ -26,10 +26,11 @@ class Shelf:
     """A registry whose workers note what they are sent, and do all of it at once."""
 
     def __init__(self, *, cores: int, **settings: Any) -> None:
-        self.pool = WorkerPool(Settings(**settings), launch_process, lambda: None)
+        self.settings = Settings(**settings)
+        self.pool = WorkerPool(self.settings, launch_process, lambda: None)
         planner = Planner(lambda most: (most,), lambda *_: None, lambda _: None)
-        loader = ModelLoader(Settings(**settings), self.pool, planner, cores)
-        self.registry = ModelRegistry(Settings(**settings), self.pool, loader, Metrics())
+        loader = ModelLoader(self.settings, self.pool, planner, cores)
+        self.registry = ModelRegistry(self.settings, self.pool, loader, Metrics())
         self.sent: list[Any] = []
         for worker in self.pool.workers:
             worker.send = self._send  # type: ignore[method-assign]

@@ -97,6 +97,8 @@ def _with_regions(
 ) -> tuple[dict[str, bytes], ImageResult | None]:
     """The files and the result of ``made``, with what tells where regions are."""
     # GEOS takes a while, and memory.
+    import orjson
+
     from ppool.service.codecs import shapes
 
     classes, files, result = segmentation.model.classes, dict(made.files), made.result
@@ -106,8 +108,12 @@ def _with_regions(
     if "coco" in answer.parts:
         photo = made.name, segmentation.height, segmentation.width
         files["coco.json"] = shapes.coco(found, answer.tolerance, photo, classes)
-    if result and "components" in answer.parts:
-        result = replace(result, components=shapes.components(found))
+    if "components" in answer.parts:
+        listed = shapes.components(found)
+        if result is None:
+            files["components.json"] = orjson.dumps(listed)
+        else:
+            result = replace(result, components=listed)
     return files, result
 
 

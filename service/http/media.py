@@ -24,6 +24,9 @@ from ppool.service.timing import StageSeconds
 
 __all__ = ["GEOJSON", "JSON", "MEDIA_TYPES", "NPZ", "PNG", "ZIP", "MediaType", "offers"]
 
+# What is larger goes out from where it lies.
+_APART_BYTES = 2**20
+
 PNG, JPEG, WEBP = "image/png", "image/jpeg", "image/webp"
 JSON, GEOJSON = "application/json", "application/geo+json"
 NPZ, ZIP = "application/x-npz", "application/zip"
@@ -37,7 +40,7 @@ class MediaType:
         description: What it holds, for the API's document.
         carries: Whether it can hold what is asked for.
         parts: What it is made of for each photo.
-        assemble: The body, from what became of each photo.
+        assemble: The body in pieces, from what became of each photo.
         of_one_image: Whether it can hold no more than that.
         inline: Whether results carry the masks.
         exact: Whether it holds probabilities as numbers, not in grey.
@@ -47,7 +50,7 @@ class MediaType:
     description: str
     carries: Callable[[SegmentOptions], bool]
     parts: Callable[[SegmentOptions], tuple[Part, ...]]
-    assemble: Callable[[Sequence[Encoded]], bytes]
+    assemble: Callable[[Sequence[Encoded]], list[bytes]]
     of_one_image: bool = False
     inline: bool = False
     exact: bool = False
@@ -103,15 +106,15 @@ def offers(count: int, asked: SegmentOptions) -> tuple[str, ...]:
     return tuple(kind for kind in order if MEDIA_TYPES[kind].carries(asked))
 
 
-def _the_file(images: Sequence[Encoded]) -> bytes:
+def _the_file(images: Sequence[Encoded]) -> list[bytes]:
     (content,) = images[0].files.values()
-    return content
+    return [content]
 
 
-def _document(images: Sequence[Encoded]) -> bytes:
+def _document(images: Sequence[Encoded]) -> list[bytes]:
     if any("coco.json" in image.files for image in images):
-        return _coco(images)
-    return _results(images, inline=True)
+        return [_coco(images)]
+    return [_results(images, inline=True)]
 
 
 def _results(images: Sequence[Encoded], *, inline: bool = False) -> bytes:
@@ -145,8 +148,32 @@ def _milliseconds(seconds: StageSeconds) -> Milliseconds:
     return Milliseconds(decode=decode, queue=queue, infer=infer, encode=encode)
 
 
-def _zip(images: Sequence[Encoded]) -> bytes:
-    file = io.BytesIO()
+class _InPieces(io.BytesIO):
+    """A file that keeps what is written apart, so that nothing large is copied.
+
+    What is written where something begins takes its place, and has to be as long.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pieces: dict[int, bytes] = {}
+        self._at = 0
+
+    def write(self, data: Any) -> int:
+        self.pieces[self._at] = data
+        self._at += len(data)
+        return len(data)
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, _whence: int = 0) -> int:
+        self._at = offset
+        return offset
+
+
+def _zip(images: Sequence[Encoded]) -> list[bytes]:
+    file = _InPieces()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for number, image in enumerate(images, 1):
             stem = re.sub(r"[^A-Za-z0-9_-]+", "_", image.name.rsplit(".", 1)[0])[:64]
@@ -156,7 +183,8 @@ def _zip(images: Sequence[Encoded]) -> bytes:
         if "coco.json" in images[0].files:
             archive.writestr("coco.json", _coco(images))
         archive.writestr("result.json", _results(images))
-    return file.getvalue()
+    pieces = [*file.pieces.values()]
+    return pieces if file.tell() > _APART_BYTES else [b"".join(pieces)]
 
 
 def _is_one_picture(asked: SegmentOptions) -> bool:

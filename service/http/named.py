@@ -18,11 +18,12 @@ FILES: dict[Part, str] = {
     "overlay": "overlay.png",
     "cutout": "cutout.png",
     "polygons": "polygons.geojson",
+    "components": "components.json",
     "coco": "coco.json",
 }
 """Outputs that are a file of each photo, BYTES, and what it is called among those made of one."""
 
-_OF_REGIONS = {"polygons", "coco"}
+_OF_REGIONS = {"polygons", "components", "coco"}
 
 
 def outputs(model: Model) -> list[dict[str, Any]]:

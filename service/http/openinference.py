@@ -4,8 +4,9 @@ One input, ``image``: UINT8 [N, H, W, 3], RGB, or BYTES [N], photo files (base64
 ``mask``, UINT8 [N, H, W] at the photos' own size (UINT16 of more than 256 classes), and on request
 the alpha map of each pooling stage, FP32 [N, C, h, w], and of that size ``probability`` and
 ``probability/<class>``, FP32, and the ``plane/<class>`` of a multilabel model, UINT8; ``overlay``
-and ``cutout``, PNG files, ``polygons``, GeoJSON, and ``coco``, BYTES [N]. The parameters
-``classes``, ``cutout``, ``tolerance``, ``mode`` and ``page`` mean what they do in ``/segment``.
+and ``cutout``, PNG files, ``polygons``, GeoJSON, ``components`` and ``coco``, JSON, BYTES [N]. The
+parameters ``classes``, ``cutout``, ``tolerance``, ``mode`` and ``page`` mean what they do in
+``/segment``.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 from fastapi import FastAPI, Request, Response
-from starlette.types import Receive, Scope, Send
 
 from ppool.service.engine import Engine
 from ppool.service.http import control, documents, openapi
@@ -29,6 +29,7 @@ from ppool.service.http.encodings import CODINGS, deflated
 from ppool.service.http.errors import BadRequest
 from ppool.service.http.exchange import Hold, Order, exchange
 from ppool.service.http.negotiation import choose
+from ppool.service.http.pieces import Pieces
 from ppool.service.http.tensors import parsed
 from ppool.service.http.turns import Turns
 from ppool.service.models import Served
@@ -188,23 +189,6 @@ def _coding(request: Request, pieces: Sequence[bytes | memoryview]) -> str | Non
     if not accepted or sum(map(len, pieces)) < _LEAST_BYTES:
         return None
     return choose(accepted, CODINGS)
-
-
-class Pieces(Response):
-    """An answer that is never put together: all at once it would hold up everyone else."""
-
-    def __init__(self, pieces: Sequence[bytes | memoryview], **options: Any) -> None:
-        super().__init__(**options)
-        self._pieces = pieces
-        self.headers["Content-Length"] = str(sum(map(len, pieces)))
-
-    async def __call__(self, _: Scope, __: Receive, send: Send) -> None:
-        """Send it."""
-        start = {"type": "http.response.start", "status": self.status_code}
-        await send(start | {"headers": self.raw_headers})
-        for piece in self._pieces:
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
-        await send({"type": "http.response.body"})
 
 
 def _json(content: object, status: int = 200) -> Response:

@@ -19,6 +19,7 @@ from ppool.service.http.exchange import Hold, Order, exchange
 from ppool.service.http.media import MEDIA_TYPES, offers
 from ppool.service.http.negotiation import choose
 from ppool.service.http.options import SegmentOptions
+from ppool.service.http.pieces import Pieces
 from ppool.service.http.uploads import read_uploads
 
 __all__ = ["add_segment"]
@@ -54,10 +55,13 @@ def add_segment(app: FastAPI, engine: Engine) -> None:
             async def render(images: list[Encoded]) -> Response:
                 size = sum(len(content) for image in images for content in image.files.values())
                 if size > _INLINE_BYTES:
-                    body = await asyncio.to_thread(media.assemble, images)
+                    pieces = await asyncio.to_thread(media.assemble, images)
                 else:
-                    body = media.assemble(images)
-                return Response(body, headers={"Vary": "Accept"}, media_type=kind)
+                    pieces = media.assemble(images)
+                headers = {"Vary": "Accept"}
+                if len(pieces) > 1:
+                    return Pieces(pieces, headers=headers, media_type=kind)
+                return Response(pieces[0], headers=headers, media_type=kind)
 
             answer = media.answer(options, chosen.model)
             return Order(form.uploads, answer, render, chosen)

@@ -1,5 +1,6 @@
 """The Open Inference Protocol over gRPC, asked by Triton's own client and by gRPC itself."""
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -130,18 +131,22 @@ def test_classes_cut_outs_and_polygons_are_those_of_http(client: Client, stub: A
     message = request(
         tensor={"datatype": "BYTES", "shape": [2]},
         raw_input_contents=[raw],
-        outputs=[output(name="cutout"), output(name="polygons"), output(name="mask")],
+        outputs=[output(name=name) for name in ("cutout", "polygons", "mask", "components")],
     )
     message.parameters["classes"].string_param = "dark,2"
     message.parameters["cutout"].string_param = "bright"
     message.parameters["tolerance"].double_param = 0.5
     answer = stub.ModelInfer(message)
-    cutouts, polygons = (deserialized(answer.raw_output_contents[index]) for index in (0, 1))
+    cutouts, polygons, components = (
+        deserialized(answer.raw_output_contents[index]) for index in (0, 1, 3)
+    )
     query = "?classes=dark,2&tolerance=0.5"
     for index, file in enumerate(FILES):
         assert cutouts[index] == client.segment(file, f"{query}&cutout=bright").content
         of_http = client.segment(file, f"{query}&answers=polygons", accept="application/geo+json")
         assert polygons[index] == of_http.content
+        of_http = client.segment(file, f"{query}&answers=components", accept="application/json")
+        assert json.loads(components[index]) == of_http.json()["images"][0]["components"]
         mask = np.asarray(png(client.segment(file, query).content))
         np.testing.assert_array_equal(masks(answer, 2)[index], mask)
 

@@ -47,7 +47,8 @@ def test_health_and_metadata(client: Client) -> None:
         about = client.get(path).json()
         assert about["inputs"] == [{"name": "image", "datatype": "UINT8", "shape": [-1, -1, -1, 3]}]
         assert [entry["name"] for entry in about["outputs"]] == [
-            *("mask", "alpha/pool1", "alpha/pool2", "overlay", "cutout", "polygons", "coco")
+            *("mask", "alpha/pool1", "alpha/pool2"),
+            *("overlay", "cutout", "polygons", "components", "coco"),
         ]
         assert about["outputs"][-1] == {"name": "coco", "datatype": "BYTES", "shape": [-1]}
         assert client.get(f"{path}/ready").json() == {"name": "tiny", "ready": True}
@@ -114,16 +115,17 @@ def test_the_parameter_page_names_a_page_of_each_file(client: Client) -> None:
         np.testing.assert_array_equal(found, wanted[None])
 
 
-WANTED = ("mask", "overlay", "cutout", "polygons", "coco")
+WANTED = ("mask", "overlay", "cutout", "polygons", "components", "coco")
 
 
 def of_segment(client: Client, file: bytes) -> dict[str, Any]:
     """What ``POST /segment`` makes of :data:`WANTED`, by name."""
-    query = "?answers=mask,overlay,cutout,polygons,coco&classes=dark,2&cutout=bright&tolerance=0"
+    query = f"?answers={','.join(WANTED)}&classes=dark,2&cutout=bright&tolerance=0"
     answer = client.segment(file, query, accept="application/zip")
     with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
-        found = {name.split(".")[-2]: archive.read(name) for name in archive.namelist()}
-    return found | {"mask": np.asarray(png(found["mask"]))}
+        found: dict[str, Any] = {n.split(".")[-2]: archive.read(n) for n in archive.namelist()}
+    (about,) = orjson.loads(found["result"])["images"]
+    return found | {"mask": np.asarray(png(found["mask"])), "components": about["components"]}
 
 
 @pytest.mark.parametrize("binary", [False, True])
@@ -163,6 +165,8 @@ def test_classes_cut_outs_and_polygons_are_those_of_segment(client: Client, bina
         assert found["overlay"][index] == wanted["overlay"]
         assert found["cutout"][index] == wanted["cutout"]
         assert orjson.loads(found["polygons"][index]) == orjson.loads(wanted["polygons"])
+        assert wanted["components"]
+        assert orjson.loads(found["components"][index]) == wanted["components"]
         coco = orjson.loads(wanted["coco"])
         assert coco["annotations"]
         assert orjson.loads(found["coco"][index])["annotations"] == coco["annotations"]

@@ -100,7 +100,7 @@ def test_the_configuration_has_the_tensors_and_how_they_are_run(asked: Any) -> N
     assert types == {
         "mask": "TYPE_UINT8",
         **dict.fromkeys(("alpha/pool1", "alpha/pool2"), "TYPE_FP32"),
-        **dict.fromkeys(("overlay", "cutout", "polygons", "coco"), "TYPE_STRING"),
+        **dict.fromkeys(("overlay", "cutout", "polygons", "components", "coco"), "TYPE_STRING"),
     }
     assert (config["max_batch_size"], config["default_model_filename"]) == (32, "first.onnx")
     assert config["instance_group"][0] | {"name": ""} == {

@@ -16,6 +16,7 @@ from ppool.export._assemble import assemble, on_pixel_grid
 from ppool.export._describe import Adoption, with_colours
 from ppool.export._files import refuse_to_overwrite, save_whole
 from ppool.export._head import Head
+from ppool.export._inside import names_inside
 from ppool.export._judge import TOLERANCE, Example, Judge, find_judge
 from ppool.export._kinds import refuse_other_kinds
 from ppool.export._network import read_network, silent, words
@@ -63,8 +64,11 @@ def adopt_model(source: str | Path, path: str | Path, adoption: Adoption) -> Mod
     network = read_network(source)
     refuse_other_kinds(network)
     judge = find_judge(network, adoption)
-    names = _names(adoption.classes, judge.head, judge.labels)
+    inside = () if adoption.classes else names_inside(network.model, judge.head, judge.labels)
+    names = _names(adoption.classes or inside, judge.head, judge.labels)
     found = {"adopted": source.name, "fed": str(judge.intake), "mask": str(judge.head)}
+    if inside:
+        found["names"] = "those in the file's own metadata"
     if doubts := [*judge.doubts(names)]:
         found["doubts"] = "; ".join(doubts)
     description = ModelMetadata(

@@ -34,7 +34,7 @@ def adopt_command(
         str | None,
         typer.Option(
             help="Names between commas, or a file with one name a line, or - for standard input; "
-            "default: config.json's beside the network, or numbers."
+            "default: config.json's beside the network, the file's metadata, or numbers."
         ),
     ] = None,
     preset: Annotated[
@@ -132,7 +132,7 @@ def adopt_command(
         f"{output}: {len(description.classes)} classes, {describe_policy(description.input)}, "
         f"{decimal(output.stat().st_size)}; agrees with {network.name}"
     )
-    for key in ("fed", "mask", "doubts", "batches"):
+    for key in ("fed", "mask", "names", "doubts", "batches"):
         if key in description.training:
             say(f"  {key}: {description.training[key]}")
     if description.head == "labels":

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,8 +20,13 @@ __all__ = ["Head", "HeadNodes", "canonical", "recognise", "spatial_layout"]
 
 # Of the output, by rank, likeliest first: N photos, C channels, H rows, W columns.
 LAYOUTS = {4: ("NCHW", "NHWC"), 3: ("NHW", "CHW", "HWC"), 2: ("HW",)}
+# An axis of length 1 that is none of these.
+SPARE = "1"
 # Probabilities are kept this far from 0 and 1 where their logits are asked for.
 SMALLEST = 1e-6
+# Of grey in whole numbers, and how many of these no network has as labels in a few photos; no mean
+# of whole numbers is the half, which would be a tie.
+WHITE, HALF, LEVELS = 255, 127.499, 128
 # Pixels that one value of an output may stand for; a classifier's map is coarser.
 COARSEST = 64
 # A network that gives more values than pixels paints.
@@ -98,14 +104,30 @@ class Head:
 
 def canonical(output: Array, layout: str) -> Array:
     """An output as [N, C, h, w]."""
+    output = output.squeeze(tuple(_spare(layout)))
+    layout = layout.replace(SPARE, "")
     order = [layout.index(axis) for axis in "NCHW" if axis in layout]
     missing = tuple(index for index, axis in enumerate("NCHW") if axis not in layout)
     return np.expand_dims(output.transpose(order), missing)
 
 
+def _spare(layout: str) -> list[int]:
+    return [index for index, axis in enumerate(layout) if axis == SPARE]
+
+
+def _layouts(shape: Sequence[int]) -> Iterator[str]:
+    """Those that so many axes can have; of more than four, with some of length 1 left out."""
+    yield from LAYOUTS.get(len(shape), ())
+    ones = [index for index, size in enumerate(shape) if size == 1 and index]
+    for left_out in itertools.combinations(ones, max(len(shape) - 4, 0)):
+        for layout in LAYOUTS[4] if left_out else ():
+            axes = iter(layout)
+            yield "".join(SPARE if i in left_out else next(axes) for i in range(len(shape)))
+
+
 def spatial_layout(shape: Sequence[int], image: tuple[int, int]) -> str | None:
     """Which axes of one photo's output are those of the photo; ``None`` if there are none."""
-    for layout in LAYOUTS.get(len(shape), ()):
+    for layout in _layouts(shape):
         sizes = dict(zip(layout, shape, strict=True))
         if sizes.get("N", 1) != 1 or not min(shape) or sizes["H"] == sizes["W"] == 1:
             continue
@@ -139,13 +161,16 @@ def recognise(
         probability and channels > 1 and all(np.abs(total - 1).max() < 1e-2 for total in sums)
     )
     whole = all((v == np.round(v)).all() for v in values)
+    grey = whole and channels == 1 and low >= 0 and high == WHITE and _are_levels(values)
     if kind is None:
-        kind = "argmax" if channels > 1 else "labels" if whole else "threshold"
+        kind = "argmax" if channels > 1 else "labels" if whole and not grey else "threshold"
     if kind == "labels" and (channels > 1 or not whole):
         raise ValueError(f"--head labels: expected whole numbers in one channel, got {channels}")
     if (kind, channels > 1) in {("argmax", False), ("threshold", True)}:
         cure = "argmax or multilabel" if channels > 1 else "threshold"
         raise ValueError(f"--head {kind}: the network has {channels} channels; use {cure}")
+    if threshold is None and grey and kind == "threshold":
+        threshold = HALF
     if threshold is None:
         if kind in {"threshold", "multilabel"} and low >= 0 and not probability:
             raise ValueError(
@@ -160,6 +185,15 @@ def recognise(
     elif low >= 0 and kind in {"threshold", "multilabel"}:
         unit = "values"
     return Head(kind, layout, channels, unit, normalised, threshold)
+
+
+def _are_levels(values: Sequence[Array]) -> bool:
+    """Whether whole numbers up to 255 are levels of grey: black and white alone, or a great many.
+
+    Labels are few, of which 255 may stand for none.
+    """
+    found = {*np.unique(np.concatenate([value.ravel() for value in values])).tolist()}
+    return found == {0, WHITE} or len(found) > LEVELS
 
 
 @dataclass(frozen=True)
@@ -182,13 +216,17 @@ class HeadNodes:
         """From the output to what is resized, [N, P, h, w] of floats, and its name."""
         head, name = self.head, output
         nodes: list[NodeProto] = []
-        order = [head.layout.index(axis) for axis in "NCHW" if axis in head.layout]
+        layout = head.layout.replace(SPARE, "")
+        if spare := _spare(head.layout):
+            nodes.append(self._moved("Squeeze", name, "scores/squeezed", spare))
+            name = "scores/squeezed"
+        order = [layout.index(axis) for axis in "NCHW" if axis in layout]
         if order != sorted(order):
             nodes.append(helper.make_node("Transpose", [name], ["scores/planes"], perm=order))
             name = "scores/planes"
-        missing = [index for index, axis in enumerate("NCHW") if axis not in head.layout]
+        missing = [index for index, axis in enumerate("NCHW") if axis not in layout]
         if missing:
-            nodes.append(self._unsqueeze(name, "scores/axes", missing))
+            nodes.append(self._moved("Unsqueeze", name, "scores/axes", missing))
             name = "scores/axes"
         half = self.dtype == np.float16 and head.kind == "argmax"
         if self.dtype != np.float32 and not half:
@@ -279,9 +317,8 @@ class HeadNodes:
             self.graph.initializer.append(numpy_helper.from_array(value, full))
         return full
 
-    def _unsqueeze(self, name: str, result: str, axes: Iterable[int]) -> NodeProto:
-        axes = [*axes]
+    def _moved(self, kind: str, name: str, result: str, axes: Sequence[int]) -> NodeProto:
         if self.opset < 13:
-            return helper.make_node("Unsqueeze", [name], [result], axes=axes)
-        given = self._constant("missing", np.array(axes, np.int64))
-        return helper.make_node("Unsqueeze", [name, given], [result])
+            return helper.make_node(kind, [name], [result], axes=axes)
+        given = self._constant(kind.lower(), np.array(axes, np.int64))
+        return helper.make_node(kind, [name, given], [result])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,15 @@ from PIL import Image, ImageDraw
 
 from ppool.export._beside import Beside, read_beside
 from ppool.export._describe import Adoption, with_colours
-from ppool.export._judge import PHOTO, Judge, find_judge, takes_grey
+from ppool.export._inside import first_arithmetic, names_inside
+from ppool.export._judge import (
+    PHOTO,
+    CannotRunError,
+    Judge,
+    SeveralOutputsError,
+    find_judge,
+    takes_grey,
+)
 from ppool.export._kinds import describe_shapes, refuse_other_kinds
 from ppool.export._network import Network, declared_sizes, read_network
 from ppool.feeding import PRESETS, Feed, Normalisation, feed
@@ -24,10 +32,10 @@ from ppool.service.codecs.images import decode_file
 
 __all__ = ["Inspection", "Seen", "inspect_network"]
 
-# Between the input and the first of these, constants are normalisation inside the network.
-FIRST_LAYERS = {"Conv", "QLinearConv", "ConvInteger", "MatMul", "Gemm", "FusedConv"}
-ARITHMETIC = {"Sub", "Add", "Mul", "Div", "BatchNormalization"}
 LONGEST_SIDE = 512
+MULTIPLES = (32, 64, 128, 14, 16)
+# Of networks that take one size only and do not say so.
+SIZES = (512, 256, 224, 384, 640, 1024, 320, 448, 518)
 
 
 @dataclass(frozen=True)
@@ -69,15 +77,15 @@ class Inspection:
         words = ["ppool", "adopt", str(self.network.path), "-o", self._target]
         normalisation = self.adoption.normalisation
         if self.beside.normalisation is None:
-            preset = next((name for name, known in PRESETS.items() if known == normalisation), None)
-            if preset:
-                words += ["--preset", preset]
-            else:
-                words += _spelt(normalisation)
+            words += _said(normalisation)
         if len(self.network.outputs) > 1:
             words += ["--output-name", self.judge.output]
-        if not self.beside.classes:
+        if not (self.beside.classes or self._inside):
             words += ["--classes", ",".join(self.names)]
+        if self.adoption.size is not None and self.beside.size is None:
+            words += ["--size", "x".join(map(str, self.adoption.size))]
+        elif self.adoption.multiple not in {MULTIPLES[0], self.beside.multiple}:
+            words += ["--multiple", str(self.adoption.multiple)]
         if self.adoption.head:
             words += ["--head", self.adoption.head]
         return shlex.join(words)
@@ -90,14 +98,35 @@ class Inspection:
     @property
     def names(self) -> list[str]:
         """Of the classes that the line proposes."""
+        if self._inside:
+            return [*self._inside]
         head = self.judge.head
         if head.kind == "threshold":
             return ["background", "foreground"]
         count = self.judge.labels if head.kind == "labels" else head.channels
         return [f"class{index}" for index in range(count)]
 
+    @property
+    def _inside(self) -> tuple[str, ...]:
+        """Names in the file's own metadata, if there are as many as there are classes."""
+        return names_inside(self.network.model, self.judge.head, self.judge.labels)
 
-def _spelt(normalisation: Normalisation) -> Iterator[str]:
+
+def _said(normalisation: Normalisation) -> Iterator[str]:
+    """The options that say it."""
+    channels = normalisation.channels
+    for name, known in PRESETS.items():
+        alike = known == normalisation or (
+            # One number is that of every channel.
+            channels == "bgr"
+            and len(known.mean) == 1
+            and known == replace(normalisation, channels="rgb")
+        )
+        if alike:
+            yield from ("--preset", name)
+            if known.channels != channels:
+                yield from ("--channels", channels)
+            return
     for name in ("mean", "std"):
         yield f"--{name}"
         yield ",".join(f"{value:g}" for value in getattr(normalisation, name))
@@ -155,9 +184,11 @@ def _guess(network: Network, beside: Beside) -> tuple[Normalisation, str, bool]:
     kind = given.type.tensor_type.elem_type
     if kind not in (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE):
         return raw, "the input takes whole numbers", True
-    inside = _normalises_inside(network)
-    if inside:
-        return raw, f"the network itself begins with {inside}", True
+    if inside := first_arithmetic(network):
+        begins = f"the network itself begins with {' and '.join(inside.operators)}"
+        fed = inside.fed or raw
+        reason = begins if inside.fed else f"a guess: {begins}"
+        return (replace(fed, channels="grey") if grey else fed), reason, inside.fed is not None
     if grey:
         return (
             Normalisation((0.5,), (0.5,), "grey", 1),
@@ -167,42 +198,36 @@ def _guess(network: Network, beside: Beside) -> tuple[Normalisation, str, bool]:
     return PRESETS["imagenet"], "a guess: most networks are trained so", False
 
 
-def _normalises_inside(network: Network) -> str:
-    """The arithmetic with constants between the input and the first layer."""
-    graph = network.model.graph
-    constants = {tensor.name for tensor in graph.initializer}
-    constants |= {node.output[0] for node in graph.node if node.op_type == "Constant"}
-    reached, found = {network.inputs[0].name}, []
-    for node in graph.node:
-        if not reached.intersection(node.input):
-            continue
-        if node.op_type in FIRST_LAYERS or len(node.output) != 1:
-            break
-        if node.op_type in ARITHMETIC and (constants.intersection(node.input)):
-            found.append(node.op_type)
-        reached.add(node.output[0])
-    return " and ".join(found) if any(kind != "Add" for kind in found) else ""
-
-
 def _first_that_runs(
     network: Network, adoption: Adoption, beside: Beside
 ) -> tuple[Judge, Adoption]:
-    """With the least multiple that the network takes, and one output of several."""
+    """With the least multiple that the network takes, or a usual size, and the best output."""
     fault: ValueError | None = None
-    for multiple in (beside.multiple,) if beside.multiple else (32, 64, 128, 14, 16):
-        tried = replace(adoption, multiple=multiple)
+    multiples = (beside.multiple,) if beside.multiple else MULTIPLES
+    choices = [replace(adoption, multiple=multiple) for multiple in multiples]
+    if adoption.size is None and adoption.min_side is None:
+        choices += [replace(adoption, size=(side, side)) for side in SIZES]
+    for tried in choices:
         try:
             return find_judge(network, tried), tried
-        except ValueError as error:
+        except CannotRunError as error:
             fault = fault or error
-            names = _named_outputs(network, str(error))
-            for name in names:
-                chosen = replace(tried, output=name)
-                try:
-                    return find_judge(network, chosen), chosen
-                except ValueError as second:
-                    fault = second
+        except SeveralOutputsError as error:
+            return _first_output(network, tried, error)
     raise fault or ValueError("network: nothing to try")
+
+
+def _first_output(
+    network: Network, adoption: Adoption, fault: ValueError
+) -> tuple[Judge, Adoption]:
+    """The first output that becomes a mask."""
+    for name in network.outputs:
+        chosen = replace(adoption, output=name)
+        try:
+            return find_judge(network, chosen), chosen
+        except ValueError as error:
+            fault = error
+    raise fault
 
 
 def _fed(judge: Judge, path: Path) -> Feed:
@@ -216,10 +241,6 @@ def _fed(judge: Judge, path: Path) -> Feed:
         )
     photo = decode_file(path, policy)
     return feed(photo.image, policy, (photo.height, photo.width))
-
-
-def _named_outputs(network: Network, message: str) -> Sequence[str]:
-    return network.outputs if message.startswith("--output-name") else ()
 
 
 def picture(inspection: Inspection, photo: Path) -> Image.Image:

@@ -21,17 +21,35 @@ from ppool.feeding import Normalisation
 from ppool.metadata import InputPolicy
 from ppool.service.codecs.images import decode_file
 
-__all__ = ["Example", "Judge", "find_judge", "pictures", "takes_grey"]
+__all__ = [
+    "CannotRunError",
+    "Example",
+    "Judge",
+    "SeveralOutputsError",
+    "find_judge",
+    "pictures",
+    "takes_grey",
+]
 
 # Share of the pixels where rounding decides between classes; of 8 or 16 bits, scores often tie.
 TOLERANCE, COARSE_TOLERANCE = 1e-4, 1e-2
 QUANTISED = {"QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv"}
-# Where probabilities leave a pixel open; few of a trained network are there.
-UNCERTAIN = 0.1
+# Values of pixels that are left open, by what they are: few of a trained network's.
+OPEN = {"probabilities": (0.1, 0.9), "logits": (-2.2, 2.2)}
+# Logits are seldom further from the threshold.
+SUREST = 100
 # A declared side shorter than this is no side of photos, but says how many channels there are.
 THINNEST = 8
 # A page of handwriting with a drawing, which the playground shows first.
 PHOTO = Path(ppool.__file__).parent / "service" / "playground" / "notes.jpg"
+
+
+class CannotRunError(ValueError):
+    """Photos of these sizes are none that a network takes."""
+
+
+class SeveralOutputsError(ValueError):
+    """More than one output could be meant."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +91,8 @@ class Judge:
         """Share of the pixels that rounding may decide."""
         kinds = {node.op_type for node in self.network.model.graph.node}
         coarse = kinds & QUANTISED or np.float16 in (self.dtype, self.intake.dtype)
+        # Levels of grey, each of which rounding may make the next.
+        coarse = coarse or (self.head.kind == "threshold" and self.dtype.kind in "iu")
         return COARSE_TOLERANCE if coarse else TOLERANCE
 
     def doubts(self, names: Sequence[str]) -> Iterator[str]:
@@ -92,13 +112,22 @@ class Judge:
                 f"nothing but {names[seen.pop()]} is seen in a page of writing and in noise; look "
                 "at a photo of yours with ppool inspect"
             )
-        page = self.answers[0]
-        uncertain = float(np.mean((page > UNCERTAIN) & (page < 1 - UNCERTAIN)))
-        if self.head.kind == "threshold" and self.head.unit == "probabilities" and uncertain > 0.5:
+        if self.head.kind != "threshold" or self.head.unit not in OPEN:
+            return
+        offset = self.head.threshold if self.head.unit == "logits" else 0.0
+        page = self.answers[0].astype(np.float32) - offset
+        low, high = OPEN[self.head.unit]
+        uncertain = float(np.mean((page > low) & (page < high)))
+        if uncertain > 0.5:
             yield (
-                f"{uncertain:.0%} of the values on a page are between {UNCERTAIN:g} and "
-                f"{1 - UNCERTAIN:g}, as those of maps of distances or light are, and those of "
+                f"{uncertain:.0%} of the values on a page are between {low + offset:g} and "
+                f"{high + offset:g}, as those of maps of distances or light are, and those of "
                 "classes are not"
+            )
+        if self.head.unit == "logits" and (most := float(np.abs(page).max())) > SUREST:
+            yield (
+                f"values on a page are as far as {most:.0f} from the threshold, as those of maps "
+                "of distances are, and logits are not"
             )
 
     def mask(self, image: NDArray[np.uint8], size: tuple[int, int], classes: int) -> NDArray[Any]:
@@ -126,7 +155,8 @@ def find_judge(network: Network, adoption: Adoption) -> Judge:
     """Find out, by running it, where a network takes photos and what it answers.
 
     Raises:
-        ValueError: if that fails, or it answers nothing that becomes a mask.
+        CannotRunError: if it takes no photos of the sizes that are tried.
+        ValueError: if it answers nothing that becomes a mask.
     """
     intakes, failed = _intakes(network, adoption.normalisation), ""
     _ = network.session  # whose faults are none of the sizes tried
@@ -159,7 +189,7 @@ def find_judge(network: Network, adoption: Adoption) -> Judge:
             batches=first is None,
             answers=tuple(values),
         )
-    raise ValueError(failed)
+    raise CannotRunError(failed)
 
 
 def pictures(intake: Intake, policy: InputPolicy) -> Iterator[NDArray[np.uint8]]:
@@ -246,4 +276,9 @@ def _output(
         return wanted, layouts[wanted]
     if not layouts or wanted in network.outputs:
         raise ValueError(other_kind(shapes, sizes[0]))
+    if wanted is None:
+        raise SeveralOutputsError(
+            f"--output-name: say which of {[*layouts]!r} is meant; the first is usually the best "
+            "of them, others being for training"
+        )
     raise ValueError(f"--output-name: expected one of {[*layouts]!r}, got {wanted!r}")

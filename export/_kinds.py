@@ -60,7 +60,7 @@ def refuse_other_kinds(network: Network) -> None:
             len(inputs) > 1 and _named(inputs, SIZES)
         ),
         f"expected one input, the image, got {len(inputs)}: {listed}; fold the others into "
-        "constants (onnxruntime.tools.make_dynamic_shape_fixed, or export with one argument)": (
+        "constants: export with one argument, or make initializers of their names": (
             len(inputs) > 1
         ),
         "is a detector or instance segmentation (it has "

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from typer.testing import CliRunner
@@ -72,6 +74,114 @@ def test_what_hugging_face_writes_beside_a_network_is_read(tmp_path: Path) -> No
     assert [entry.name for entry in about.classes] == [*names.values()]
     assert about.input == InputPolicy.fixed(64, 96)
     assert about.training["fed"].startswith("RGB in [0, 1], mean 0.5, 0.5, 0.5, std 0.25")
+
+
+def proposed(path: Path, *options: object) -> str:
+    """The line that ``inspect`` proposes, which is then run."""
+    status, output = call("inspect", path, *options)
+    assert status == 0, output
+    line = output.splitlines()[-1].strip()
+    status, output = call(*shlex.split(line)[1:])
+    assert status == 0, output
+    return line
+
+
+def beginning(nodes: str, **constants: Any) -> bytes:
+    """A network of three classes that begins with these nodes, from ``x`` to ``ready``."""
+    model = onnx.parser.parse_model(
+        f"""<ir_version: 8, opset_import: ["" : 17]>
+        net (float[n, 3, h, w] x) => (float[n, c, p, q] y) {{
+            {nodes}
+            y = Conv <kernel_shape = [1, 1]> (ready, w)
+        }}"""
+    )
+    held: dict[str, Any] = {"w": np.array([[1, -1, 0], [0, 1, -1], [-1, 0, 1]])[:, :, None, None]}
+    for name, values in (held | constants).items():
+        array = np.array(values, np.int64 if name.startswith("size") else np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(array, name))
+    return bytes(model.SerializeToString())
+
+
+def each(values: Sequence[float]) -> NDArray[Any]:
+    return np.reshape(values, (1, 3, 1, 1))
+
+
+NORMALISED = "a = Sub (x, mean) ready = Div (a, std)"
+OF_ONE, CAFFE = (0.485, 0.456, 0.406), (103.939, 116.779, 123.68)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "constants", "options"),
+    [
+        (NORMALISED, {"mean": each(OF_ONE), "std": each((0.229, 0.224, 0.225))}, "--scale 1"),
+        (NORMALISED, {"mean": each((123, 116, 103)), "std": each((58, 57, 57))}, "--preset raw"),
+        (NORMALISED, {"mean": 127.5, "std": 127.5}, "--preset raw"),
+        (NORMALISED, {"mean": 0.5, "std": 0.5}, "--mean 0 --std 1 --scale 1"),
+        ("ready = Sub (x, mean)", {"mean": each(CAFFE)}, "--preset raw --channels bgr"),
+        ("a = Transpose <perm = [0, 1, 2, 3]> (x) ready = Mul (a, k)", {"k": 1 / 255}, "raw"),
+        ("ready = Mul (x, k)", {"k": 255}, "--scale 1"),
+        ("a = Mul (x, k) ready = Sub (one, a)", {"k": 2 / 255, "one": 1}, "--preset raw"),
+        (
+            "ready = BatchNormalization (x, s, b, m, v)",
+            {"s": [1, 1, 1], "b": [0, 0, 0], "m": [120, 115, 100], "v": [3000, 3000, 3000]},
+            "--preset raw",
+        ),
+        (
+            f"z = Gather <axis = 1> (x, size) {NORMALISED.replace('(x', '(z')}",
+            {"size": [2, 1, 0], "mean": each(CAFFE[::-1]), "std": 58},
+            "--preset raw --channels bgr",
+        ),
+        # What tells less: a guess, and nothing.
+        ("ready = Mul (x, k)", {"k": 2}, "--preset raw"),
+        ("ready = Relu (x)", {}, "--preset imagenet"),
+    ],
+)
+def test_what_a_network_does_to_photos_itself_is_not_done_twice(
+    nodes: str, constants: dict[str, Any], options: str, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "network.onnx"
+    path.write_bytes(beginning(nodes, **constants))
+    line = proposed(path)
+    assert options in line
+    assert ("imagenet" in line) == ("imagenet" in options)
+
+
+def test_a_size_that_the_file_does_not_declare_is_found(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "network.onnx"
+    path.write_bytes(beginning("ready = Reshape (x, size)", size=[1, 3, 256, 256]))
+    assert "--size 256x256" in proposed(path)
+    # 14 x 14 patches, as DINOv2's.
+    patches = "a = Reshape (x, size) b = ReduceSum <keepdims = 0> (a) c = Mul (b, zero)"
+    path.write_bytes(beginning(f"{patches} ready = Add (x, c)", size=[-1, 196], zero=0))
+    assert "--multiple 14" in proposed(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "written"),
+    [
+        ("names", "{0: 'road', 1: 'pole', 2: \"driver's sky\"}"),
+        ("labels", '["road", "pole", "driver\'s sky"]'),
+        ("classes", "road, pole, driver's sky"),
+        ("id2label", '{"0": "road", "1": "pole", "2": "driver\'s sky"}'),
+    ],
+)
+def test_names_in_the_metadata_are_those_of_the_classes(
+    key: str, written: str, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path, names = tmp_path / "network.onnx", ["road", "pole", "driver's sky"]
+    model = onnx.load_from_string(beginning("ready = Relu (x)"))
+    helper.set_model_props(model, {"author": "somebody", key: written})
+    path.write_bytes(model.SerializeToString())
+    assert "--classes" not in proposed(path)
+    about = make_session("network-ppool.onnx").metadata
+    assert [entry.name for entry in about.classes] == names
+    # Of another number of classes they are not.
+    helper.set_model_props(model, {key: "{0: 'road'}"})
+    path.write_bytes(model.SerializeToString())
+    assert "--classes class0,class1,class2" in proposed(path)
 
 
 def answering(outputs: dict[str, list[int]], inputs: dict[str, list[Any]] | None = None) -> bytes:
@@ -241,6 +351,9 @@ def grey_scaled(factor: float, offset: float) -> bytes:
         (0.05, 0.93, "nothing but foreground is seen"),
         (0.5, 0.2, "of the values on a page are between 0.1 and 0.9, as those of maps of dist"),
         (30, -15, ""),
+        # Distances of both signs.
+        (2, -1, "of the values on a page are between -2.2 and 2.2, as those of maps of dist"),
+        (900, -30, "from the threshold, as those of maps of distances are, and logits are not"),
     ],
 )
 def test_what_may_be_wrong_is_said(

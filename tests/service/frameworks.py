@@ -215,12 +215,25 @@ def _eomt(_: Any) -> Mapping[str, Any]:
     return {**SMALL_VIT, "num_blocks": 1, "num_queries": 10, "num_upscale_blocks": 2}
 
 
+def _maskformer(transformers: Any) -> Mapping[str, Any]:
+    backbone = transformers.SwinConfig(
+        image_size=SIDE, embed_dim=12, num_heads=[1, 2, 2, 4], window_size=4, **STAGES
+    )
+    decoder = transformers.DetrConfig(**_detr(transformers))
+    sizes = {"fpn_feature_size": 16, "mask_feature_size": 16}
+    return {"backbone_config": backbone, "decoder_config": decoder, **sizes}
+
+
 OTHERS = {
-    "is a detector or instance": _transformers("DetrForObjectDetection", _detr),
-    "classifies masks": _transformers("EomtForUniversalSegmentation", _eomt),
-    "is a classifier": _transformers("ViTForImageClassification", lambda _: SMALL_VIT),
+    "DETR": ("is a detector or instance", _transformers("DetrForObjectDetection", _detr)),
+    "EoMT": ("classifies masks", _transformers("EomtForUniversalSegmentation", _eomt)),
+    "MaskFormer": (
+        "classifies masks",
+        _transformers("MaskFormerForInstanceSegmentation", _maskformer),
+    ),
+    "ViT": ("is a classifier", _transformers("ViTForImageClassification", lambda _: SMALL_VIT)),
 }
-"""Networks of other kinds, by what is said of them."""
+"""Networks of other kinds, and what is said of them."""
 
 
 class _Scores(nn.Module):

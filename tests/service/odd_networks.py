@@ -2,17 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from tests.service.odd_files import FILES
+from tests.service.odd_models import (
+    BYTES,
+    DOUBLE,
+    FIRST,
+    FLOAT,
+    HALF,
+    INT32,
+    INT64,
+    LAST,
+    RAW,
+    SCALES,
+    SIGMOID,
+    TO_LAST,
+    UINT8,
+    WHITE,
+    arg_max,
+    cast_labels,
+    constants_as_inputs,
+    from_black_to_white,
+    in_grey,
+    oddly_named,
+    old_operators,
+    renamed,
+    resized,
+    unsorted,
+    with_branch,
+    with_function,
+    with_functions_of_functions,
+    with_sizes,
+)
 from tests.service.zoo import (
     IMAGENET,
+    MEAN,
+    STD,
     Kept,
     Net,
     above,
@@ -31,151 +61,6 @@ from tests.service.zoo import (
     raw,
     raw_last,
 )
-
-INT64, INT32, UINT8 = TensorProto.INT64, TensorProto.INT32, TensorProto.UINT8
-FLOAT, HALF, DOUBLE = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE
-LAST = ("n", "h", "w", 3)
-FIRST = [node("Transpose", ["x"], "ready", perm=[0, 3, 1, 2])]
-TO_LAST = [node("Transpose", ["score"], "y", perm=[0, 2, 3, 1])]
-BYTES = [node("Cast", ["x"], "float", to=FLOAT), node("Div", ["float", "white"], "ready")]
-WHITE = {"white": np.array(255, np.float32)}
-SIGMOID = [node("Sigmoid", ["score"], "y")]
-SCALES = {"scales": np.array([1, 1, 2, 2], np.float32)}
-RAW = {"preset": "raw"}
-
-
-def arg_max(*, keep: int = 0, axis: int = 1) -> list[NodeProto]:
-    return [node("ArgMax", ["score"], "y", axis=axis, keepdims=keep)]
-
-
-def cast_labels(kind: int, *, keep: int = 0) -> list[NodeProto]:
-    return [
-        node("ArgMax", ["score"], "labels", axis=1, keepdims=keep),
-        node("Cast", ["labels"], "y", to=kind),
-    ]
-
-
-def resized(**grid: Any) -> list[NodeProto]:
-    return [node("Resize", ["score", "", "scales"], "y", **grid)]
-
-
-def old_operators(opset: int) -> ModelProto:
-    """Attributes that became inputs later: Upsample, Pad, Clip, Slice; BatchNormalization."""
-    after = [
-        node("BatchNormalization", ["score", "one", "zero", "zero", "one"], "normal", epsilon=0.0),
-        node("Clip", ["normal"], "clipped", min=-4.0, max=4.0),
-        node("Pad", ["clipped"], "padded", pads=[0, 0, 0, 0, 0, 0, 1, 1], mode="edge"),
-        node("Slice", ["padded"], "cut", axes=[2, 3], starts=[0, 0], ends=[-1, -1]),
-    ]
-    after.append(
-        node("Upsample", ["cut"], "y", mode="linear", scales=[1.0, 1.0, 2.0, 2.0])
-        if opset < 9
-        else node("Upsample", ["cut", "scales"], "y", mode="linear")
-    )
-    constants = {**SCALES, "one": np.ones(4, np.float32), "zero": np.zeros(4, np.float32)}
-    net = Net(opset=opset, ir=4, after=after, output="y", constants=constants)
-    return net()
-
-
-def with_sizes(sizes: Sequence[int], model: ModelProto) -> ModelProto:
-    """Sizes such as -1 and 0, written as some exporters do."""
-    for dim, size in zip(model.graph.input[0].type.tensor_type.shape.dim, sizes, strict=True):
-        dim.Clear()
-        dim.dim_value = size
-    return model
-
-
-def unsorted(model: ModelProto) -> ModelProto:
-    nodes = [*model.graph.node][::-1]
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
-    return model
-
-
-def constants_as_inputs(model: ModelProto) -> ModelProto:
-    model.ir_version = 3
-    for tensor in model.graph.initializer:
-        model.graph.input.append(
-            helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-        )
-    return model
-
-
-def renamed(model: ModelProto) -> ModelProto:
-    """Tensors with the names that a wrapper would like to take."""
-    names = {"x": "image", "wide": "mask", "positive": "size", "score": "logits", "w1": "scores"}
-    for entry in model.graph.node:
-        for held in (entry.input, entry.output):
-            held[:] = [names.get(name, name) for name in held]
-    for value in (*model.graph.input, *model.graph.output, *model.graph.initializer):
-        value.name = names.get(value.name, value.name)
-    return model
-
-
-def with_branch() -> ModelProto:
-    value = helper.make_tensor_value_info("y", FLOAT, None)
-    branches = {
-        name: helper.make_graph([node(kind, ["score"], "y")], name, [], [value])
-        for name, kind in (("then_branch", "Neg"), ("else_branch", "Identity"))
-    }
-    return Net(
-        after=[node("If", ["yes"], "y", **branches)],
-        output="y",
-        constants={"yes": np.array(True)},
-    )()
-
-
-def with_function() -> ModelProto:
-    model = Net()()
-    opsets = [helper.make_opsetid("", 17)]
-    body = helper.make_function(
-        "theirs", "Twice", ["a"], ["b"], [node("Add", ["a", "a"], "b")], opsets
-    )
-    model.functions.append(body)
-    model.opset_import.append(helper.make_opsetid("theirs", 1))
-    model.graph.node.append(node("Twice", ["score"], "y", domain="theirs"))
-    model.graph.output[0].name = "y"
-    return model
-
-
-def with_functions_of_functions() -> ModelProto:
-    """As PyTorch's exporter wrote files in 2023 and 2024: a module is a function of functions."""
-    library = "pkg.onnxscript.torch_lib"
-    imports = f'"" : 17, "{library}" : 1, "{library}.common" : 1'
-    functions = [
-        f"""<opset_import: [{imports}], domain: "pkg.torch.2.3.0">
-        Net (x, w1, w2) => (score) {{
-            wide = {library}.aten_conv2d <strides = [2, 2]> (x, w1)
-            positive = {library}.aten_relu (wide)
-            score = {library}.aten_conv2d (positive, w2)
-        }}""",
-        f"""<opset_import: [{imports}], domain: "{library}">
-        aten_conv2d <strides: ints = [1, 1]> (x, w) => (y) {{
-            y = Conv <pads = [1, 1, 1, 1], strides: ints = @strides> (x, w)
-        }}""",
-        f"""<opset_import: [{imports}], domain: "{library}">
-        aten_relu (x) => (y) {{
-            alone = {library}.common.IsScalar (x)
-            y = If (alone) <
-                then_branch = as_it_is () => (same) {{ same = Identity (x) }},
-                else_branch = each () => (positive) {{ positive = Relu (x) }}
-            >
-        }}""",
-        f"""<opset_import: [{imports}], domain: "{library}.common">
-        IsScalar (x) => (y) {{
-            shape = Shape (x)
-            rank = Size (shape)
-            zero = Constant <value = int64 {{0}}> ()
-            y = Equal (rank, zero)
-        }}""",
-    ]
-    model = Net()()
-    del model.graph.node[:]
-    model.graph.node.append(node("Net", ["x", "w1", "w2"], "score", domain="pkg.torch.2.3.0"))
-    model.functions.extend(map(onnx.parser.parse_function, functions))
-    for domain in ("pkg.torch.2.3.0", library, f"{library}.common"):
-        model.opset_import.append(helper.make_opsetid(domain, 1))
-    return model
 
 
 def case(name: str) -> Callable[[Path], Path]:
@@ -218,6 +103,21 @@ ZOO = [
         Net(before=BYTES, constants=WHITE, given=INT32)(),
         RAW,
         as_type(np.int32, raw),
+    ),
+    Kept(
+        "normalised inside",
+        Net(
+            before=[
+                node("Sub", ["x", "mean"], "centred"),
+                node("Div", ["centred", "std"], "ready"),
+            ],
+            constants={
+                "mean": np.array(MEAN, np.float32).reshape(1, 3, 1, 1),
+                "std": np.array(STD, np.float32).reshape(1, 3, 1, 1),
+            },
+        )(),
+        {"mean": (0,), "std": (1,), "scale": 1},
+        from_black_to_white,
     ),
     Kept("Caffe's BGR", Net()(), {"preset": "caffe"}, caffe),
     Kept("from -1 to 1", Net()(), {"preset": "tf"}, from_minus_one),
@@ -285,6 +185,24 @@ ZOO = [
     Kept(
         "one channel, one size", Net(classes=1, sizes=(1, 3, *FIXED))(), read=above(0), size=FIXED
     ),
+    Kept(
+        "an axis of 1 more",
+        Net(
+            classes=1,
+            after=[node("Unsqueeze", ["score", "one"], "y")],
+            output="y",
+            constants={"one": np.array([1])},
+        )(),
+        read=above(0),
+    ),
+    Kept(
+        "black and white",
+        in_grey(
+            node("Greater", ["score", "zero"], "more"), node("Cast", ["more"], "share", to=FLOAT)
+        ),
+        read=above(127.499),
+    ),
+    Kept("levels of grey", in_grey(node("Sigmoid", ["score"], "share")), read=above(127.499)),
     Kept("softmax inside", Net(after=[node("Softmax", ["score"], "y", axis=1)], output="y")()),
     Kept("sigmoids", Net(after=SIGMOID, output="y")()),
     Kept("overlapping logits", Net()(), options(head="multilabel"), read=overlapping(0)),
@@ -372,11 +290,13 @@ ZOO = [
     Kept("unsorted", unsorted(Net()())),
     Kept("constants as inputs", constants_as_inputs(Net(opset=8)())),
     Kept("our own names", renamed(Net()())),
+    Kept("odd names", oddly_named()),
     Kept("a branch", with_branch()),
     Kept("a function", with_function()),
     Kept("functions of functions", with_functions_of_functions()),
     Kept("no padding", Net(pad=0)()),
     Kept("stride 8", Net(stride=8)()),
+    Kept("stride 32", Net(stride=32)()),
     Kept("many classes", Net(classes=150)()),
     Kept("two classes", Net(classes=2)()),
     Kept(

@@ -23,67 +23,89 @@ struct Between {
   }
 };
 
-// Works in strips of kStrip columns: a source row of every class is widened to the strip once and
-// reused by all output rows that lie between it and its neighbour.
+// Works in strips of kStrip columns. What is interpolated is a mean of the logits around it, so where
+// one class is the largest of all of these it is the largest of the mean, too, and nothing else is
+// looked at: nearly everywhere in most photos. Elsewhere a source row of every class is widened to
+// the strip once, as far as it is needed, and serves all output rows between it and its neighbours.
 template <class V>
 class ResizeArgMax {
   using Real = typename V::Real;
   using F = typename V::F;
   static constexpr int kStrip = 4 * 16;
+  static constexpr int kParts = kStrip / V::kLanes;
   static constexpr int kVectors = 4;  // enough at a time to hide the latency of comparing
 
  public:
   ResizeArgMax(const ResizeArgMaxJob& job, const Elements<Real>& elements)
       : job_(job),
         elements_(elements),
-        source_(take<Real>(job.w + V::kPicked)),
-        rows_{take<Real>(job.classes * kStrip), take<Real>(job.classes * kStrip)},
+        looks_(job.classes > 4 && job.h < job.out_h),
+        span_(std::min(job.w, kStrip * job.w / std::max<int64_t>(job.out_w, 1) + 3) + V::kPicked),
+        held_{take_row(), take_row()},
         low_(take<int32_t>(kStrip)),
         high_(take<int32_t>(kStrip)),
-        share_(take<Real>(kStrip)) {}
+        share_(take<Real>(kStrip)),
+        cells_(take<Real>(span_ + V::kLanes)) {}
 
   // Rows [begin, end) of all images.
   void run(int64_t begin, int64_t end) {
     if (job_.h == job_.out_h && job_.w == job_.out_w) return run_unresized(begin, end);
     for (int64_t first = 0; first < job_.out_w; first += kStrip) {
       place(first);
-      held_[0] = held_[1] = -1;
+      held_[0].row = held_[1].row = -1;
       for (int64_t unit = begin; unit < end; ++unit) {
         const int64_t image = unit / job_.out_h * job_.h;
         const Between rows = Between::of(unit % job_.out_h, job_.h, job_.out_h);
-        const int slot = slot_of(image + rows.low, 0);
-        const Real* const upper = rows_[slot];
-        const Real* const lower = rows_[slot_of(image + rows.high, 1 - slot)];
-        const Real share(rows.share);
-        const auto value = [&](int64_t at) {
-          const F upper_share = V::load(upper + at) * V::set(1 - share);
-          return V::mul_add(V::load(lower + at), V::set(share), upper_share);
-        };
-        label_row(value, unit * job_.out_w + first);
+        Row& upper = row_of(image + rows.low, held_[0]);
+        Row& lower = row_of(image + rows.high, &upper == held_ ? held_[1] : held_[0]);
+        label_row(unit * job_.out_w + first, [&](auto* labels) {
+          label_between(upper, lower, Real(rows.share), labels);
+        });
       }
     }
   }
 
  private:
+  // A source row, as far as the strip reads it.
+  struct Row {
+    Real* source;  // [classes, span_]
+    Real* wide;    // at the strip's columns, [classes, kStrip], and
+    Real* labels;  // the largest class there, where `is_wide`
+    int64_t row = -1;
+    int32_t alike[kParts] = {};  // the class that is the largest of all that a part reads, or -1
+    bool is_wide[kParts] = {};
+  };
+
+  Row take_row() {
+    return {take<Real>(job_.classes * span_ + V::kLanes), take<Real>(job_.classes * kStrip),
+            take<Real>(kStrip)};
+  }
+
   // Labels as large as the logits, which then need not be interpolated. Row by row, because memory
   // is what such a run waits for.
   void run_unresized(int64_t begin, int64_t end) {
-    const auto value = [this](int64_t at) { return V::load(rows_[0] + at); };
+    Real* const wide = held_[0].wide;
+    const auto value = [wide](int64_t k, int at) { return V::load(wide + k * kStrip + at); };
     for (int64_t unit = begin; unit < end; ++unit) {
       const int64_t image = unit / job_.h, row = unit % job_.h;
       for (int64_t first = 0; first < job_.w; first += kStrip) {
         count_ = static_cast<int>(std::min<int64_t>(kStrip, job_.w - first));
         for (int64_t k = 0; k < job_.classes; ++k) {
           const int64_t start = ((image * job_.classes + k) * job_.h + row) * job_.w + first;
-          elements_.load(job_.logits, start, count_, rows_[0] + k * kStrip);
+          elements_.load(job_.logits, start, count_, wide + k * kStrip);
         }
-        label_row(value, unit * job_.w + first);
+        int parts[kParts];
+        for (int part = 0; part < kParts; ++part) parts[part] = part;
+        label_row(unit * job_.w + first,
+                  [&](auto* labels) { label_parts(value, parts, parts_of(count_), labels); });
       }
     }
   }
 
+  static int parts_of(int count) { return (count + V::kLanes - 1) / V::kLanes; }
+
   // Finds the source elements of the strip's columns, counted from the first that it reads for the
-  // load, and for each vector from its own first.
+  // load, and for each part from its own first.
   void place(int64_t first) {
     count_ = static_cast<int>(std::min<int64_t>(kStrip, job_.out_w - first));
     begin_ = Between::of(first, job_.w, job_.out_w).low;
@@ -92,45 +114,80 @@ class ResizeArgMax {
     for (int i = 0; i < kStrip; ++i) {
       // Lanes past the last column repeat it.
       const Between column = Between::of(first + std::min(i, count_ - 1), job_.w, job_.out_w);
-      const int vector = i / V::kLanes, leader = vector * V::kLanes;
-      if (i == leader) starts_[vector] = column.low - begin_;
-      low_[i] = static_cast<int32_t>(column.low - begin_ - starts_[vector]);
-      high_[i] = static_cast<int32_t>(column.high - begin_ - starts_[vector]);
+      const int part = i / V::kLanes;
+      if (i == part * V::kLanes) starts_[part] = column.low - begin_;
+      stops_[part] = column.high - begin_;
+      low_[i] = static_cast<int32_t>(column.low - begin_ - starts_[part]);
+      high_[i] = static_cast<int32_t>(column.high - begin_ - starts_[part]);
       share_[i] = Real(column.share);
       near_ = near_ && high_[i] < V::kPicked;
     }
   }
 
-  // Where the source row is held, widened; `spare` gives way if it is not yet.
-  int slot_of(int64_t row, int spare) {
-    if (held_[0] == row) return 0;
-    if (held_[1] == row) return 1;
-    held_[spare] = row;
-    widen_row(row / job_.h, row % job_.h, rows_[spare]);
+  // Where the source row is held; `spare` gives way if it is not yet.
+  Row& row_of(int64_t row, Row& spare) {
+    if (held_[0].row == row) return held_[0];
+    if (held_[1].row == row) return held_[1];
+    load(row, spare);
     return spare;
   }
 
-  // One source row of every class, interpolated at the strip's columns.
-  void widen_row(int64_t image, int64_t row, Real* lanes) const {
-    for (int64_t k = 0; k < job_.classes; ++k, lanes += kStrip) {
-      const int64_t start = ((image * job_.classes + k) * job_.h + row) * job_.w + begin_;
-      elements_.load(job_.logits, start, end_ - begin_, source_);
-      near_ ? widen<true>(lanes) : widen<false>(lanes);
+  void load(int64_t row, Row& to) const {
+    const int64_t image = row / job_.h, y = row % job_.h, columns = end_ - begin_;
+    for (int64_t k = 0; k < job_.classes; ++k) {
+      const int64_t start = ((image * job_.classes + k) * job_.h + y) * job_.w + begin_;
+      elements_.load(job_.logits, start, columns, to.source + k * span_);
+    }
+    to.row = row;
+    if (!looks_) {
+      for (int part = 0; part < kParts; ++part) {
+        to.alike[part] = -1;
+        to.is_wide[part] = false;
+      }
+      return;
+    }
+    const Real* const source = to.source;
+    const int64_t span = span_;
+    for (int64_t first = 0; first < columns; first += V::kLanes) {
+      const auto value = [=](int64_t k, int at) { return V::load(source + k * span + first + at); };
+      const int place[1] = {0};
+      F label[1];
+      largest<1>(value, place, label);
+      V::store(cells_ + first, label[0]);
+    }
+    for (int part = 0; part < parts_of(count_); ++part) {
+      const Real one = cells_[starts_[part]];
+      bool same = true;
+      for (int64_t i = starts_[part] + 1; i <= stops_[part]; ++i) same = same && cells_[i] == one;
+      to.alike[part] = same ? static_cast<int32_t>(one) : -1;
+      to.is_wide[part] = false;
     }
   }
 
+  // A part of a source row, every class interpolated at its columns.
+  void widen(Row& row, int part) const {
+    if (row.is_wide[part]) return;
+    row.is_wide[part] = true;
+    near_ ? widen_from<true>(row, part) : widen_from<false>(row, part);
+    if (!looks_) return;
+    const Real* const wide = row.wide;
+    const auto value = [=](int64_t k, int at) { return V::load(wide + k * kStrip + at); };
+    const int place[1] = {part * V::kLanes};
+    F label[1];
+    largest<1>(value, place, label);
+    V::store(row.labels + place[0], label[0]);
+  }
+
   template <bool kNear>
-  void widen(Real* lanes) const {
-    // A vector's store may change any member, for all the compiler knows, but no local.
-    const Real* const source = source_;
-    const int32_t *const lows = low_, *const highs = high_;
-    const Real* const shares = share_;
-    const int count = count_;
-    for (int first = 0; first < count; first += V::kLanes) {
-      const Real* const from = source + starts_[first / V::kLanes];
-      const F low = pick<kNear>(from, lows + first), high = pick<kNear>(from, highs + first);
-      const F share = V::load(shares + first);
-      V::store(lanes + first, V::mul_add(high, share, low * (V::set(1) - share)));
+  void widen_from(const Row& row, int part) const {
+    const int first = part * V::kLanes;
+    const Real* from = row.source + starts_[part];
+    Real* to = row.wide + first;
+    const int32_t *const low = low_ + first, *const high = high_ + first;
+    const F share = V::load(share_ + first), rest = V::set(1) - share;
+    const int64_t classes = job_.classes, span = span_;
+    for (int64_t k = 0; k < classes; ++k, from += span, to += kStrip) {
+      V::store(to, V::mul_add(pick<kNear>(from, high), share, pick<kNear>(from, low) * rest));
     }
   }
 
@@ -145,41 +202,89 @@ class ResizeArgMax {
     }
   }
 
-  // `value` gives a vector of logits by its place among the widened ones, [classes, kStrip]; the
-  // labels go to place `at` and on.
-  template <class Value>
-  void label_row(const Value& value, int64_t at) const {
+  template <class Label>
+  void label_between(Row& upper, Row& lower, Real lower_share, Label* labels) const {
+    int open[kParts], count = 0;
+    for (int part = 0; part < parts_of(count_); ++part) {
+      const int first = part * V::kLanes;
+      const int32_t one = upper.alike[part];
+      if (one >= 0 && one == lower.alike[part]) {
+        std::fill_n(labels + first, V::kLanes, static_cast<Label>(one));
+        continue;
+      }
+      widen(upper, part);
+      widen(lower, part);
+      if (!looks_) {
+        open[count++] = part;
+        continue;
+      }
+      const F above = V::load(upper.labels + first), below = V::load(lower.labels + first);
+      if ((V::not_at_least(above, below) | V::not_at_least(below, above)) == 0) {
+        store(labels + first, above);
+      } else {
+        open[count++] = part;
+      }
+    }
+    const F share = V::set(lower_share), rest = V::set(1 - lower_share);
+    const Real *const high = upper.wide, *const low = lower.wide;
+    const auto value = [=](int64_t k, int at) {
+      const int64_t place = k * kStrip + at;
+      return V::mul_add(V::load(low + place), share, V::load(high + place) * rest);
+    };
+    label_parts(value, open, count, labels);
+  }
+
+  // Labels kStrip columns of a row, of which count_ are written at place `at` and on.
+  template <class Fill>
+  void label_row(int64_t at, const Fill& fill) const {
     if (job_.is_wide()) {
-      label_strip(value, static_cast<uint16_t*>(job_.labels) + at);
+      uint16_t labels[kStrip];
+      fill(labels);
+      std::memcpy(static_cast<uint16_t*>(job_.labels) + at, labels, sizeof(uint16_t) * count_);
     } else {
-      label_strip(value, static_cast<uint8_t*>(job_.labels) + at);
+      uint8_t labels[kStrip];
+      fill(labels);
+      std::memcpy(static_cast<uint8_t*>(job_.labels) + at, labels, count_);
     }
   }
 
+  // `value` gives a vector of logits by class and column.
   template <class Value, class Label>
-  void label_strip(const Value& value, Label* labels) const {
-    constexpr int kStep = kVectors * V::kLanes;
-    for (int first = 0; first < count_; first += kStep) {
-      F best[kVectors], label[kVectors];
-#pragma GCC unroll 4
-      for (int i = 0; i < kVectors; ++i) {
-        best[i] = value(first + i * V::kLanes);
-        label[i] = V::set(0);
-      }
-      for (int64_t k = 1; k < job_.classes; ++k) {
-        const F mark = V::set(static_cast<Real>(k));
-#pragma GCC unroll 4
-        for (int i = 0; i < kVectors; ++i) {
-          const F next = value(k * kStrip + first + i * V::kLanes);
-          label[i] = V::if_less(best[i], next, mark, label[i]);  // the first class keeps a tie
-          best[i] = V::max(next, best[i]);  // which passes a NaN over
-        }
-      }
-      Label narrow[kStep];
-#pragma GCC unroll 4
-      for (int i = 0; i < kVectors; ++i) store(narrow + i * V::kLanes, label[i]);
-      std::memcpy(labels + first, narrow, sizeof(Label) * std::min(kStep, count_ - first));
+  void label_parts(const Value& value, const int* parts, int count, Label* labels) const {
+    for (; count >= kVectors; count -= kVectors, parts += kVectors) {
+      label_vectors<kVectors>(value, parts, labels);
     }
+    for (; count >= 2; count -= 2, parts += 2) label_vectors<2>(value, parts, labels);
+    if (count > 0) label_vectors<1>(value, parts, labels);
+  }
+
+  template <int kCount, class Value, class Label>
+  void label_vectors(const Value& value, const int* parts, Label* labels) const {
+    int places[kCount];
+    for (int i = 0; i < kCount; ++i) places[i] = parts[i] * V::kLanes;
+    F label[kCount];
+    largest<kCount>(value, places, label);
+    for (int i = 0; i < kCount; ++i) store(labels + places[i], label[i]);
+  }
+
+  template <int kCount, class Value>
+  void largest(const Value& value, const int* places, F* labels) const {
+    F best[kCount], label[kCount];
+#pragma GCC unroll 4
+    for (int i = 0; i < kCount; ++i) {
+      best[i] = value(0, places[i]);
+      label[i] = V::set(0);
+    }
+    for (int64_t k = 1; k < job_.classes; ++k) {
+      const F mark = V::set(static_cast<Real>(k));
+#pragma GCC unroll 4
+      for (int i = 0; i < kCount; ++i) {
+        const F next = value(k, places[i]);
+        label[i] = V::if_less(best[i], next, mark, label[i]);  // the first class keeps a tie
+        best[i] = V::max(next, best[i]);  // which passes a NaN over
+      }
+    }
+    for (int i = 0; i < kCount; ++i) labels[i] = label[i];
   }
 
   static void store(uint8_t* to, F label) { V::store_bytes(to, label); }
@@ -191,16 +296,17 @@ class ResizeArgMax {
 
   const ResizeArgMaxJob& job_;
   const Elements<Real>& elements_;
-  Real* source_;  // what the strip reads of one row
-  Real* rows_[2];
+  bool looks_;    // at what need not be interpolated; of few classes or rows that takes longer
+  int64_t span_;  // source columns that a strip reads at most, and what V::pick reads beyond
+  Row held_[2];
   int32_t* low_;
   int32_t* high_;
   Real* share_;
-  int64_t held_[2];
-  int64_t starts_[kStrip / V::kLanes];
+  Real* cells_;  // the largest class of a source row's columns
+  int64_t starts_[kParts], stops_[kParts];
   int64_t begin_ = 0, end_ = 0;
   int count_ = 0;
-  bool near_ = false;  // every vector reads fewer neighbours than V::pick takes
+  bool near_ = false;  // every part reads fewer neighbours than V::pick takes
 };
 
 }  // namespace ppool::PPOOL_ISA

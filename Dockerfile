@@ -26,15 +26,7 @@ RUN /opt/tools/bin/python -m pip wheel --no-deps --no-build-isolation --wheel-di
     # The build goes on without a compiler; an image without the kernels must not.
     && /opt/tools/bin/python -m zipfile --list /wheels/*.whl | grep --quiet 'ppool/_native.*\.so'
 
-FROM tools AS tools-amd64
-
-# cykooz.resizer comes without a wheel for arm64, and its source wants a newer Rust than Debian's.
-FROM tools AS tools-arm64
-COPY --from=rust:1.90-slim-trixie /usr/local/rustup /usr/local/rustup
-COPY --from=rust:1.90-slim-trixie /usr/local/cargo /usr/local/cargo
-ENV PATH=/usr/local/cargo/bin:$PATH RUSTUP_HOME=/usr/local/rustup CARGO_HOME=/usr/local/cargo
-
-FROM tools-${TARGETARCH} AS cpu-packages
+FROM tools AS cpu-packages
 COPY locks/cpu.txt /locks/
 RUN --mount=type=cache,target=/root/.cache/pip \
     python3 -m venv --without-pip /opt/ppool \

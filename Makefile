@@ -25,7 +25,7 @@ sanitize: .venv/dev ## run the native tests under AddressSanitizer and UBSan, ev
 		LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so) $$($(CXX) -print-file-name=libstdc++.so.6)" \
 		ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc PPOOL_ISA=$$isa PPOOL_LIBRARY="$$(echo $(SANITIZED))" \
 		$(PYTEST) -q -x tests/native/test_native_pooling.py tests/native/test_native_onnxruntime.py \
-			tests/ppool/test_unit.py $(ARGS) || exit 1; \
+			tests/native/test_resize_pixels.py tests/ppool/test_unit.py $(ARGS) || exit 1; \
 	done
 
 stress: .venv/dev ## the stress tests of the service at full length (5 minutes)

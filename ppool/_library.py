@@ -5,13 +5,14 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from ppool._jobs import Job, as_struct, check_sizes
 
-__all__ = ["LibraryInfo", "custom_ops_library", "library_info", "run", "runs_jobs"]
+__all__ = ["LibraryInfo", "custom_ops_library", "entry", "library_info", "run", "runs_jobs"]
 
 LIBRARY_VARIABLE = "PPOOL_LIBRARY"
 
@@ -93,6 +94,12 @@ def library_info() -> LibraryInfo | None:
     version: bytes = library.ppool_version()
     instruction_set: bytes = library.ppool_instruction_set()
     return LibraryInfo(version.decode(), instruction_set.decode())
+
+
+def entry(name: str) -> Callable[..., int] | None:
+    """The C entry ``ppool_<name>``, or None where there is no library that has it."""
+    found: Callable[..., int] | None = getattr(_entries(), f"ppool_{name}", None)
+    return found
 
 
 def run(job: Job, threads: int) -> None:

@@ -55,6 +55,9 @@ PPOOL_EXPORT int ppool_unit(const ppool::UnitJob* job, int32_t threads) {
 PPOOL_EXPORT int ppool_unit_backward(const ppool::UnitBackwardJob* job, int32_t threads) {
   return ppool::run(job, threads);
 }
+PPOOL_EXPORT int ppool_resize_pixels(const ppool::ResizePixelsJob* job, int32_t threads) {
+  return static_cast<int>(ppool::run(plan(*job), threads));
+}
 
 // sizeof of each job, in the order of ppool_jobs.h.
 PPOOL_EXPORT const int64_t* ppool_job_sizes() { return ppool::job_sizes(); }

@@ -67,6 +67,24 @@ struct ResizeArgMaxJob {
 
 constexpr int64_t kMostClasses = 65536;
 
+// How one axis is resized: for each new place the first old one that it covers, how many, and the
+// weights of these, in 2^-22, [new places, reach].
+struct Taps {
+  int64_t reach;
+  const int32_t* first;
+  const int32_t* count;
+  const int32_t* weights;
+};
+
+// Pixels, uint8 [h, w, 3], at another size. It has an entry of its own and is none of those below,
+// as it is no tensor's job and older libraries do without it; its twin is in ppool/_pixels.py.
+struct ResizePixelsJob {
+  int64_t h, w, out_h, out_w, down_first;
+  const uint8_t* pixels;
+  uint8_t* result;
+  Taps across, down;
+};
+
 // The size of each struct, so that a caller can tell whether it means the same ones.
 constexpr int kJobs = 5;
 inline const int64_t* job_sizes() {

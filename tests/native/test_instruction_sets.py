@@ -12,9 +12,15 @@ from tests.native.entries import needs_library
 
 pytestmark = needs_library
 
-TESTS = ("tests/native/test_native_pooling.py", "tests/ppool/test_unit.py")
+TESTS = (
+    "tests/native/test_native_pooling.py",
+    "tests/native/test_resize_pixels.py",
+    "tests/ppool/test_unit.py",
+)
 LESSER = {"avx512": {"avx2", "portable"}, "avx2": {"portable"}, "neon": {"portable"}}
-CHOSEN = "forward_equals or backward_equals or 1e_5 or never_change or float32_gradients"
+CHOSEN = (
+    "forward_equals or backward_equals or 1e_5 or never_change or float32_gradients or of_pillow"
+)
 
 
 @pytest.mark.parametrize("name", ["portable", "avx2"])

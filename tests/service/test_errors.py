@@ -25,4 +25,4 @@ def test_the_server_imports_no_codec_that_only_workers_use() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
     loaded = set(done.stdout.split())
     assert "ppool.service.codecs.header" in loaded
-    assert not loaded & {"cykooz_resizer", "zlib_ng", "onnxruntime", "pillow_heif", "PIL.ImageCms"}
+    assert not loaded & {"simplejpeg", "zlib_ng", "onnxruntime", "pillow_heif", "PIL.ImageCms"}

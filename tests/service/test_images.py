@@ -1,13 +1,13 @@
 """Photo files of every kind, to upright RGB."""
 
 import io
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from ppool.metadata import InputPolicy
+from ppool.metadata import InputPolicy, Resample
 from ppool.service.codecs.header import ImageLimits
 from ppool.service.codecs.images import decode
 from ppool.service.codecs.resizing import resized
@@ -173,14 +173,16 @@ def test_a_network_is_fed_the_same_from_jpeg_and_png(
     np.testing.assert_array_equal(pixels(jpeg, policy=policy), pixels(png, policy=policy))
 
 
-@pytest.mark.parametrize("size", [(1500, 2000), (4000, 1200), (300, 4000)])
-@pytest.mark.parametrize("wanted", [(700, 512), (1, 1), (333, 1999)])
-def test_strips_are_resized_to_what_the_whole_would_be(
-    size: tuple[int, int], wanted: tuple[int, int]
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("resample", get_args(Resample))
+def test_pixels_are_resized_as_pillow_does_with_native_code_and_without(
+    resample: Resample, native: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
-    judge = Image.fromarray(noise).resize(wanted[::-1], Image.Resampling.BILINEAR)
-    np.testing.assert_allclose(resized(noise, *wanted), judge, atol=1)
+    if not native:
+        monkeypatch.setattr("ppool._pixels._library.entry", lambda _: None)
+    noise = np.random.default_rng(0).integers(0, 256, (100, 150, 3), np.uint8)
+    judge = Image.fromarray(noise).resize((64, 170), Image.Resampling[resample.upper()])
+    np.testing.assert_array_equal(resized(noise, 170, 64, resample), judge)
 
 
 def test_a_jpeg_with_bytes_between_its_segments_is_forgiven() -> None:

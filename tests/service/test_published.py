@@ -21,7 +21,6 @@ from ppool.export._adopt_cli import app as adopt_app
 from ppool.export._beside import read_beside
 from ppool.export._trace import scores_of
 from ppool.feeding import feed
-from ppool.metadata import InputPolicy
 from ppool.runtime import make_session
 from ppool.service.codecs.resizing import reduced
 from ppool.service.workers.inference import load_segmenter
@@ -31,6 +30,7 @@ from tests.service.harness import encoded
 from tests.service.test_zoo import check_served, photos
 from tests.service.zoo import MEAN, STD, Kept, above, largest, nchw
 
+BILINEAR = Image.Resampling.BILINEAR
 FOLDER = Path(os.environ.get("PPOOL_PUBLISHED", "/nonexistent"))
 pytestmark = [
     pytest.mark.skipif(not FOLDER.is_dir(), reason="fetched by make zoo only"),
@@ -105,12 +105,13 @@ def test_a_segformer_needs_no_word_but_its_name(
     assert np.mean(mask != truth) <= 1e-3
 
 
-@pytest.mark.parametrize("kind", OTHERS)
-def test_networks_of_other_kinds_are_refused_by_name(kind: str, tmp_path: Path) -> None:
-    network, path = OTHERS[kind]().eval(), tmp_path / "network.onnx"
-    torch.onnx.export(network, (torch.zeros(1, 3, SIDE, SIDE),), str(path), dynamo=False)
-    with pytest.raises(ValueError, match=kind):
+@pytest.mark.parametrize("name", OTHERS)
+def test_networks_of_other_kinds_are_refused_by_name(name: str, tmp_path: Path) -> None:
+    (said, build), path = OTHERS[name], tmp_path / "network.onnx"
+    torch.onnx.export(build().eval(), (torch.zeros(1, 3, SIDE, SIDE),), str(path), dynamo=False)
+    with pytest.raises(ValueError, match=said) as refused:
         adopt_model(path, tmp_path / "out.onnx", Adoption((), PRESETS["imagenet"]))
+    assert "Triton" in str(refused.value)  # which would serve it
 
 
 WHOLE = {"size": {"height": 96, "width": 128}}
@@ -154,8 +155,7 @@ def test_photos_become_what_transformers_makes_of_them(
     assert feed(image, policy, photo.shape[:2]).image.shape == image.shape or not policy.rounds
     fed = found.normalisation(image[None])
     assert fed.shape == truth.shape
-    level = 1 / 255 / min(processor.image_std) if policy.resample == "bilinear" and pil else 0
-    assert np.allclose(fed, truth, atol=1e-4 + level)
+    assert np.allclose(fed, truth, atol=1e-4)
 
 
 TEXT = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bgr")
@@ -174,8 +174,8 @@ def background_removal(size: str) -> Callable[[Path], Path]:
     ("find", "normalisation", "options", "allowed"),
     [
         (text_detection, TEXT, {}, 1e-3),
-        (background_removal("small"), CUT_OUT, {"output": "output"}, 1e-2),
-        (background_removal("medium"), CUT_OUT, {"output": "output"}, 1e-2),
+        (background_removal("small"), CUT_OUT, {"output": "output"}, 1e-3),
+        (background_removal("medium"), CUT_OUT, {"output": "output"}, 1e-3),
     ],
     ids=["PP-OCRv4 detection", "ISNet, quantised", "ISNet, float16"],
 )
@@ -195,9 +195,9 @@ def test_a_published_network_is_served_as_it_answers(
     seen: set[int] = set()
     with serving(load_segmenter(path), model=[path], workers=1) as client:
         for photo in photos():
-            fed = (
-                reduced(photo, InputPolicy.fixed(*about.input.size)) if about.input.size else photo
-            )
+            fed = photo
+            if about.input.size:
+                fed = np.asarray(Image.fromarray(photo).resize(about.input.size[::-1], BILINEAR))
             (answer,) = session.run([output], {given: fed_array(fed, normalisation)})
             truth = above(0.5)(answer, photo.shape[:2])
             served = client.segment(encoded(photo))

@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ppool.export import PRESETS, Adoption, Normalisation, adopt_model
-from ppool.metadata import InputPolicy
-from ppool.service.codecs.resizing import reduced
 from ppool.service.workers.inference import load_segmenter
 from tests.service.harness import encoded
 from tests.service.odd_networks import ZOO
@@ -71,8 +69,8 @@ def check_served(kept: Kept, tmp_path: Path, serving: Callable[..., Any]) -> Non
         for photo in photos():
             fed = photo
             if kept.size is not None:
-                policy = InputPolicy.fixed(*kept.size, resample=adoption.resample)
-                fed = reduced(photo, policy)
+                kind = Image.Resampling[adoption.resample.upper()]
+                fed = np.asarray(Image.fromarray(photo).resize(kept.size[::-1], kind))
             (answer,) = session.run([output], {name: kept.feed(fed)})
             truth = kept.read(answer, photo.shape[:2])
             served = client.segment(encoded(photo))

@@ -6,6 +6,7 @@
 #include "channels_last.h"
 #include "forward.h"
 #include "resize_argmax.h"
+#include "resize_pixels.h"
 
 namespace ppool::PPOOL_ISA {
 
@@ -54,7 +55,8 @@ constexpr Kernels kernels_with() {
   return {run_pooling<Forward, V, ForwardJob>, run_pooling<Forward, V, UnitJob>,
           run_pooling<Backward, V, BackwardJob>, run_pooling<Backward, V, UnitBackwardJob>,
           run_pooling<ChannelsLastForward, V, UnitJob>,
-          run_pooling<ChannelsLastBackward, V, UnitBackwardJob>, run_resize_argmax<V>};
+          run_pooling<ChannelsLastBackward, V, UnitBackwardJob>, run_resize_argmax<V>,
+          resize_pixels<V>()};
 }
 
 }  // namespace ppool::PPOOL_ISA

@@ -142,6 +142,10 @@ Task plan(const ResizeArgMaxJob& job) {
   return task(&Kernels::resize_argmax, &job, job.dtype, rows, cost);
 }
 
+Task plan(const ResizePixelsJob& job) {
+  return Task{chosen().kernels->resize_pixels, &job, job.out_h, job.out_w * job.down.reach};
+}
+
 const char* instruction_set() { return chosen().name; }
 
 }  // namespace ppool

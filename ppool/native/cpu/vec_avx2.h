@@ -19,11 +19,24 @@ struct Floats {
 
   // Whole numbers below 256.
   static void store_bytes(uint8_t* to, F v) {
-    const __m256i whole = _mm256_cvttps_epi32(v);
+    store_whole(to, _mm256_cvttps_epi32(v));
+  }
+  static void store_whole(uint8_t* to, __m256i whole) {
     const __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(whole),
                                            _mm256_extracti128_si256(whole, 1));
     _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm_packus_epi16(words, words));
   }
+
+  // Bytes times weights in 2^-22, summed.
+  using Sum = __m256i;
+  static Sum half() { return _mm256_set1_epi32(1 << 21); }
+  static Sum add_bytes(Sum sum, const uint8_t* from, int32_t weight) {
+    const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from));
+    const __m256i product =
+        _mm256_mullo_epi32(_mm256_cvtepu8_epi32(bytes), _mm256_set1_epi32(weight));
+    return _mm256_add_epi32(sum, product);
+  }
+  static void store_levels(uint8_t* to, Sum sum) { store_whole(to, _mm256_srai_epi32(sum, 22)); }
 
   // from[index[i]], with every index below kPicked.
   static constexpr int kPicked = 16;

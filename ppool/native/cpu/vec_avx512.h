@@ -23,6 +23,20 @@ struct Floats {
                      _mm512_cvtepi32_epi8(_mm512_cvttps_epi32(v)));
   }
 
+  // Bytes times weights in 2^-22, summed.
+  using Sum = __m512i;
+  static Sum half() { return _mm512_set1_epi32(1 << 21); }
+  static Sum add_bytes(Sum sum, const uint8_t* from, int32_t weight) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+    const __m512i product =
+        _mm512_mullo_epi32(_mm512_cvtepu8_epi32(bytes), _mm512_set1_epi32(weight));
+    return _mm512_add_epi32(sum, product);
+  }
+  static void store_levels(uint8_t* to, Sum sum) {
+    const __m512i levels = _mm512_max_epi32(_mm512_srai_epi32(sum, 22), _mm512_setzero_si512());
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtusepi32_epi8(levels));
+  }
+
   // from[index[i]], with every index below kPicked.
   static constexpr int kPicked = 32;
   static F pick(const float* from, const int32_t* index) {

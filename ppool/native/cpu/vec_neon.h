@@ -24,6 +24,21 @@ struct Floats {
     std::memcpy(to, &bytes, kLanes);
   }
 
+  // Bytes times weights in 2^-22, summed.
+  using Sum = int32x4_t;
+  static Sum half() { return vdupq_n_s32(1 << 21); }
+  static Sum add_bytes(Sum sum, const uint8_t* from, int32_t weight) {
+    uint32_t bits;
+    std::memcpy(&bits, from, kLanes);
+    const uint16x8_t words = vmovl_u8(vreinterpret_u8_u32(vdup_n_u32(bits)));
+    return vmlaq_n_s32(sum, vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(words))), weight);
+  }
+  static void store_levels(uint8_t* to, Sum sum) {
+    const uint16x4_t words = vqmovun_s32(vshrq_n_s32(sum, 22));
+    const uint8x8_t bytes = vqmovn_u16(vcombine_u16(words, words));
+    std::memcpy(to, &bytes, kLanes);
+  }
+
   // from[index[i]], with every index below kPicked.
   static constexpr int kPicked = 8;
   static F pick(const float* from, const int32_t* index) {

@@ -39,6 +39,25 @@ struct Floats {
     for (int i = 0; i < kLanes; ++i) to[i] = static_cast<uint8_t>(lanes[i]);
   }
 
+  // Bytes times weights in 2^-22, summed.
+  struct Sum {
+    int32_t lanes[kLanes];
+  };
+  static Sum half() {
+    Sum sum;
+    for (int32_t& lane : sum.lanes) lane = 1 << 21;
+    return sum;
+  }
+  static Sum add_bytes(Sum sum, const uint8_t* from, int32_t weight) {
+    for (int i = 0; i < kLanes; ++i) sum.lanes[i] += from[i] * weight;
+    return sum;
+  }
+  static void store_levels(uint8_t* to, Sum sum) {
+    for (int i = 0; i < kLanes; ++i) {
+      to[i] = static_cast<uint8_t>(std::min(std::max(sum.lanes[i] >> 22, 0), 255));
+    }
+  }
+
   // from[index[i]], with every index below kPicked.
   static constexpr int kPicked = 2 * kLanes;
   static F pick(const float* from, const int32_t* index) {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import astuple, dataclass
+from functools import lru_cache
 from typing import Protocol
 
 from prometheus_client import (
@@ -143,6 +144,10 @@ class Metrics:
         # Without a first value a counter's first refusal would be invisible to rate().
         for reason in ("requests", "queue", "bytes", "deadline"):
             self.refused.labels(reason)
+        # Finding the series of labels takes as long as counting in it.
+        per_model = (self.stage_seconds, self.batch_size, self.batch_fill, self.pad_waste)
+        for instrument in (self.requests, *per_model):
+            vars(instrument)["labels"] = lru_cache(1024)(instrument.labels)
 
     def watch(self, watched: Watched) -> None:
         """Read ``watched`` at every scrape."""

@@ -14,6 +14,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import HTMLResponse
+from starlette.types import ASGIApp
 
 from ppool.service.engine import Engine
 from ppool.service.errors import UnknownModel
@@ -104,11 +105,12 @@ def create_app(
 
     app = openapi.DescribedApp(secured=bool(settings.api_keys), lifespan=lifespan)
     app.state.engine = engine
-    app.add_middleware(Envelope, engine=engine, record=record)
+    direct: dict[str, ASGIApp] = {}
+    app.add_middleware(Envelope, engine=engine, record=record, direct=direct)
     if settings.cors_origins:  # around it, so that refusals can be read too
         app.add_middleware(CORSMiddleware, **access.cors(settings.cors_origins))
     _add_error_forms(app)
-    add_segment(app, engine)
+    direct["/segment"] = add_segment(app, engine)
     add_open_inference(app, engine)
     if settings.label_studio_url is not None:
         # What fetches photos is imported by who wants it.

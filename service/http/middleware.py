@@ -50,10 +50,20 @@ def answer_error(request: Request, error: ServiceError) -> Response:
 
 
 class Envelope:
-    """Pure ASGI: Starlette's ``BaseHTTPMiddleware`` would hide that a client hangs up."""
+    """Pure ASGI: Starlette's ``BaseHTTPMiddleware`` would hide that a client hangs up.
 
-    def __init__(self, app: ASGIApp, engine: Engine, record: Record | None) -> None:
+    Args:
+        app: What is around the routes.
+        engine: What they speak to.
+        record: Takes the spans.
+        direct: By path, what answers POST without all that: it takes an eighth of the time.
+    """
+
+    def __init__(
+        self, app: ASGIApp, engine: Engine, record: Record | None, direct: Mapping[str, ASGIApp]
+    ) -> None:
         self._app = app
+        self._direct = direct
         self._engine = engine
         self._accounts = Accounts(engine, record)
         self._access = Access(engine.settings.api_keys)
@@ -69,6 +79,8 @@ class Envelope:
         start = time.monotonic()
         status = 0
         body = _Body(receive)
+        is_post = scope["method"] == "POST"
+        app = self._direct.get(scope["path"], self._app) if is_post else self._app
         head = scope["method"] == "HEAD"
         if head:  # whatever answers to GET does
             scope = {**scope, "method": "GET"}
@@ -90,7 +102,7 @@ class Envelope:
 
         try:
             if self._access.allowed(scope["path"], request.headers):
-                await self._app(scope, body.receive, send_labelled)
+                await app(scope, body.receive, send_labelled)
             else:
                 await answer_error(request, Unauthorized())(scope, body.receive, send_labelled)
         except Exception:

@@ -253,22 +253,12 @@ class HeadNodes:
             attributes = {"name": "resize_argmax", "domain": DOMAIN, **RESIZE_ATTRIBUTES}
             return [make(resize_argmax_for(classes), [scores, size], ["mask"], **attributes)]
         label = TensorProto.UINT8 if label_type(classes) == "uint8" else TensorProto.UINT16
-        first, two = (self._constant(str(i), np.array([i], np.int64)) for i in (0, 2))
-        empty = self._constant("none", np.zeros(0, np.float32))
         zero, most = (self._constant(f"{v:g}f", np.array(v, np.float32)) for v in (0, classes))
         index = self._constant("first", np.array(0, np.int64))
-        nearest = {"mode": "nearest", "coordinate_transformation_mode": "half_pixel"}
         return [
             make("Shape", [scores], ["mask/coarse"]),
-            make("Slice", ["mask/coarse", first, two], ["mask/outer"]),
-            make("Concat", ["mask/outer", size], ["mask/shape"], axis=0),
-            make(
-                "Resize",
-                [scores, empty, empty, "mask/shape"],
-                ["mask/fine"],
-                nearest_mode="round_prefer_ceil",
-                **nearest,
-            ),
+            *self._nearest("rows", scores, size, 0),
+            *self._nearest("fine", "mask/rows", size, 1),
             make("Less", ["mask/fine", zero], ["mask/below"]),
             make("Not", ["mask/below"], ["mask/not_below"]),
             make("Less", ["mask/fine", most], ["mask/not_above"]),
@@ -278,6 +268,32 @@ class HeadNodes:
             make("Cast", ["mask/labels"], ["mask/whole"], to=label),
             make("Gather", ["mask/whole", index], ["mask"], axis=1),
         ]
+
+    def _nearest(self, result: str, labels: str, size: str, axis: int) -> Iterator[NodeProto]:
+        """Rows or columns, each of which is the one nearest to its centre.
+
+        In whole numbers: a Resize rounds where a centre lies between two.
+        """
+        made = f"mask/{result}"
+
+        zero, one, two, place, of_size = (
+            self._constant(f"whole{value}", np.array(value, np.int64))
+            for value in (0, 1, 2, 2 + axis, axis)
+        )
+        make = helper.make_node
+        had, wanted, steps, even, odd, centres, unit, nearest = (
+            f"{made}/{name}"
+            for name in ("had", "wanted", "steps", "even", "odd", "centres", "unit", "nearest")
+        )
+        yield make("Gather", ["mask/coarse", place], [had])
+        yield make("Gather", [size, of_size], [wanted])
+        yield make("Range", [zero, wanted, one], [steps])
+        yield make("Mul", [steps, two], [even])
+        yield make("Add", [even, one], [odd])
+        yield make("Mul", [odd, had], [centres])
+        yield make("Mul", [wanted, two], [unit])
+        yield make("Div", [centres, unit], [nearest])
+        yield make("Gather", [labels, nearest], [made], axis=2 + axis)
 
     def logits(self, scores: str, result: str) -> list[NodeProto]:
         """From scores to float32 logits, which :attr:`Head.scores` describes.

@@ -27,6 +27,8 @@ Indices = NDArray[np.intp]
 
 # Backward only: below this share of the window's maximum, ln(r) and r^(alpha-1) are not followed.
 SMALLEST_RATIO = 1e-3
+# Of logits at their new size that are held at a time: 16 MB.
+_MOST_VALUES = 2**21
 
 
 def _windows(plane: tuple[int, int], window: Window) -> Iterator[tuple[int, int, Indices, Indices]]:
@@ -277,7 +279,14 @@ def resize_argmax_reference(
 
     top, bottom, fy = taps(logits.shape[2], size[0])
     left, right, fx = taps(logits.shape[3], size[1])
-    rows = logits[:, :, top] * (1 - fy)[:, None] + logits[:, :, bottom] * fy[:, None]
-    resized = rows[..., left] * (1 - fx) + rows[..., right] * fx
-    best: NDArray[np.intp] = resized.argmax(axis=1)
-    return best.astype(np.uint8) if logits.shape[1] <= 256 else best.astype(np.uint16)
+    kind = np.uint8 if logits.shape[1] <= 256 else np.uint16
+    labels = np.empty((len(logits), *size), kind)
+    # Some rows at a time: all at once may take gigabytes.
+    step = max(_MOST_VALUES // max(logits[:, :, 0, 0].size * size[1], 1), 1)
+    for first in range(0, size[0], step):
+        part = slice(first, first + step)
+        above, below, share = logits[:, :, top[part]], logits[:, :, bottom[part]], fy[part, None]
+        rows = above * (1 - share) + below * share
+        resized = rows[..., left] * (1 - fx) + rows[..., right] * fx
+        labels[:, part] = resized.argmax(axis=1)
+    return labels

@@ -232,6 +232,13 @@ ZOO = [
         size=FIXED,
     ),
     Kept(
+        # Of 361 rows the middle one lies between two of them.
+        "labels, one size, between rows",
+        Net(sizes=(1, 3, 240, 64), after=arg_max(), output="y", gives=INT64)(),
+        read=nearest,
+        size=(240, 64),
+    ),
+    Kept(
         "labels, channels last",
         Net(
             after=[

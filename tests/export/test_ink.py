@@ -49,6 +49,26 @@ def test_the_border_moves_to_where_ink_covers_half(ink: float, ground: float, le
     assert after < 0.75 * before
 
 
+@pytest.mark.parametrize("light", [False, True])
+def test_small_type_on_a_rendered_page_ends_at_half_a_pixel(light: bool) -> None:
+    covered = np.zeros((96, 128), np.float64)
+    # Strokes of two whole pixels between a fifth and two fifths of one, and much ground.
+    for left in range(4, 60, 12):
+        covered[8:40, left : left + 4] = (0.2, 1, 1, 0.4)
+    grey = np.broadcast_to(255 * (covered if light else 1 - covered), (1, 3, 96, 128))
+    photo = torch.from_numpy(grey.astype(np.float32).copy())
+    truth = torch.from_numpy(covered > 0.5)
+    # The network marks what is a third ink.
+    logits = judged_by(0.35 if light else 0.65, photo, light=light)
+    noise = 2 * np.random.default_rng(0).standard_normal((1, 1, 96, 128)).astype(np.float32)
+    rendered, photographed = (
+        Moved([Ink([1], 2)])(logits, seen).argmax(1)[0].bool()
+        for seen in (photo, photo + torch.from_numpy(noise))
+    )
+    assert torch.equal(rendered, truth)
+    assert (photographed & ~truth).sum() > 100
+
+
 def test_other_classes_keep_their_logits_and_a_blank_page_its_own() -> None:
     photo, _ = strokes(0.3, 0.9)
     ground, ink = judged_by(0.6, photo).split(1, 1)

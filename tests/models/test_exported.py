@@ -14,7 +14,7 @@ from PIL import Image
 from torch import nn
 
 from benchmarks.pages import INK
-from ppool.export._ink import Ink
+from ppool.export import Behind
 from ppool.feeding import Normalisation
 from ppool.models import create_model, load_weights, settle_norms
 from ppool.runtime import LOGITS, make_session
@@ -44,14 +44,15 @@ def test_the_shipped_file_becomes_the_network_that_it_was(caplog: pytest.LogCapt
     (truth,) = make_session(path, use_native=False).run([LOGITS], {"image": photo()})
     x = torch.from_numpy(NORMALISATION(photo()))
     pixels = torch.from_numpy(photo().astype(np.float32)).permute(0, 3, 1, 2)
-    # What the file does behind the network: ink by the photo's own greys.
-    ink = Ink([entry.id for entry in PAGE_CLASSES if entry.name in INK], 7)
+    # What the file does behind the network.
+    moved = Behind(INK, ("text", "handwriting"), "picture").layer(PAGE_CLASSES)
+    assert moved is not None
     with torch.no_grad():
-        assert close(ink(model(x), pixels), torch.from_numpy(truth))
+        assert close(moved(model(x), pixels), torch.from_numpy(truth))
         settle_norms(model, x)
-        assert close(ink(model(x), pixels), torch.from_numpy(truth))
+        assert close(moved(model(x), pixels), torch.from_numpy(truth))
         # The first step of training sees the same network.
-        assert close(ink(model.train()(x), pixels), torch.from_numpy(truth))
+        assert close(moved(model.train()(x), pixels), torch.from_numpy(truth))
 
 
 def test_other_classes_start_from_it_with_a_new_head() -> None:

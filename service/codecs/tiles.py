@@ -24,8 +24,10 @@ Logits = NDArray[np.float32]
 # Logits, [K, h, w], of a window, uint8 [H, W, 3].
 Network = Callable[[NDArray[np.uint8]], Logits]
 
-# Share of a window that it has in common with the next one.
-_OVERLAP = 0.25
+# Share of a window that it has in common with the next one, and the most pixels.
+_OVERLAP, _MOST_OVERLAP = 0.25, 224
+# Pixels of the side of one of several windows. With 1792 the network that ships takes 3 GB.
+_MOST_SIDE = 1536
 
 
 def segment_tiles(
@@ -42,7 +44,8 @@ def segment_tiles(
 
     Args:
         image: The photo, RGB, uint8 [H, W, 3].
-        policy: Windows are of its one size, else no longer than ``max_side``.
+        policy: Windows are of its one size, else no longer than ``max_side``, several no longer
+            than 1536 pixels.
         network: The same stride for every window.
         reader: Makes maps of the blended logits, which its mask is made of.
 
@@ -59,9 +62,9 @@ def segment_tiles(
         raise CannotTile(
             "This model cannot do mode=tile: its logits do not lie on a grid of whole pixels."
         )
-    most = policy.size or (policy.max_side, policy.max_side)
+    most = policy.size or (_most(height, policy), _most(width, policy))
     rows, columns = (
-        _starts(length, extent, int(side * _OVERLAP), math.lcm(step, policy.multiple))
+        _starts(length, extent, _overlap(side), math.lcm(step, policy.multiple))
         for length, extent, side, step in zip((height, width), window, most, stride, strict=True)
     )
     padded = _padded(image, (rows[-1] + window[0], columns[-1] + window[1]))
@@ -79,6 +82,7 @@ def segment_tiles(
         wide,
         rows=[start // stride[0] for start in rows],
         columns=[start // stride[1] for start in columns],
+        overlaps=[_overlap(side) / step for side, step in zip(window, stride, strict=True)],
     )
     labels = np.concatenate(list(_labels(_blended(grid, logits), stride, reader)))
     return labels[:height, :width]
@@ -86,13 +90,17 @@ def segment_tiles(
 
 @dataclass(frozen=True)
 class _Grid:
-    """Windows of ``classes`` x ``high`` x ``wide`` logits, beginning at these rows and columns."""
+    """Windows of ``classes`` x ``high`` x ``wide`` logits, beginning at these rows and columns.
+
+    ``overlaps`` are how many rows and columns they have in common at least.
+    """
 
     classes: int
     high: int
     wide: int
     rows: list[int]
     columns: list[int]
+    overlaps: list[float]
 
 
 def _padded(image: NDArray[np.uint8], least: tuple[int, int]) -> NDArray[np.uint8]:
@@ -106,11 +114,20 @@ def _window(length: int, policy: InputPolicy) -> int:
 
     Example:
         >>> _window(3264, InputPolicy(max_side=1792, multiple=32))  # three of them
-        1408
+        1248
     """
-    overlap = int(policy.max_side * _OVERLAP)
-    count = _count(length, policy.max_side, overlap)
+    most = _most(length, policy)
+    overlap = _overlap(most)
+    count = _count(length, most, overlap)
     return policy.padded(-(-(length + (count - 1) * overlap) // count))
+
+
+def _most(length: int, policy: InputPolicy) -> int:
+    return policy.max_side if length <= policy.max_side else min(policy.max_side, _MOST_SIDE)
+
+
+def _overlap(side: int) -> int:
+    return min(int(side * _OVERLAP), _MOST_OVERLAP)
 
 
 def _count(length: int, window: int, overlap: int) -> int:
@@ -155,7 +172,8 @@ def _blended(grid: _Grid, windows: Callable[[int, int], Logits]) -> Iterator[Log
         grid: Where the windows lie.
         windows: The logits of the window that begins at a row and column of logits.
     """
-    down, across = _shares(grid.rows, grid.high), _shares(grid.columns, grid.wide)
+    down = _shares(grid.rows, _ramp(grid.high, grid.overlaps[0]))
+    across = _shares(grid.columns, _ramp(grid.wide, grid.overlaps[1]))
     sums = np.zeros((grid.classes, grid.high, grid.columns[-1] + grid.wide), np.float32)
     part = np.empty((grid.high, grid.wide), np.float32)
     ends = [*grid.rows[1:], grid.rows[-1] + grid.high]
@@ -171,19 +189,19 @@ def _blended(grid: _Grid, windows: Callable[[int, int], Logits]) -> Iterator[Log
         sums[:, grid.high - done :] = 0
 
 
-def _shares(starts: list[int], length: int) -> list[Logits]:
+def _shares(starts: list[int], ramp: Logits) -> list[Logits]:
     """What share of the whole each of the windows along one axis has at each of its places."""
-    ramp = _ramp(length)
+    length = len(ramp)
     sums = np.zeros(starts[-1] + length, np.float32)
     for start in starts:
         sums[start : start + length] += ramp
     return [ramp / sums[start : start + length] for start in starts]
 
 
-def _ramp(length: int) -> Logits:
+def _ramp(length: int, overlap: float) -> Logits:
     """Weights along one axis of a window: 1 in the middle, falling over the overlap."""
     distance = np.minimum(np.arange(length), np.arange(length)[::-1]) + 1
-    return np.minimum(distance / (length * _OVERLAP + 1), 1).astype(np.float32)
+    return np.minimum(distance / (overlap + 1), 1).astype(np.float32)
 
 
 def _labels(

@@ -138,3 +138,17 @@ def test_windows_are_no_longer_than_so_many_must_be(height: int, width: int, mul
     assert len(windows) == max(1, -(-(width - 32) // (128 - 32)))
     needed = width + (len(windows) - 1) * 32
     assert sum(length for _, length in windows) < needed + len(windows) * multiple
+
+
+def test_of_large_windows_a_smaller_share_overlaps() -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def network(window: NDArray[np.uint8]) -> NDArray[np.float32]:
+        seen.append(window.shape[:2])
+        return pooled(window, 32)
+
+    segment_tiles(photo(2848, 32), InputPolicy(1536, 32), network)
+    # Three of 1216 pixels would have a quarter of the longest in common.
+    assert seen == [(32, 1536)] * 2
+    segment_tiles(photo(4160, 32), InputPolicy(4096, 32), network)
+    assert seen[2:] == [(32, 1536)] * 3

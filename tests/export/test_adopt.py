@@ -188,7 +188,7 @@ def test_only_scores_on_a_grid_of_whole_pixels_are_for_tiles(
     ("model", "changes", "message"),
     [
         (network(), {"classes": ("a", "b")}, "--classes: expected 3, as many .*, got 2"),
-        (network(), {"output": None}, r"--output-name: expected one of \['mask', 'labels'\]"),
+        (network(), {"output": None}, r"--output-name: say which of \['mask', 'labels'\]"),
         (network(), {"output": "labels", "classes": ("a",)}, "expected 3 or more, .*, got 1"),
         (network(("n", 9, 9, 9)), {}, r"expected \[N, C, H, W\] .*, got \[\?, 9, 9, 9\]"),
         (network(("n", 1, 9, 9)), {}, "takes one channel: use --channels grey"),

@@ -76,7 +76,7 @@ def _transformers(
     def build() -> nn.Module:
         transformers = package("transformers")
         settings = {"num_labels": CLASSES, **configuration(transformers)}
-        base = name.partition("For")[0]
+        base = name.rpartition("For")[0]
         made: nn.Module = getattr(transformers, name)(
             getattr(transformers, f"{base}Config")(**settings)
         )
@@ -220,7 +220,7 @@ def _maskformer(transformers: Any) -> Mapping[str, Any]:
         image_size=SIDE, embed_dim=12, num_heads=[1, 2, 2, 4], window_size=4, **STAGES
     )
     decoder = transformers.DetrConfig(**_detr(transformers))
-    sizes = {"fpn_feature_size": 16, "mask_feature_size": 16}
+    sizes = {"fpn_feature_size": 32, "mask_feature_size": 32}
     return {"backbone_config": backbone, "decoder_config": decoder, **sizes}
 
 

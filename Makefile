@@ -16,10 +16,11 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses=logical --maxprocesses=8
 test: .venv/dev ## set up and run the test suite
 	$(PYTEST) $(ARGS)
 
+SANITIZERS = -fsanitize=address,undefined -fno-sanitize-recover=all
 SANITIZED = build/sanitized/ppool/_native*.so
 sanitize: .venv/dev ## run the native tests under AddressSanitizer and UBSan, every instruction set
 	rm -rf build/sanitized
-	CFLAGS='-fsanitize=address,undefined -fno-sanitize-recover=all' LDFLAGS='-fsanitize=address,undefined' \
+	CFLAGS='$(SANITIZERS)' CXXFLAGS='$(SANITIZERS)' LDFLAGS='-fsanitize=address,undefined' \
 		$(BIN)/python setup.py --quiet build_ext --build-lib build/sanitized --build-temp build/sanitized
 	for isa in avx512 avx2 portable; do \
 		LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so) $$($(CXX) -print-file-name=libstdc++.so.6)" \

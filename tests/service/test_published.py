@@ -31,7 +31,7 @@ from tests.service.test_zoo import check_served, photos
 from tests.service.zoo import MEAN, STD, Kept, above, largest, nchw
 
 BILINEAR = Image.Resampling.BILINEAR
-FOLDER = Path(os.environ.get("PPOOL_PUBLISHED", "/nonexistent"))
+FOLDER = Path(os.environ.get("ZOO_PUBLISHED", "/nonexistent"))
 pytestmark = [
     pytest.mark.skipif(not FOLDER.is_dir(), reason="fetched by make zoo only"),
     # Warnings are errors in our own code; this is others'.

@@ -25,7 +25,7 @@ def squeezed(text: str) -> list[str]:
 
 def test_every_command_prints_what_the_page_shows() -> None:
     shown = re.findall(r"^\$ python -m benchmarks\.capacity (.*)\n((?:.+\n)+?)```", PAGE, re.M)
-    assert [command.split()[0] for command, _ in shown] == ["plan", "ceilings"]
+    assert [command.split()[0] for command, _ in shown] == ["plan", "ceilings", "archive"]
     for command, output in shown:
         printed = CliRunner().invoke(cli, command.split(), env={"COLUMNS": "100"})
         assert printed.exit_code == 0, printed.output
@@ -34,6 +34,11 @@ def test_every_command_prints_what_the_page_shows() -> None:
 
 def test_the_tables_are_those_of_the_results() -> None:
     assert f"**{results('capacity')['cpu_seconds'] * 1e3:.0f} ms of CPU time**" in PAGE
+    cpu, words = results("cluster")["cpu_seconds"], " ".join(PAGE.split())
+    plain, ray = (f"{cpu[engine] * 1e3:.0f} ms" for engine in ("plain", "ray"))
+    least, middle, most = (f"{ratio:.2f}" for ratio in cpu["ratio"])
+    assert f"takes {plain} of CPU time with the plain command and {ray} on Ray" in words
+    assert f"**{middle} times** as much, from {least} to {most}" in words
     for row in results("autoscaling").values():
         cells = (
             f"{row['refused, %']:g} %" if row["refused, %"] else "0",

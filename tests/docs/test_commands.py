@@ -66,7 +66,7 @@ ELSEWHERE = {
     r"ppool export runs/": "needs a trained network; tests/export",
     r"pip-licenses": "needs the network; CI runs it",
     r"ppool tensorrt": "needs a GPU; tests/export/test_tensorrt.py",
-    r"python -m benchmarks\.(gpu|pages|capacity (measure|simulate))": "measures for minutes",
+    r"python -m benchmarks\.(gpu|pages|capacity (measure|simulate|cluster))": "takes minutes",
 }
 
 

@@ -12,8 +12,12 @@ from ppool.export._behind import STRIDE, Part, Sight
 
 __all__ = ["Blocks", "Whole"]
 
-# Cells of what was looked at, and how many of them wide the surroundings are: 480 pixels.
-CELL, AROUND = 4, 15
+# Cells of what was looked at, and how many of them wide the surroundings are: 672 pixels.
+CELL, AROUND = 4, 21
+# Levels of grey, from black to white, that have surroundings of their own.
+LEVELS = 7
+# Of so many fine rows and columns about a pixel the darkest counts.
+RIM = 5
 # Names are told apart at every so many pixels.
 FINE = 2
 # How sure one pixel may be, and how much the surroundings weigh against it.
@@ -31,16 +35,20 @@ class Blocks(Part):
 
     Print and handwriting come in blocks, and a network that sees a word well enough to cut it out
     tells less well which of both it is. Among such classes alone, each pixel's margins are added to
-    the mean of those around it; the largest of their logits stays as it was, so that what is none
-    of them stays so.
+    the mean of those around it that are as dark: a note amid print is of another ink. The largest
+    of their logits stays as it was, so that what is none of them stays so.
 
     Args:
         ids: Of the classes that come in blocks.
         classes: How many there are.
     """
 
+    levels: Tensor
+
     def __init__(self, ids: Sequence[int], classes: int) -> None:
         super().__init__([[index] for index in ids], classes)
+        levels = torch.arange(float(LEVELS))[None, :, None, None]
+        self.register_buffer("levels", levels, persistent=False)
 
     def forward(self, seen: Sight) -> Tensor:
         """How far, [N, ids, H, W], their logits move."""
@@ -48,16 +56,35 @@ class Blocks(Part):
         # One answer for two by two pixels is fine enough for a name.
         ours = [seen.logits[:, index : index + 1, ::FINE, ::FINE] for index in self.ids]
         fine = torch.cat(ours, 1)
-        some = fine[..., :: STRIDE // FINE, :: STRIDE // FINE]
+        near = self._near(seen.image[..., ::FINE, ::FINE])
+        step = STRIDE // FINE
+        some = fine[..., ::step, ::step]
         margin = (some - some.mean(1, keepdim=True)).clamp(-SUREST / 2, SUREST / 2)
-        cells = F.avg_pool2d(torch.cat((found, found * margin), 1), CELL, CELL, ceil_mode=True)
-        rows = F.avg_pool2d(cells, (AROUND, 1), 1, (AROUND // 2, 0))
-        around = F.avg_pool2d(rows, (1, AROUND), 1, (0, AROUND // 2))
-        lean = around[:, 1:] / (around[:, :1] + NONE)
-        lean = F.interpolate(lean, fine.shape[-2:], mode="bilinear", align_corners=False)
-        moved = fine + WEIGHT * lean
+        weight = found * near[..., ::step, ::step]
+        wholes = self._around(weight) + NONE
+        leans = []
+        # Margins are nought together, so those of the last follow from the others'.
+        for index in range(len(self.ids) - 1):
+            lean = self._around(weight * margin[:, index : index + 1]) / wholes
+            lean = F.interpolate(lean, fine.shape[-2:], mode="bilinear", align_corners=False)
+            leans.append((lean * near).sum(1, keepdim=True))
+        told = torch.cat(leans, 1)
+        moved = fine + WEIGHT * torch.cat((told, -told.sum(1, keepdim=True)), 1)
         kept = fine.amax(1, keepdim=True) - moved.amax(1, keepdim=True)
         return F.interpolate(moved + kept - fine, seen.logits.shape[-2:], mode="nearest")
+
+    def _near(self, image: Tensor) -> Tensor:
+        """How near what is dark about each pixel is to each level: 1 at it, 0 from the next on."""
+        light = -image.mean(1, keepdim=True) * ((LEVELS - 1) / 255)
+        # The rim of a stroke is as dark as its core, by the ink that it is of.
+        grey = -F.max_pool2d(light, RIM, 1, RIM // 2)
+        return (1 - (grey - self.levels).abs()).clamp(min=0)
+
+    @staticmethod
+    def _around(values: Tensor) -> Tensor:
+        cells = F.avg_pool2d(values, CELL, CELL, ceil_mode=True)
+        rows = F.avg_pool2d(cells, (AROUND, 1), 1, (AROUND // 2, 0))
+        return F.avg_pool2d(rows, (1, AROUND), 1, (0, AROUND // 2))
 
 
 class Whole(Part):

@@ -60,7 +60,7 @@ def quantised(source: Path, images: Iterable[Mapping[str, NDArray[Any]]]) -> byt
             Reader(),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=OPERATORS,
-            nodes_to_exclude=_narrow_convolutions(model.graph),
+            nodes_to_exclude=_kept(model.graph),
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
@@ -71,16 +71,26 @@ def quantised(source: Path, images: Iterable[Mapping[str, NDArray[Any]]]) -> byt
     return content
 
 
-def _narrow_convolutions(graph: GraphProto) -> list[str]:
-    """Names of the convolutions that are faster in float32: of the image, as a rule."""
+def _kept(graph: GraphProto) -> list[str]:
+    """Names of the nodes that stay in float32.
+
+    They are the convolutions that are faster so, of the image as a rule, and what no other
+    convolution follows: behind the network shares of a ten-thousandth are told from nought.
+    """
     channels = {tensor.name: tensor.dims[1] for tensor in graph.initializer if len(tensor.dims) > 1}
-    return [
-        node.name
-        for node in graph.node
-        if node.op_type == "Conv"
-        and channels.get(node.input[1], FEWEST_CHANNELS) < FEWEST_CHANNELS
-        and not any(entry.name == "group" and entry.i > 1 for entry in node.attribute)
-    ]
+    kept = []
+    read: set[str] = set()
+    for node in reversed(graph.node):
+        wide = node.op_type == "Conv" and (
+            channels.get(node.input[1], FEWEST_CHANNELS) >= FEWEST_CHANNELS
+            or settings_of(node).get("group", 1) > 1
+        )
+        followed = not read.isdisjoint(node.output)
+        if wide or followed:
+            read.update(node.input)
+        if not wide and (node.op_type == "Conv" or not followed):
+            kept.append(node.name)
+    return kept
 
 
 # Labels of [N, classes * pixels, h, w], whose channels are [class, row in block, column in block]:

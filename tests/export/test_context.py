@@ -13,18 +13,19 @@ from ppool.export._context import Blocks, Whole
 from ppool.runtime import LOGITS, make_session
 
 PAPER, PRINT, PEN = range(3)
+WIDE = 1024
 
 
 def page(names: list[tuple[slice, float]], words: slice = slice(0, 512, 8)) -> Tensor:
-    """Logits of lines of print and pen on paper, [1, 3, 512, 512]; above 0 is print."""
+    """Logits of lines of print and pen on paper, [1, 3, 512, 1024]; above 0 is print."""
     rng = np.random.default_rng(0)
-    ink = np.zeros((512, 512), bool)
+    ink = np.zeros((512, WIDE), bool)
     ink[words] = rng.random((64, 1)) < 2
-    margin = np.zeros((512, 512))
+    margin = np.zeros((512, WIDE))
     for columns, mean in names:
         margin[:, columns] = mean
     # Every word, 32 pixels wide, is judged on its own, and often wrongly.
-    margin += np.repeat(np.repeat(rng.normal(0, 1.5, (64, 16)), 8, 0), 32, 1)
+    margin += np.repeat(np.repeat(rng.normal(0, 1.5, (64, WIDE // 32)), 8, 0), 32, 1)
     logits = np.stack((np.where(ink, -4, 4), margin / 2, -margin / 2))
     return torch.from_numpy(logits[None].astype(np.float32))
 
@@ -35,12 +36,12 @@ def named(logits: Tensor) -> np.ndarray:
     return found[::8]
 
 
-IMAGE = torch.zeros(1, 3, 512, 512)
+IMAGE = torch.zeros(1, 3, 512, WIDE)
 
 
 def test_words_are_called_what_those_around_them_are() -> None:
-    logits = page([(slice(0, 256), 1.0), (slice(256, 512), -1.0)])
-    truth = np.where(np.arange(512) < 256, PRINT, PEN)[None]
+    logits = page([(slice(0, 512), 1.0), (slice(512, WIDE), -1.0)])
+    truth = np.where(np.arange(WIDE) < 512, PRINT, PEN)[None]
     before, after = (
         (named(found) == truth).mean()
         for found in (logits, Moved([Blocks([PRINT, PEN], 3)])(logits, IMAGE))
@@ -50,12 +51,25 @@ def test_words_are_called_what_those_around_them_are() -> None:
 
 
 def test_what_is_surely_one_of_them_stays_so_amid_the_other_and_ink_stays_ink() -> None:
-    logits = page([(slice(0, 512), 3.0)])
+    logits = page([(slice(0, WIDE), 3.0)])
     logits[:, 1, :, 240:272], logits[:, 2, :, 240:272] = -6, 6
     moved = Moved([Blocks([PRINT, PEN], 3)])(logits, IMAGE)
     assert (named(moved)[:, 240:272] == PEN).all()
     ink = (found[0, 1:].amax(0) > found[0, 0] for found in (logits, moved))
     assert torch.equal(*ink)
+
+
+def test_a_note_of_another_ink_is_not_called_what_the_print_around_it_is() -> None:
+    logits = page([(slice(0, WIDE), 3.0), (slice(200, 328), -1.5)])
+    darker = IMAGE.clone()
+    darker[...] = 150
+    darker[..., 200:328] = 40
+    alike, apart = (
+        (named(Moved([Blocks([PRINT, PEN], 3)])(logits, image))[:, 200:328] == PEN).mean()
+        for image in (IMAGE, darker)
+    )
+    assert alike < 0.5
+    assert apart > 0.95
 
 
 @pytest.mark.parametrize(("share", "grows"), [(0.95, True), (0.5, False)])

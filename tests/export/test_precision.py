@@ -103,6 +103,16 @@ def test_every_convolution_of_the_network_but_that_of_the_image_runs_in_int8(
     assert (run["Conv"] + run["FusedConv"], run["QLinearConv"]) == (3, 22)
 
 
+def test_what_is_behind_the_network_stays_in_float32(int8: Path) -> None:
+    graph = onnx.load(int8).graph
+    reached = {name for node in graph.node if node.op_type == "Softmax" for name in node.output}
+    for node in graph.node:
+        if reached.intersection(node.input):
+            assert node.op_type != "QuantizeLinear", node.name
+            reached.update(node.output)
+    assert len(reached) > 20
+
+
 @pytest.mark.parametrize("native", [False, True])
 def test_an_int8_model_shuffles_labels_to_where_its_logits_are(int8: Path, native: bool) -> None:
     image = np.random.default_rng(0).integers(0, 256, (2, 32, 64, 3), np.uint8)

@@ -72,7 +72,7 @@ def archive(
 ) -> None:
     """What so many photos take on a cluster of so many cores."""
     limits = Limits(reads, writes, driver_gigabytes * 1e9)
-    table = Table(f"{photos:,.0f} photos, {cores:,.0f} cores", "", box=SIMPLE)
+    table = Table("", f"{photos:,.0f} photos, {cores:,.0f} cores", box=SIMPLE)
     for row in needed(measured("cluster"), photos, cores, limits).items():
         table.add_row(*row)
     console.print(table)

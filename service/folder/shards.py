@@ -46,7 +46,10 @@ class Place:
 
     def open(self) -> tuple[pyarrow.fs.FileSystem, str]:
         """The file system, and the path in it."""
-        system, root = _opened(self.text)
+        if self.is_local:
+            system, root = pyarrow.fs.LocalFileSystem(), str(Path(self.text).absolute())
+        else:
+            system, root = _opened(self.text)
         return system, f"{root}/{self.below}" if self.below else root
 
     @contextmanager
@@ -86,8 +89,6 @@ class Place:
 @lru_cache(maxsize=16)
 def _opened(text: str) -> tuple[pyarrow.fs.FileSystem, str]:
     """A client of a store is made once: it may have to ask where its bucket is."""
-    if "://" not in text:
-        return pyarrow.fs.LocalFileSystem(), str(Path(text).absolute())
     url = urlsplit(text)
     query = url.query
     if url.scheme == "s3" and "allow_delayed_open" not in query:

@@ -9,12 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["STRIDE", "Moved", "Part", "Sight"]
+__all__ = ["NONE", "STRIDE", "Moved", "Part", "Sight"]
 
 # Every so many rows and columns are looked at to learn of a photo as a whole.
 STRIDE = 8
 # On the logits before they say what is likely enough to be looked at: those in doubt lie on edges.
 SHARPENED = 2.0
+# Keeps means of nothing finite, in float16 as well.
+NONE = 1e-4
 
 
 @dataclass(frozen=True)

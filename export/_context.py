@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ppool.export._behind import STRIDE, Part, Sight
+from ppool.export._behind import NONE, STRIDE, Part, Sight
 
 __all__ = ["Blocks", "Whole"]
 
@@ -22,8 +22,6 @@ RIM = 5
 FINE = 2
 # How sure one pixel may be, and how much the surroundings weigh against it.
 SUREST, WEIGHT = 4.0, 4.0
-# Keeps means of nothing finite.
-NONE = 1e-4
 # Shares of a photo from which on a class gains, and at which it gains the most.
 MOST, ALL = 0.65, 0.85
 # The most it gains.

@@ -275,7 +275,6 @@ class HeadNodes:
         In whole numbers: a Resize rounds where a centre lies between two.
         """
         made = f"mask/{result}"
-
         zero, one, two, place, of_size = (
             self._constant(f"whole{value}", np.array(value, np.int64))
             for value in (0, 1, 2, 2 + axis, axis)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 from torch.nn import functional as F
 
-from ppool.export._behind import STRIDE, Part, Sight
+from ppool.export._behind import NONE, STRIDE, Part, Sight
 
 __all__ = ["Ink"]
 
@@ -17,8 +17,6 @@ STRENGTH = 7.0
 CLOSE = 0.01
 # Where less than this share is ink, as in photographs, it tells little.
 LITTLE = 0.01
-# Keeps means of nothing finite, in float16 as well.
-NONE = 1e-4
 # Where more than this share of a page is one grey with its neighbours it was rendered, to the
 # pixel, and where as many more, surely.
 RENDERED, SURELY = 0.5, 0.25

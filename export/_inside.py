@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, numpy_helper
 
+from ppool.export._assemble import settings_of
 from ppool.export._head import Head
 from ppool.export._network import Network
 from ppool.feeding import PRESETS, Normalisation
@@ -119,8 +120,7 @@ def _step(
         scale, bias, mean, variance = held if len(held) == 4 else [None] * 4
         if scale is None or bias is None or mean is None or variance is None:
             return None, None
-        settings = {entry.name: helper.get_attribute_value(entry) for entry in node.attribute}
-        factor = scale / np.sqrt(variance + settings.get("epsilon", 1e-5))
+        factor = scale / np.sqrt(variance + settings_of(node).get("epsilon", 1e-5))
         return factor, bias - mean * factor
     others = [constants.get(entry) for entry in node.input if entry != name]
     if node.op_type not in _ARITHMETIC or len(others) != 1 or others[0] is None:

@@ -29,6 +29,9 @@ from ppool.onnx_ops import (
 )
 from ppool.runtime import ALPHA_SWITCH, LOGITS, LOGITS_SWITCH, MASK_SIZE
 
+# Axes of logits of blocks, [N, K, s, s, h, w].
+BLOCKS_RANK = 6
+
 __all__ = [
     "ancestors",
     "assemble",
@@ -58,7 +61,7 @@ def assemble(
         onnx.checker.ValidationError: if it is not valid ONNX.
     """
     _forget_the_exporter(model.graph)
-    bodies = function_bodies(_opset(model))
+    bodies = function_bodies(_opset(model), in_blocks=_labels_blocks(model.graph))
     used = {node.op_type for node in model.graph.node if node.domain == DOMAIN}
     for node in model.graph.node:
         if node.domain == DOMAIN:
@@ -73,6 +76,13 @@ def assemble(
     lint(model)
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def _labels_blocks(graph: GraphProto) -> bool:
+    """Whether labels are made of logits of blocks, [N, K, s, s, h, w]."""
+    labelled = {node.input[0] for node in graph.node if node.op_type in RESIZE_OPERATORS}
+    shapes = [entry.type.tensor_type.shape for entry in graph.value_info if entry.name in labelled]
+    return any(len(shape.dim) == BLOCKS_RANK for shape in shapes)
 
 
 def _forget_the_exporter(graph: GraphProto) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ppool.export._behind import NONE, STRIDE, Part, Sight
+from ppool.export._behind import FINE, NONE, STRIDE, WHITE, Part, Sight
 
 __all__ = ["Blocks", "Whole"]
 
@@ -18,8 +18,6 @@ CELL, AROUND = 4, 21
 LEVELS = 7
 # Of so many fine rows and columns about a pixel the darkest counts.
 RIM = 5
-# Names are told apart at every so many pixels.
-FINE = 2
 # How sure one pixel may be, and how much the surroundings weigh against it.
 SUREST, WEIGHT = 4.0, 4.0
 # Shares of a photo from which on a class gains, and at which it gains the most.
@@ -52,9 +50,8 @@ class Blocks(Part):
         """How far, [N, ids, H, W], their logits move."""
         found = seen.beliefs[:, self.ids].sum(1, keepdim=True)
         # One answer for two by two pixels is fine enough for a name.
-        ours = [seen.logits[:, index : index + 1, ::FINE, ::FINE] for index in self.ids]
-        fine = torch.cat(ours, 1)
-        near = self._near(seen.image[..., ::FINE, ::FINE])
+        fine = torch.cat([seen.logits[:, index : index + 1] for index in self.ids], 1)
+        near = self._near(seen.grey[..., ::FINE, ::FINE])
         step = STRIDE // FINE
         some = fine[..., ::step, ::step]
         margin = (some - some.mean(1, keepdim=True)).clamp(-SUREST / 2, SUREST / 2)
@@ -69,14 +66,14 @@ class Blocks(Part):
         told = torch.cat(leans, 1)
         moved = fine + WEIGHT * torch.cat((told, -told.sum(1, keepdim=True)), 1)
         kept = fine.amax(1, keepdim=True) - moved.amax(1, keepdim=True)
-        return F.interpolate(moved + kept - fine, seen.logits.shape[-2:], mode="nearest")
+        return F.interpolate(moved + kept - fine, seen.grey.shape[-2:], mode="nearest")
 
-    def _near(self, image: Tensor) -> Tensor:
+    def _near(self, grey: Tensor) -> Tensor:
         """How near what is dark about each pixel is to each level: 1 at it, 0 from the next on."""
-        light = -image.mean(1, keepdim=True) * ((LEVELS - 1) / 255)
+        light = grey * (-(LEVELS - 1) / WHITE)
         # The rim of a stroke is as dark as its core, by the ink that it is of.
-        grey = -F.max_pool2d(light, RIM, 1, RIM // 2)
-        return (1 - (grey - self.levels).abs()).clamp(min=0)
+        level = -F.max_pool2d(light, RIM, 1, RIM // 2)
+        return (1 - (level - self.levels).abs()).clamp(min=0)
 
     @staticmethod
     def _around(values: Tensor) -> Tensor:
@@ -100,4 +97,4 @@ class Whole(Part):
         """How far, [N, 1, H, W], its logits move: all of a photo's alike."""
         share = seen.beliefs[:, self.ids].mean((2, 3), keepdim=True)
         gain = GAIN * ((share - MOST) / (ALL - MOST)).clamp(0, 1)
-        return gain.expand(-1, -1, *seen.logits.shape[2:])
+        return gain.expand(-1, -1, *seen.grey.shape[2:])

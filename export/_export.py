@@ -15,7 +15,7 @@ from ppool.export._assemble import assemble, cast_to_logits, offer_mask_size, on
 from ppool.export._describe import with_colours
 from ppool.export._files import refuse_to_overwrite, save_whole
 from ppool.export._layer import Behind
-from ppool.export._shuffle import shuffle_last
+from ppool.export._shuffle import label_blocks, shuffle_last
 from ppool.export._trace import Pipeline, trace
 from ppool.export._verify import example_images, verify
 from ppool.feeding import Normalisation
@@ -154,7 +154,8 @@ def _export(
     graph = trace(pipeline, example, outputs, multiple)
     shuffle_last(graph.graph)
     offer_mask_size(graph.graph)
-    content = assemble(graph, description, cast_to_logits(graph.graph)).SerializeToString()
+    to_logits = label_blocks(graph.graph, cast_to_logits(graph.graph))
+    content = assemble(graph, description, to_logits).SerializeToString()
     if check:
         verify(content, pipeline, multiple)
     save_whole(content, path)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 from torch.nn import functional as F
 
-from ppool.export._behind import NONE, STRIDE, Part, Sight
+from ppool.export._behind import NONE, STRIDE, WHITE, Part, Sight
 
 __all__ = ["Ink"]
 
@@ -50,7 +50,7 @@ class Ink(Part):
 
     def forward(self, seen: Sight) -> Tensor:
         """How far, [N, 1, H, W], the logits of ink move."""
-        grey = seen.image.mean(1, keepdim=True) / 255
+        grey = seen.grey * (1 / WHITE)
         some = grey[..., ::STRIDE, ::STRIDE]
         found = seen.beliefs[:, self.ids].sum(1, keepdim=True)
         share, whole = found.mean((2, 3), keepdim=True), some.mean((2, 3), keepdim=True)

@@ -126,8 +126,9 @@ class UnitBackwardJob:
 class ResizeArgMaxJob:
     """The class of the largest resized logit: logits [n, classes, h, w] -> labels.
 
-    These are uint8, or uint16 of more than 256 classes, of up to 65536; ``out_h`` and ``out_w`` are
-    the size of the labels. On a GPU only.
+    With ``side`` above 1 they are of blocks, [n, classes, side, side, h / side, w / side]. Labels
+    are uint8, or uint16 of more than 256 classes, of up to 65536; ``out_h`` and ``out_w`` are the
+    size of the labels. On a GPU only.
     """
 
     name: ClassVar = "resize_argmax"
@@ -138,6 +139,7 @@ class ResizeArgMaxJob:
     out_h: int
     out_w: int
     dtype: str
+    side: int
     logits: int
     labels: int
 
@@ -164,6 +166,7 @@ _C_TYPES = {
     "branch": _SideBranch,
     "alpha_gradient_scale": ctypes.c_float,
     "dtype": ctypes.c_int32,
+    "side": ctypes.c_int32,
     **dict.fromkeys(_SIZES, ctypes.c_int64),
 }
 

@@ -45,6 +45,8 @@ ScoreKind = Literal["logits", "probabilities", "log-probabilities", "log-odds", 
 Resample = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]
 
 MOST_CLASSES = 65536
+# Beyond so many pixels a side of a padded photo is at most so many longer, or one multiple.
+FINER_FROM, FINER = 1024, 64
 
 
 def label_type(classes: int) -> Literal["uint8", "uint16"]:
@@ -197,14 +199,20 @@ class InputPolicy:
         """The rung of a ladder that holds ``side`` pixels, so that photos of many sizes are of few.
 
         Rungs are multiples of ``multiple``, four to each doubling, so a side grows by less than a
-        quarter plus one multiple; the last rung just holds ``max_side``.
+        quarter plus one multiple; the last rung just holds ``max_side``. Photos of more than 1024
+        pixels gain little by sharing a batch, and lose much by pixels that are none of theirs: of
+        these the rungs are 64 pixels apart, or one multiple.
 
         Example:
             >>> [InputPolicy(max_side=1000, multiple=16).rung(side) for side in (7, 300, 1000)]
             [16, 320, 1008]
+            >>> InputPolicy(max_side=1792, multiple=32).rung(1344)
+            1344
         """
         units, most = _ceil_div(side, self.multiple), _ceil_div(self.max_side, self.multiple)
         step = max(1 << (units - 1).bit_length() >> 3, 1)
+        if _ceil_div(units, step) * step * self.multiple > FINER_FROM:
+            step = min(step, max(FINER // self.multiple, 1))
         return min(_ceil_div(units, step) * step, most) * self.multiple
 
     def padded_shape(self, height: int, width: int) -> tuple[int, int]:

@@ -104,7 +104,8 @@ def register_schemas() -> None:
                 {"logits": "T", "size": "tensor(int64)"},
                 {"labels": f"tensor({labels})"},
                 {SHAPE_INPUTS: _INTS},
-                "Half-pixel bilinear resize of [N, K, h, w] to size, then argmax over K.",
+                "Half-pixel bilinear resize of [N, K, h, w] to size, then argmax over K. Those of "
+                "blocks of s x s pixels may come as a shuffle takes them, [N, K, s, s, h, w].",
             )
             for name, labels in zip(RESIZE_OPERATORS, ("uint8", "uint16"), strict=True)
         ),
@@ -293,20 +294,37 @@ PPoolUnit <kernel_shape, strides, pads, dilations, ceil_mode, signed,
 _RESIZE_ARG_MAX = """
 {name} (logits, size) => (labels)
 {{
-    single = Cast <to = 1> (logits)
     batch_and_classes = Shape <end = 2> (logits)
     two = Constant <value_ints = [2]> ()
     height_and_width = Reshape (size, two)
     resized_shape = Concat <axis = 0> (batch_and_classes, height_and_width)
+    {pixels}
     resized = Resize <mode = "linear", coordinate_transformation_mode = "half_pixel">
-        (single, , , resized_shape)
+        (pixels, , , resized_shape)
     best = ArgMax <axis = 1, keepdims = 0> (resized)
     label = Cast <to = 1> (best)
     labels = Cast <to = {labels}> (label)
 }}
 """
 
-# The same in opsets 11 to 14, where Shape gives whole shapes and Resize wants all its inputs.
+# What it resizes: logits as they are, or those of blocks shuffled. No body serves both ranks, as
+# shapes inside are to be known before it runs.
+_PIXELS = "pixels = Cast <to = 1> (logits)"
+_PIXELS_OF_BLOCKS = """
+    single = Cast <to = 1> (logits)
+    planes = ReduceProd (batch_and_classes)
+    block = Shape <start = 2, end = 4> (logits)
+    cells = Shape <start = 4> (logits)
+    planes_shape = Concat <axis = 0> (planes, block, cells)
+    apart = Reshape (single, planes_shape)
+    woven = Transpose <perm = [0, 3, 1, 4, 2]> (apart)
+    sides = Mul (block, cells)
+    pixels_shape = Concat <axis = 0> (batch_and_classes, sides)
+    pixels = Reshape (woven, pixels_shape)
+"""
+
+# The same in opsets 11 to 14, where Shape gives whole shapes and Resize wants all its inputs; of
+# pixels only, as files of blocks are written here.
 _OLDER_RESIZE_ARG_MAX = """
 {name} (logits, size) => (labels)
 {{
@@ -327,7 +345,9 @@ _OLDER_RESIZE_ARG_MAX = """
 """
 
 
-def function_bodies(opset: int = ONNX_OPSET) -> dict[str, onnx.FunctionProto]:
+def function_bodies(
+    opset: int = ONNX_OPSET, *, in_blocks: bool = False
+) -> dict[str, onnx.FunctionProto]:
     """Each operator's body in standard operators, to attach to a model that uses it.
 
     Arithmetic is float32 whatever the storage type, rounded once at the end. The bodies have one
@@ -336,10 +356,15 @@ def function_bodies(opset: int = ONNX_OPSET) -> dict[str, onnx.FunctionProto]:
     Args:
         opset: Of the standard operators in the model that is to carry the bodies. ``PPool`` and
             ``PPoolUnit`` need 18, the others 11.
+        in_blocks: Whether labels are made of logits of blocks, [N, K, s, s, h, w].
     """
     header = f'<domain: "{DOMAIN}", opset_import: ["": {opset}]>'
     last = _RESIZE_ARG_MAX if opset >= 15 else _OLDER_RESIZE_ARG_MAX
-    labelling = (last.format(name=name, labels=kind) for name, kind in RESIZE_OPERATORS.items())
+    pixels = _PIXELS_OF_BLOCKS if in_blocks else _PIXELS
+    labelling = (
+        last.format(name=name, labels=kind, pixels=pixels)
+        for name, kind in RESIZE_OPERATORS.items()
+    )
     texts = (_PPOOL, _PPOOL_UNIT, *labelling)
     bodies = (onnx.parser.parse_function(header + text) for text in texts)
     return {body.name: body for body in bodies}

@@ -42,7 +42,8 @@ RELATIVE_ERROR = {np.float32: 1e-5, np.float16: 1e-3}
 
 def model_of(operator: str, inputs: dict[str, Array], attributes: dict[str, Any]) -> bytes:
     """A model of one node that carries the node's body."""
-    body = function_bodies()[operator]
+    in_blocks = next(iter(inputs.values())).ndim == 6
+    body = function_bodies(in_blocks=in_blocks)[operator]
     graph = helper.make_graph(
         [
             helper.make_node(
@@ -263,6 +264,28 @@ def test_resize_argmax_equals_the_reference(run: Run, logits: Array, size: tuple
 def test_labels_as_large_as_the_logits_are_the_first_largest(run: Run, logits: Array) -> None:
     found = run("ResizeArgMax", {"logits": logits, "size": np.array(logits.shape[2:])})
     np.testing.assert_array_equal(found, logits.argmax(axis=1))
+
+
+@given(
+    logits=st_numpy.arrays(
+        np.float32,
+        st.tuples(st.just(2), st.integers(1, 5), st.integers(1, 3), st.integers(1, 150)),
+        elements=st.floats(-4, 4, width=16),
+    ),
+    side=st.integers(1, 3),
+    size=st.tuples(st.integers(1, 20), st.integers(1, 330)) | st.none(),
+)
+@quick
+def test_logits_of_blocks_are_labelled_as_those_of_pixels(
+    run: Run, logits: Array, side: int, size: tuple[int, int] | None
+) -> None:
+    pixels = logits.repeat(side, 2).repeat(side, 3)
+    pixels += np.random.default_rng(0).random(pixels.shape, np.float32).round(2)
+    n, classes, height, width = pixels.shape
+    cells = pixels.reshape(n, classes, height // side, side, width // side, side)
+    wanted = np.array(size or (height, width))
+    found = run("ResizeArgMax", {"logits": cells.transpose(0, 1, 3, 5, 2, 4), "size": wanted})
+    np.testing.assert_array_equal(found, run("ResizeArgMax", {"logits": pixels, "size": wanted}))
 
 
 @pytest.mark.parametrize(("classes", "size"), [(257, (13, 70)), (1000, (5, 9)), (40000, (3, 2))])

@@ -110,7 +110,8 @@ class Gpu:
         n, classes, h, w = logits.shape
         dtype = str(logits.dtype).removeprefix("torch.")
         addresses = (logits.data_ptr(), labels.data_ptr())
-        self.kernels.run(ResizeArgMaxJob(n, classes, h, w, *size, dtype, *addresses), self.stream)
+        job = ResizeArgMaxJob(n, classes, h, w, *size, dtype, 1, *addresses)
+        self.kernels.run(job, self.stream)
         return labels
 
 

@@ -55,10 +55,12 @@ struct UnitBackwardJob {
 };
 
 // Bilinear resizing of logits [n, classes, h, w] to [out_h, out_w], and the first largest class:
-// uint8, or uint16 where there are more classes than that holds.
+// uint8, or uint16 where there are more classes than that holds. With a side of blocks above 1 they
+// are stored as [n, classes, side, side, h / side, w / side], the pixels of blocks apart.
 struct ResizeArgMaxJob {
   int64_t n, classes, h, w, out_h, out_w;
   DType dtype;
+  int32_t side;
   const void* logits;
   void* labels;
 

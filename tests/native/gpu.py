@@ -107,10 +107,13 @@ def unit_backward(
 
 
 def resize_argmax(logits: Array, size: tuple[int, int]) -> NDArray[Any]:
+    """Of logits [N, K, h, w], or [N, K, s, s, h, w] of blocks."""
     dtype = np.uint8 if logits.shape[1] <= 256 else np.uint16
     labels = np.full((len(logits), *size), -1).astype(dtype)
     addresses = (logits.ctypes.data, labels.ctypes.data)
-    kernels().run(ResizeArgMaxJob(*logits.shape, *size, logits.dtype.name, *addresses))
+    side = logits.shape[2] if logits.ndim == 6 else 1
+    pixels = *logits.shape[:2], *(length * side for length in logits.shape[-2:])
+    kernels().run(ResizeArgMaxJob(*pixels, *size, logits.dtype.name, side, *addresses))
     return labels
 
 

@@ -289,6 +289,13 @@ def test_resize_argmax_finds_a_largest_logit(
         assert resize_argmax_reference(nudged, size)[0, row, column] == labels[n, row, column]
 
 
+@pytest.mark.parametrize("size", [(8, 12), (31, 17), (5, 40)])
+def test_logits_of_blocks_are_labelled_as_those_of_pixels(size: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(0).normal(size=(2, 5, 8, 12)).astype(np.float32)
+    cells = pixels.reshape(2, 5, 4, 2, 6, 2).transpose(0, 1, 3, 5, 2, 4).copy()
+    assert np.array_equal(resize_argmax(cells, size), resize_argmax(pixels, size))
+
+
 def test_resize_argmax_gives_a_tie_to_the_first_class() -> None:
     logits = np.zeros((1, 256, 3, 3), np.float32)
     logits[:, 100:] = 2.5
@@ -308,7 +315,7 @@ def test_what_does_not_fit_is_an_error_and_no_crash() -> None:
     with pytest.raises(ValueError, match=r"dtype: expected one of .* got 'float64'"):
         kernels().run(ForwardJob(Pooling((1, 1, 2, 2), Window.of(2), False, "float64"), 0, 0, 0))
     with pytest.raises(RuntimeError, match="invalid argument"):
-        kernels().run(ResizeArgMaxJob(1, 65537, 2, 2, 4, 4, "float32", 0, 0))
+        kernels().run(ResizeArgMaxJob(1, 65537, 2, 2, 4, 4, "float32", 1, 0, 0))
     last = Pooling((1, 1, 2, 2), Window.of(2), False, "float32", channels_last=True)
     with pytest.raises(RuntimeError, match="invalid argument"):
         kernels().run(ForwardJob(last, 0, 0, 0))

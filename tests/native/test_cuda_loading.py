@@ -144,7 +144,7 @@ def test_pytorch_trains_the_unit_by_kernels(fresh: pytest.MonkeyPatch, dtype: to
 @needs_compiler
 def test_an_error_of_cuda_is_told_in_words(stub: Path) -> None:
     with pytest.raises(RuntimeError, match=r"no CUDA-capable device is detected \(cudaError 100\)"):
-        _gpu.Kernels(str(stub)).run(ResizeArgMaxJob(1, 2, 2, 2, 4, 4, "float32", 0, 0))
+        _gpu.Kernels(str(stub)).run(ResizeArgMaxJob(1, 2, 2, 2, 4, 4, "float32", 1, 0, 0))
 
 
 @needs_library

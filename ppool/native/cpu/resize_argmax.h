@@ -40,12 +40,15 @@ class ResizeArgMax {
       : job_(job),
         elements_(elements),
         looks_(job.classes > 4 && job.h < job.out_h),
-        span_(std::min(job.w, kStrip * job.w / std::max<int64_t>(job.out_w, 1) + 3) + V::kPicked),
+        side_(std::max<int64_t>(job.side, 1)),
+        span_(std::min(job.w, kStrip * job.w / std::max<int64_t>(job.out_w, 1) + 2 + side_) +
+              V::kPicked),
         held_{take_row(), take_row()},
         low_(take<int32_t>(kStrip)),
         high_(take<int32_t>(kStrip)),
         share_(take<Real>(kStrip)),
-        cells_(take<Real>(span_ + V::kLanes)) {}
+        cells_(take<Real>(span_ + V::kLanes)),
+        apart_(take<Real>(side_ > 1 ? std::max<int64_t>(span_, kStrip) + 2 * side_ : 0)) {}
 
   // Rows [begin, end) of all images.
   void run(int64_t begin, int64_t end) {
@@ -91,8 +94,7 @@ class ResizeArgMax {
       for (int64_t first = 0; first < job_.w; first += kStrip) {
         count_ = static_cast<int>(std::min<int64_t>(kStrip, job_.w - first));
         for (int64_t k = 0; k < job_.classes; ++k) {
-          const int64_t start = ((image * job_.classes + k) * job_.h + row) * job_.w + first;
-          elements_.load(job_.logits, start, count_, wide + k * kStrip);
+          read(image * job_.classes + k, row, first, count_, wide + k * kStrip);
         }
         int parts[kParts];
         for (int part = 0; part < kParts; ++part) parts[part] = part;
@@ -102,13 +104,40 @@ class ResizeArgMax {
     }
   }
 
+  // Columns [first, first + count) of a row of a plane; of blocks of two, up to one more.
+  void read(int64_t plane, int64_t row, int64_t first, int64_t count, Real* __restrict to) const {
+    if (side_ == 1) {
+      elements_.load(job_.logits, (plane * job_.h + row) * job_.w + first, count, to);
+      return;
+    }
+    const int64_t across = job_.w / side_, cell = first / side_;
+    const int64_t cells = (first + count - 1) / side_ - cell + 1;
+    const int64_t line = (plane * side_ + row % side_) * side_;
+    for (int64_t phase = 0; phase < side_; ++phase) {
+      const int64_t start = ((line + phase) * (job_.h / side_) + row / side_) * across + cell;
+      elements_.load(job_.logits, start, cells, apart_ + phase * cells);
+    }
+    if (side_ == 2 && first % 2 == 0) {  // known to the compiler, which makes vectors of it
+      const Real *const even = apart_, *const odd = apart_ + cells;
+      for (int64_t i = 0; i < cells; ++i) {
+        to[2 * i] = even[i];
+        to[2 * i + 1] = odd[i];
+      }
+      return;
+    }
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t column = first + i;
+      to[i] = apart_[column % side_ * cells + column / side_ - cell];
+    }
+  }
+
   static int parts_of(int count) { return (count + V::kLanes - 1) / V::kLanes; }
 
   // Finds the source elements of the strip's columns, counted from the first that it reads for the
   // load, and for each part from its own first.
   void place(int64_t first) {
     count_ = static_cast<int>(std::min<int64_t>(kStrip, job_.out_w - first));
-    begin_ = Between::of(first, job_.w, job_.out_w).low;
+    begin_ = Between::of(first, job_.w, job_.out_w).low / side_ * side_;
     end_ = Between::of(first + count_ - 1, job_.w, job_.out_w).high + 1;
     near_ = true;
     for (int i = 0; i < kStrip; ++i) {
@@ -135,8 +164,7 @@ class ResizeArgMax {
   void load(int64_t row, Row& to) const {
     const int64_t image = row / job_.h, y = row % job_.h, columns = end_ - begin_;
     for (int64_t k = 0; k < job_.classes; ++k) {
-      const int64_t start = ((image * job_.classes + k) * job_.h + y) * job_.w + begin_;
-      elements_.load(job_.logits, start, columns, to.source + k * span_);
+      read(image * job_.classes + k, y, begin_, columns, to.source + k * span_);
     }
     to.row = row;
     if (!looks_) {
@@ -297,12 +325,14 @@ class ResizeArgMax {
   const ResizeArgMaxJob& job_;
   const Elements<Real>& elements_;
   bool looks_;    // at what need not be interpolated; of few classes or rows that takes longer
+  int64_t side_;  // of blocks whose pixels are stored apart
   int64_t span_;  // source columns that a strip reads at most, and what V::pick reads beyond
   Row held_[2];
   int32_t* low_;
   int32_t* high_;
   Real* share_;
   Real* cells_;  // the largest class of a source row's columns
+  Real* apart_;  // those of each column in a block, before they are put side by side
   int64_t starts_[kParts], stops_[kParts];
   int64_t begin_ = 0, end_ = 0;
   int count_ = 0;

@@ -48,7 +48,7 @@ struct ResizeArgMax {
     if (item >= items()) return;
     const int64_t line = divide(item, job.out_w), image = divide(line, strips);
     const int64_t top = (line - image * strips) * kRows, column = item - line * job.out_w;
-    const Between across = Between::of(column, job.w, job.out_w);
+    const Columns across = columns_of(Between::of(column, job.w, job.out_w));
     Between down[kRows];
     PPOOL_UNROLL
     for (int i = 0; i < kRows; ++i) {
@@ -80,11 +80,32 @@ struct ResizeArgMax {
     }
   }
 
+  // Where the thread's column of a plane is read: two places in each row, and the second's share.
+  struct Columns {
+    int64_t low, high;
+    float share;
+  };
+
+  PPOOL_HOST_DEVICE Columns columns_of(const Between& across) const {
+    return {place(across.low, 1), place(across.high, 1), across.share};
+  }
+
+  PPOOL_HOST_DEVICE int64_t line_of(int64_t row) const { return place(row, job.w); }
+
+  // How far a row or column is from the first, by the length of one; those of blocks are stored
+  // apart, the rows of a block further than its columns.
+  PPOOL_HOST_DEVICE int64_t place(int64_t index, int64_t length) const {
+    if (job.side <= 1) return index * length;
+    const int64_t cell = divide(index, job.side), inside = index - cell * job.side;
+    const int64_t apart = divide(job.h, job.side) * divide(job.w, job.side);
+    if (length == 1) return inside * apart + cell;
+    return inside * job.side * apart + cell * divide(length, job.side);
+  }
+
   // A source row at the thread's column.
-  PPOOL_HOST_DEVICE float at(const Storage* plane, int64_t row, const Between& across) const {
-    const Storage* line = plane + row * job.w;
-    const float left = to_float(line[across.low]), right = to_float(line[across.high]);
-    return left * (1 - across.share) + right * across.share;
+  static PPOOL_HOST_DEVICE float at(const Storage* line, const Columns& columns) {
+    const float left = to_float(line[columns.low]), right = to_float(line[columns.high]);
+    return left * (1 - columns.share) + right * columns.share;
   }
 
   static PPOOL_HOST_DEVICE void keep_larger(float value, int64_t k, float* best, int* label) {
@@ -93,15 +114,16 @@ struct ResizeArgMax {
     *label = wins ? static_cast<int>(k) : *label;
   }
 
-  PPOOL_HOST_DEVICE void label_near(const Storage* source, const Between& across,
+  PPOOL_HOST_DEVICE void label_near(const Storage* source, const Columns& columns,
                                     const Between (&down)[kRows], int (&label)[kRows]) const {
     const int64_t low = down[0].low, middle = low + 1 < job.h ? low + 1 : low;
     const int64_t high = middle + 1 < job.h ? middle + 1 : middle;
+    const int64_t lines[3] = {line_of(low), line_of(middle), line_of(high)};
     float best[kRows] = {};
     for (int64_t k = 0; k < job.classes; ++k) {
       const Storage* plane = source + k * job.h * job.w;
-      const float rows[3] = {at(plane, low, across), at(plane, middle, across),
-                             at(plane, high, across)};
+      const float rows[3] = {at(plane + lines[0], columns), at(plane + lines[1], columns),
+                             at(plane + lines[2], columns)};
       PPOOL_UNROLL
       for (int i = 0; i < kRows; ++i) {
         const bool upper = down[i].low == low;
@@ -112,15 +134,21 @@ struct ResizeArgMax {
     }
   }
 
-  PPOOL_HOST_DEVICE void label_any(const Storage* source, const Between& across,
+  PPOOL_HOST_DEVICE void label_any(const Storage* source, const Columns& columns,
                                    const Between (&down)[kRows], int (&label)[kRows]) const {
+    int64_t above[kRows], below[kRows];
+    PPOOL_UNROLL
+    for (int i = 0; i < kRows; ++i) {
+      above[i] = line_of(down[i].low);
+      below[i] = line_of(down[i].high);
+    }
     float best[kRows] = {};
     for (int64_t k = 0; k < job.classes; ++k) {
       const Storage* plane = source + k * job.h * job.w;
       PPOOL_UNROLL
       for (int i = 0; i < kRows; ++i) {
-        const float first = at(plane, down[i].low, across);
-        const float second = at(plane, down[i].high, across);
+        const float first = at(plane + above[i], columns);
+        const float second = at(plane + below[i], columns);
         keep_larger(first * (1 - down[i].share) + second * down[i].share, k, &best[i], &label[i]);
       }
     }

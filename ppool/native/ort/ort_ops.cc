@@ -12,6 +12,9 @@ namespace {
 // More parts than any pool has threads would only cost; fewer would idle some.
 constexpr int64_t kMostParts = 64;
 
+// Pixels of a side of blocks; no network shuffles more.
+constexpr int64_t kMostSide = 64;
+
 // Where an operator runs: an execution provider and, for CUDA, the kernels.
 struct Device {
   const char* provider;
@@ -197,8 +200,9 @@ struct PPoolUnit final : Kernel {
   SideBranch branch;
 };
 
-// logits [N, K, h, w] and size [H, W] -> labels [N, H, W]: uint8, or uint16 of more classes than
-// that holds. ONNX Runtime tells operators of one name apart by their inputs only.
+// logits [N, K, h, w], or [N, K, s, s, h, w] of blocks of s x s pixels, and size [H, W] -> labels
+// [N, H, W]: uint8, or uint16 of more classes than that holds. ONNX Runtime tells operators of one
+// name apart by their inputs only.
 template <bool kWide>
 struct ResizeArgMax final : Kernel {
   static constexpr const char* kName = kWide ? "ResizeArgMax16" : "ResizeArgMax";
@@ -211,22 +215,27 @@ struct ResizeArgMax final : Kernel {
   void compute(KernelContext* context) const override {
     const Input logits = read_input(api, context, 0), size = read_input(api, context, 1);
     const Shape& shape = logits.shape;
-    if (shape.size() != 4) refuse("logits", "4 dimensions [N, K, h, w]", to_text(shape));
+    const bool in_blocks = shape.size() == 6 && shape[2] == shape[3] && shape[2] <= kMostSide;
+    if (shape.size() != 4 && !in_blocks) {
+      refuse("logits", "[N, K, h, w] or [N, K, s, s, h, w]", to_text(shape));
+    }
+    const int64_t side = in_blocks ? shape[2] : 1;
+    const int64_t h = shape[shape.size() - 2] * side, w = shape[shape.size() - 1] * side;
     if (kWide && (shape[1] < 257 || shape[1] > kMostClasses)) {
       refuse("logits", "257 to 65536 classes", to_text(shape));
     }
     if (!kWide && (shape[1] < 1 || shape[1] > 256)) {
       refuse("logits", "1 to 256 classes", to_text(shape));
     }
-    if (shape[2] < 1 || shape[3] < 1) refuse("logits", "at least one pixel", to_text(shape));
+    if (h < 1 || w < 1) refuse("logits", "at least one pixel", to_text(shape));
     expect_shape("size", {2}, size.shape);
     const int64_t* target = static_cast<const int64_t*>(size.data);
     if (target[0] < 0 || target[1] < 0) {
       refuse("size", "0 or more", to_text({target[0], target[1]}));
     }
     void* labels = make_output(api, context, {shape[0], target[0], target[1]});
-    const ResizeArgMaxJob job{shape[0],  shape[1], shape[2], shape[3], target[0],
-                              target[1], dtype,    logits.data, labels};
+    const ResizeArgMaxJob job{shape[0],  shape[1], h,    w, target[0],
+                              target[1], dtype,    static_cast<int32_t>(side), logits.data, labels};
     run(context, job);
   }
 };

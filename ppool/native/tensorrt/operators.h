@@ -94,6 +94,8 @@ struct PPool {
   static constexpr const char* kName = "PPool";
   static constexpr int32_t kInputs = 2, kShapeInputs = 0;
 
+  static bool takes_rank(int32_t rank) { return rank == 4; }
+
   static std::vector<Slot> slots() { return window_slots(); }
   static void check(const Settings& settings) { check_window(settings); }
   static DataType output_type(DataType input) { return input; }
@@ -117,6 +119,8 @@ struct PPool {
 struct PPoolUnit {
   static constexpr const char* kName = "PPoolUnit";
   static constexpr int32_t kInputs = 5, kShapeInputs = 0;
+
+  static bool takes_rank(int32_t rank) { return rank == 4; }
 
   static std::vector<Slot> slots() { return unit_slots(); }
   static void check(const Settings& settings) {
@@ -147,10 +151,13 @@ struct PPoolUnit {
   }
 };
 
-// logits, and size as a shape input, -> uint8 labels.
+// logits [N, K, h, w], or [N, K, s, s, h, w] of blocks of s x s pixels, and size as a shape input,
+// -> uint8 labels.
 struct ResizeArgMax {
   static constexpr const char* kName = "ResizeArgMax";
   static constexpr int32_t kInputs = 1, kShapeInputs = 1;
+
+  static bool takes_rank(int32_t rank) { return rank == 4 || rank == 6; }
 
   static std::vector<Slot> slots() { return {}; }
   static void check(const Settings&) {}
@@ -168,15 +175,18 @@ struct ResizeArgMax {
   static bool fits(const Settings&, const PluginTensorDesc* in, const PluginTensorDesc* out) {
     const nvinfer1::Dims& logits = in[0].dims;
     const nvinfer1::Dims& labels = out[0].dims;
-    return logits.nbDims == 4 && labels.nbDims == 3 && labels.d[0] == logits.d[0] &&
+    const bool blocks = logits.nbDims == 6 && logits.d[2] == logits.d[3];
+    return (logits.nbDims == 4 || blocks) && labels.nbDims == 3 && labels.d[0] == logits.d[0] &&
            logits.d[1] >= 1 && logits.d[1] <= 256;
   }
   static int start(const Settings&, const Call& call) {
-    const int64_t* from = call.input[0].dims.d;
+    const nvinfer1::Dims& logits = call.input[0].dims;
+    const int64_t* from = logits.d;
     const int64_t* to = call.output[0].dims.d;
-    const ResizeArgMaxJob job{from[0], from[1], from[2],      from[3],       to[1],
-                              to[2],   call.dtype(), call.inputs[0],
-                              call.outputs[0]};
+    const int64_t side = logits.nbDims == 6 ? from[2] : 1;
+    const int64_t h = from[logits.nbDims - 2] * side, w = from[logits.nbDims - 1] * side;
+    const ResizeArgMaxJob job{from[0],        from[1],      h, w, to[1], to[2], call.dtype(),
+                              static_cast<int32_t>(side), call.inputs[0], call.outputs[0]};
     return ppool_cuda_resize_argmax(&job, call.stream);
   }
 };

@@ -85,7 +85,9 @@ class Plugin final : public nvinfer1::IPluginV3,
   int32_t getOutputShapes(const DimsExprs* inputs, int32_t count, const DimsExprs* shape_inputs,
                           int32_t shape_count, DimsExprs* outputs, int32_t output_count,
                           IExprBuilder& build) noexcept override {
-    if (count < 1 || inputs[0].nbDims != 4) return fail("the first input: expected 4 dimensions");
+    if (count < 1 || !Op::takes_rank(inputs[0].nbDims)) {
+      return fail("the first input: expected 4 dimensions");
+    }
     if (shape_count != Op::kShapeInputs) {
       return fail("size: expected a shape input; its node must carry "
                   "tensorrt_plugin_shape_input_indices, so export the model again");

@@ -3,7 +3,7 @@ BIN := .venv/bin
 PROJECT := pyproject.toml setup.py $(shell find ppool/native -name '*.h' -o -name '*.cc' -o -name '*.cpp')
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-all zoo clients ray coverage lowest sanitize stress check format bench lock cuda tensorrt wheel docs clean
+.PHONY: help serve test test-all zoo clients ray coverage lowest sanitize stress model check format bench lock cuda tensorrt wheel docs clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -93,6 +93,17 @@ bench: .venv/dev ## measure and write benchmarks/results
 
 LOCK = $(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-annotate --no-header \
 	--python-version 3.13 --python-platform x86_64-unknown-linux-gnu
+# Each step goes on where it stopped. ARGS='--weights shipped --learning-rate 0.001' goes on from the file that ships.
+MODEL = runs/pages
+PAGES = 6000
+model: .venv/dev ## draw pages, train the model that ships on them, export it and its int8 twin (hours)
+	$(BIN)/python -m research pages $(MODEL)/drawn --count $(PAGES)
+	$(BIN)/python -m research run --recipe pages --data $(MODEL)/drawn -o $(MODEL) $(ARGS)
+	$(BIN)/ppool export $(MODEL)/checkpoint.pt -o $(MODEL)/pages.onnx --name pages --card docs/model.md \
+		--ink text --ink handwriting --ink line --ink stamp --blocks text --blocks handwriting --whole picture
+	$(BIN)/ppool precision $(MODEL)/pages.onnx -o $(MODEL)/pages-int8.onnx --precision int8 --limit 40 \
+		--calibration $(MODEL)/drawn/train/images --validation $(MODEL)/drawn/val
+
 lock: .venv/dev ## pin anew what the images install (locks/)
 	$(BIN)/python -m pip install --quiet uv
 	$(LOCK) pyproject.toml --extra serve --extra store --extra grpc --output-file locks/cpu.txt

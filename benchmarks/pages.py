@@ -3,6 +3,7 @@
 Usage: PPOOL_DIBCO=FOLDER python -m benchmarks.pages. The folder holds ``*_source.*`` and
 ``*_target.png`` (0 is ink) under the contests' own names, such as ``DIBCO2009_H01_source.jpg``.
 Every photo takes the way of a request without options; ``--url`` sends it to a server instead.
+Of the photographs without a page in the folder PPOOL_PHOTOS 24 are taken, evenly spaced.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ _LEVELS: Mapping[str, Callable[[Mask], Any]] = {
     "sauvola": partial(threshold_sauvola, window_size=25, k=0.2),
 }
 _LIMITS = ImageLimits(max_pixels=100_000_000, max_side_pixels=20_000, max_frames=1)
+_PHOTOS = 24
 _NAME = re.compile(r"(\D*\d{4})_([HP])?.*_source\.\w+$")
 
 
@@ -200,20 +202,36 @@ def _sheets() -> Iterator[tuple[str, Mask]]:
             yield f"{name} {height} x {width}", np.clip(sheet, 0, 255).astype(np.uint8)
 
 
-def _untouched(segment: Segment, classes: Sequence[LabelClass]) -> dict[str, Any]:
+def _untouched(
+    segment: Segment, classes: Sequence[LabelClass], photos: Sequence[Path]
+) -> dict[str, Any]:
     """Share of blank sheets called paper and of photographs called picture, in per cent."""
     ids = {label.name: label.id for label in classes}
 
-    def share(pixels: Mask, name: str) -> float:
-        file = cv2.imencode(".png", pixels[..., ::-1])[1].tobytes()
+    def share(file: bytes, name: str) -> float:
         return _rounded(100 * float((segment(file) == ids[name]).mean()))
 
+    def drawn(pixels: Mask) -> bytes:
+        return cv2.imencode(".png", pixels[..., ::-1])[1].tobytes()
+
     return {
-        "paper on blank sheets": {name: share(sheet, "paper") for name, sheet in _sheets()},
+        "paper on blank sheets": {name: share(drawn(sheet), "paper") for name, sheet in _sheets()},
         "picture on photographs": {
-            name: share(getattr(data, name)(), "picture") for name in ("astronaut", "coffee")
+            **{
+                name: share(drawn(getattr(data, name)()), "picture")
+                for name in ("astronaut", "coffee")
+            },
+            **{photo.name: share(photo.read_bytes(), "picture") for photo in photos},
         },
     }
+
+
+def _photos_in(folder: Path) -> list[Path]:
+    """Up to ``_PHOTOS`` of its photographs, evenly spaced in order of name."""
+    files = [file for file in sorted(folder.iterdir()) if file.suffix in {".jpg", ".png"}]
+    if not files:
+        raise typer.BadParameter(f"{folder}: expected JPEG or PNG files, found none")
+    return files[:: max(1, len(files) // _PHOTOS)][:_PHOTOS]
 
 
 def _rendered(segment: Segment, classes: Sequence[LabelClass]) -> dict[str, float]:
@@ -254,6 +272,9 @@ def _show(page: Page, segment: Segment, classes: Sequence[LabelClass], file: Pat
 def main(
     model: Annotated[Path | None, typer.Option(help="Default: the model that ships.")] = None,
     folder: Annotated[Path | None, typer.Option(envvar="PPOOL_DIBCO", help="The pages.")] = None,
+    photos: Annotated[
+        Path | None, typer.Option(envvar="PPOOL_PHOTOS", help="Photographs without a page.")
+    ] = None,
     tile: Annotated[bool, typer.Option(help="As with mode=tile.")] = False,
     url: Annotated[str | None, typer.Option(help="Ask this server instead.")] = None,
     pictures: Annotated[Path | None, typer.Option(help="Folder for the five worst pages.")] = None,
@@ -267,7 +288,8 @@ def main(
         segment = _asked(url)
     pages = pages_of(folder)
     scores = judge(segment, classes, pages)
-    results = {**scores, **_untouched(segment, classes), "rendered": _rendered(segment, classes)}
+    untouched = _untouched(segment, classes, _photos_in(photos) if photos else ())
+    results = {**scores, **untouched, "rendered": _rendered(segment, classes)}
     console = Console()
     console.print(_table(scores))
     console.print(scores["called"], results["paper on blank sheets"])

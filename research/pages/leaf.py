@@ -30,8 +30,9 @@ _SIDE = 512
 _CLEAN = 0.2
 # Share of the others that the ink of the other side shines through.
 _THROUGH = 0.8
-# Of others still that are written on in one part only.
-_PART = 0.22
+# Of others still that are written on in one part only; where the other side's ink is strong, most:
+# what is there alone must not pass for this side's.
+_PART, _PART_STRONG = 0.22, 0.5
 # Standard deviation of the levels of grey up to which a surface has no texture.
 _PLAIN = 8.0
 # What lies beyond a leaf's edge is at least so much lighter or darker, of 1.
@@ -110,14 +111,14 @@ def draw_leaf(rng: Rng, fonts: FontLibrary) -> Sample:
     blur = rng.between(0, float(np.clip(em / 22, 0.5, 1.8))) if rng.chance(0.75) else 0.0
     image = flat_paper(rng, _SIDE) if clean else aged_paper(rng, _SIDE)
     faint = rng.chance(0.3)
-    strong = not faint and not clean and rng.chance(0.35)
+    strong = not faint and not clean and rng.chance(0.5)
     if strong or rng.chance(0.0 if clean else _THROUGH):
         back = kind if kind in LETTERINGS and rng.chance(0.8) else rng.pick(("print", "hand"))
-        cover = leaf.written(back, leaf.em * rng.between(0.8, 1.25))
+        cover = leaf.written(back, leaf.em * rng.log_between(0.6, 1.6))
         most = 0.8 if kind == "blank" else 0.15 if faint else 0.4
         image = _show_through(rng, image, cover, (0.3, 0.75) if strong else (0.03, most))
     mask = np.full((_SIDE, _SIDE), PAPER, np.uint8)
-    for label, cover in _inks(leaf, kind):
+    for label, cover in _inks(leaf, kind, _PART_STRONG if strong else _PART):
         image = _inked(rng, image, (label, cover), em, faint=faint, dark=strong)
         mask[_visible(cover, blur)] = label
     if rng.chance(0.14):
@@ -130,8 +131,11 @@ def draw_leaf(rng: Rng, fonts: FontLibrary) -> Sample:
     return Sample(seen(rng, image, blur, grainy=not faint, shadow=shadow), mask)
 
 
-def _inks(leaf: _Leaf, kind: str) -> list[tuple[int, Field]]:
-    """The classes of ink on the leaf, from the lowest up, and how much of a pixel each covers."""
+def _inks(leaf: _Leaf, kind: str, part: float) -> list[tuple[int, Field]]:
+    """The classes of ink on the leaf, from the lowest up, and how much of a pixel each covers.
+
+    ``part`` is the chance that one part only is written on.
+    """
     rng, em, inks = leaf.rng, leaf.em, []
     if rng.chance(0.4 if kind == "blank" else 0.2):
         inks.append((LINE, leaf.photographed(rules(rng, _SIDE * _UNIT, em))))
@@ -145,7 +149,7 @@ def _inks(leaf: _Leaf, kind: str) -> list[tuple[int, Field]]:
         inks += [(TEXT, title), (TEXT, body)]
     elif kind != "blank":
         cover = leaf.written("hand" if kind == "hand" else "print", em)
-        inks.append((label, _somewhere(rng, cover) if rng.chance(_PART) else cover))
+        inks.append((label, _somewhere(rng, cover) if rng.chance(part) else cover))
     if kind == "both":
         cover = leaf.written("hand", em * rng.between(0.6, 2.0))
         inks.append((HANDWRITING, _somewhere(rng, cover)))
@@ -210,7 +214,7 @@ def _inked(
 
 def _show_through(rng: Rng, image: Field, back: Field, strengths: tuple[float, float]) -> Field:
     """Darken by the writing of the other side: soft, mirrored, and not ink of this side."""
-    mirrored = back[:, ::-1] if rng.chance(0.88) else np.rot90(back)[:, ::-1]
+    mirrored = back[:, ::-1] if rng.chance(0.8) else np.rot90(back)[:, ::-1]
     soft = cv2.GaussianBlur(np.ascontiguousarray(mirrored), (0, 0), rng.log_between(0.3, 3.5))
     uneven = np.clip(0.6 + 0.5 * clouds(rng, _SIDE, _SIDE / rng.between(1, 6), 2), 0, 1.2)
     share = rng.between(*strengths) * soft * uneven

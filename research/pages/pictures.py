@@ -14,7 +14,10 @@ __all__ = ["chart", "logo", "picture"]
 
 def picture(rng: Rng, height: int, width: int) -> Image:
     """A photograph-like picture, RGB [height, width, 3]."""
-    scene = rng.weighted({_photo: 6, _landscape: 2, _city: 1.5, _portrait: 2, _bokeh: 1, _still: 2})
+    scene = rng.weighted(
+        {_photo: 6, _crowd: 4, _street: 3, _landscape: 2, _city: 1, _portrait: 1.5, _bokeh: 1,
+         _still: 2}
+    )  # fmt: skip
     # Drawn no larger than needed for its detail: the camera blurs it anyway.
     scale = min(1.0, 700 / max(height, width))
     size = (max(8, round(height * scale)), max(8, round(width * scale)))
@@ -77,6 +80,71 @@ def _photo(rng: Rng, height: int, width: int) -> Image:
     if rng.chance(0.1):
         part = part[::-1]
     return np.asarray(cv2.resize(np.ascontiguousarray(part), (width, height)), np.uint8)
+
+
+def _crowd(rng: Rng, height: int, width: int) -> Image:
+    """Photographed things, near and far, before a photograph or a drawn scene."""
+    ground = rng.weighted({_photo: 4, _landscape: 2, _street: 2, _bokeh: 1, _city: 1})
+    image = ground(rng, height, width)
+    for _ in range(rng.whole(2, 14) if load_photos().things else 0):
+        _place(rng, image, rng.log_between(0.08, 0.8) * min(height, width))
+    return image
+
+
+def _place(rng: Rng, image: Image, size: float, foot: float | None = None) -> None:
+    """Lay a photographed thing on the picture, ``size`` wide or tall, standing at ``foot``."""
+    whole = rng.pick(load_photos().things)
+    if rng.chance(0.5):
+        whole = whole[:, ::-1]
+    scale = size / max(whole.shape[:2])
+    extent = [max(2, round(side * scale)) for side in whole.shape[1::-1]]
+    thing = cv2.resize(np.ascontiguousarray(whole), extent, interpolation=cv2.INTER_AREA)
+    left = rng.whole(-extent[0] // 2, image.shape[1] - extent[0] // 2)
+    top = rng.whole(-extent[1] // 2, image.shape[0] - extent[1] // 2)
+    if foot is not None:
+        top = round(foot) - extent[1]
+    area = image[max(top, 0) : top + extent[1], max(left, 0) : left + extent[0]]
+    shown = thing[max(-top, 0) :, max(-left, 0) :][: area.shape[0], : area.shape[1]]
+    share = shown[..., 3:] / np.float32(255)
+    light = rng.between(0.5, 1.1)
+    area[:] = np.clip(area + share * (light * shown[..., :3].astype(np.float32) - area), 0, 255)
+
+
+def _street(rng: Rng, height: int, width: int) -> Image:
+    """A grey road between houses and trees, wires and posts before a pale sky, in haze."""
+    image = _city(rng, height, width).astype(np.float32)
+    horizon = rng.between(0.3, 0.6) * height
+    rows, columns = np.mgrid[:height, :width].astype(np.float32)
+    near = np.clip((rows - horizon) / (height - horizon), 0, 1)
+    grain = 1 + rng.between(0.02, 0.15) * noise(rng, height, width, 40, 5, 1.5)
+    for reach in (rng.between(2, 4), rng.between(0.7, 1.5)):
+        middle = width * rng.between(0.3, 0.7)
+        edge = (np.abs(columns - middle) < reach * width * near + 2) & (rows > horizon)
+        grey = np.asarray(rng.tint((rng.whole(40, 200),) * 3, 8), np.float32)
+        image = np.where(edge[..., None], grey * (grain * (0.8 + 0.3 * near))[..., None], image)
+    scene = as_image(image)
+    for _ in range(rng.whole(0, 6)):
+        leaves = noise(rng, height, width, rng.between(6, 30), 4)
+        x, y = rng.between(0, width), horizon - rng.between(-0.1, 0.4) * height
+        far = np.hypot(columns - x, rows - y) / (rng.between(0.1, 0.4) * height)
+        green = np.asarray(rng.tint((60, 80, 45), 30), np.float32)
+        lit = green * (1 + 0.5 * leaves)[..., None]
+        scene = as_image(np.where((far + 0.4 * leaves < 1)[..., None], lit, scene))
+    for _ in range(rng.whole(0, 7)):
+        x = rng.whole(0, width)
+        color, thick = rng.color(20, 160), max(1, round(rng.log_between(0.003, 0.02) * width))
+        if rng.chance(0.6):
+            foot = round(horizon + rng.between(0, 0.6) * (height - horizon))
+            cv2.line(scene, (x, rng.whole(0, foot)), (x, foot), color, thick, cv2.LINE_AA)
+        else:
+            ends = rng.whole(0, height // 2), rng.whole(0, height // 2)
+            cv2.line(scene, (0, ends[0]), (width, ends[1]), color, 1, cv2.LINE_AA)
+    for _ in range(rng.whole(0, 8) if load_photos().things else 0):
+        depth = rng.between(0.03, 0.9)
+        _place(rng, scene, (0.1 + 0.5 * depth) * height, horizon + depth * (height - horizon))
+    haze = rng.between(0, 0.6) * np.exp(-3 * near)[..., None]
+    pale = np.asarray(rng.color(150, 255), np.float32)
+    return as_image(scene + haze * (pale - scene))
 
 
 def _sky(rng: Rng, height: int, width: int) -> np.ndarray:

@@ -25,7 +25,7 @@ from research.pages.classes import DESK, HANDWRITING, LINE, PAPER, PICTURE, STAM
 from research.pages.draw import installed_fonts
 from research.pages.frame import Frame, Placing
 from research.pages.leaf import draw_leaf
-from research.pages.photos import PHOTO_NAMES, TEXTURE_NAMES, Photos
+from research.pages.photos import PHOTO_NAMES, TEXTURE_NAMES, WALLPAPER_NAMES, Photos
 from research.pages.screen import _half_covered, draw_screen
 from research.pages.sheet import Ink, Sheet, text_alpha
 from research.rng import Rng
@@ -149,7 +149,7 @@ def test_ink_that_cannot_be_seen_is_paper_but_pictures_stay() -> None:
 
 
 def test_the_test_photos_are_never_drawn_on() -> None:
-    used = {Path(name).stem for name in PHOTO_NAMES + TEXTURE_NAMES}
+    used = {Path(name).stem for name in PHOTO_NAMES + TEXTURE_NAMES + WALLPAPER_NAMES}
     assert used.isdisjoint({"page", "text", "astronaut", "coffee"})
 
 
@@ -159,6 +159,23 @@ def test_pictures_are_drawn_where_no_photo_is_installed(monkeypatch: pytest.Monk
     for seed in range(8):
         assert pictures.picture(Rng(seed), 40, 60).shape == (40, 60, 3)
         assert textures.desk(Rng(seed), 40, 60, 2.0).shape == (40, 60, 3)
+
+
+def test_photographed_things_lie_on_pictures_without_their_background(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    thing = np.zeros((30, 20, 4), np.uint8)
+    thing[10:20, 5:15] = 255
+    monkeypatch.setattr(pictures, "load_photos", lambda: Photos((), (), (thing,)))
+    seen = 0
+    for seed in range(40):
+        image = np.zeros((50, 60, 3), np.uint8)
+        pictures._place(Rng(seed), image, 30)
+        assert not image.any(2)[0, 0]
+        seen = max(seen, int(image.any(2).sum()))
+    assert 80 <= seen <= 140
+    for scene in (pictures._crowd, pictures._street):
+        assert scene(Rng(0), 40, 60).shape == (40, 60, 3)
 
 
 def test_the_face_built_into_pillow_is_found_without_any_folder(fonts: FontLibrary) -> None:

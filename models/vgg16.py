@@ -123,10 +123,12 @@ class VGG16(VGG16Trunk):
 
     Choices where the paper is silent:
 
-    - ``pool5`` is 3x3, padded, as in the authors' VGG-16 (DeepLab's). A 2x2 window that keeps its
-      size would see half a cell, 8 pixels, to one side, and one without padding loses a row and a
-      column, so that logits stretched over the image were off by 4 pixels on average and by 8 at
-      the edges: rows of Table 1 whose poolings keep the size would not be comparable with it.
+    - ``pool5`` is 3x3, padded, as in DeepLab's VGG-16 and the first author's
+      (github.com/kfxw/mydev-pytorch-semantic-segmentation, ``networks/VGGModels.py`` at 2c33d6a).
+      A 2x2 window that keeps its size would see half a cell, 8 pixels, to one side, and one without
+      padding loses a row and a column, so that logits stretched over the image were off by 4 pixels
+      on average and by 8 at the edges: rows of Table 1 whose poolings keep the size would not be
+      comparable with it.
     - The branches have 12,864 parameters. Section 3.5's "less than 0.08 % of the overall
       parameters" holds of the VGG-16 that is published, with its fully connected layers; of the
       convolutions alone they are 0.087 %.

@@ -45,7 +45,8 @@ def ppool2d(
         padding: Positions added on each side that belong to no window and are never counted.
         dilation: Step between the elements of a window.
         ceil_mode: Round the output size up, keeping windows that overhang the input.
-        signed: Shift each plane of a sample by its minimum where that is negative (Eq. 2).
+        signed: Shift each plane of a sample by its minimum where that is negative (Eq. 2). The
+            minimum is a constant to every gradient; the paper does not say.
 
     Raises:
         ValueError: if a shape, dtype, device or window does not fit, saying what was expected.

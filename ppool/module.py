@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import inf
-from typing import Any, NoReturn
+from types import MappingProxyType
+from typing import Any, ClassVar, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +61,14 @@ class PPool2d(nn.Module):
             stays; before there was one nothing is added.
         detach_branch: Keep the branch's gradient out of the trunk, as Eq. 3 is written.
         alpha_gradient_scale: Factor on the gradient of alpha, which falls as 1 / alpha ** 2.
+    """
+
+    SOFT: ClassVar[Mapping[str, float]] = MappingProxyType({"alpha_init": 1.0, "offset_scale": 3.0})
+    """Arguments for a network that is then fine-tuned on photographs (``docs/photographs.md``).
+
+    Near the average, zeros behind a ReLU counted. The defaults are the paper's, near the maximum,
+    where a trained network goes on as it was; with these it does not until it is trained. The bias
+    that alpha rests on needs the rate that :func:`ppool.parameter_groups` gives it.
     """
 
     # Its convolution and PReLU only hold parameters; eager quantisation must not replace them.

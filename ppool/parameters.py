@@ -49,7 +49,8 @@ def parameter_groups(
         branch_scale: The branches' rate over ``lr`` (Section 4.1: 3).
         bias_scale: The rate of the biases that the branches end in over ``lr``. With Adam, whose
             steps do not depend on a gradient's size, 100 lets alpha move by some 10 in 1,000 steps
-            at 1e-3; with SGD it can be larger (the first author's later code: 180).
+            at 1e-3; with SGD it can be larger (180 in the first author's later code,
+            github.com/kfxw/mydev-pytorch-semantic-segmentation at c1d4aaa).
 
     Returns:
         Groups with ``params``, ``lr`` and ``weight_decay``, none empty; parameters that need no

@@ -185,7 +185,8 @@ def replace_pooling(
         example: An input the model accepts, such as ``torch.zeros(1, 3, 224, 224)``; a real image
             shows best where negative values occur. A tuple holds several inputs, a mapping those
             that are passed by keyword.
-        **options: Keyword arguments of :class:`ppool.PPool2d` to use for every layer.
+        **options: Keyword arguments of :class:`ppool.PPool2d` to use for every layer;
+            ``**PPool2d.SOFT`` for a network that is then fine-tuned on photographs.
 
     Returns:
         What was done. Print it: every layer left alone is named with the reason.

@@ -154,7 +154,8 @@ PRETRAINING = replace(
 )
 """How a small network learns to classify drawn objects, with max pooling, before fine-tuning."""
 
-# Where the paper refers to the networks' own papers, what the authors' later code sets.
+# Where the paper refers to the networks' own papers, what the first author's later code sets
+# (github.com/kfxw/mydev-pytorch-semantic-segmentation at c1d4aaa).
 _RECIPES: Mapping[str, Recipe] = {
     "vgg16": FINE_TUNING,
     "resnet50": replace(FINE_TUNING, multiple=32),

@@ -77,6 +77,19 @@ def masks(
     _report(draw_masks(checkpoints, open_dataset(dataset, data, split), output, given=given))
 
 
+@figures.command("mechanism")
+def mechanism(
+    measured: Annotated[
+        Path, typer.Argument(help="JSON written by `python -m research mechanism`.")
+    ],
+    output: Output = Path("figures"),
+) -> None:
+    """Zeros, results, alpha, gradients, swaps and shifts of trained networks side by side."""
+    from research.figures.mechanism import draw_mechanism
+
+    _report(draw_mechanism(measured, output))
+
+
 def _report(paths: list[Path]) -> None:
     console = Console()
     for path in paths:

@@ -107,7 +107,8 @@ NOTES: Mapping[str, tuple[str, ...]] = {
     ),
     "5": (
         "The caption says test set, the text validation set; ours is the latter.",
-        "The authors' later code counts 151 classes, which lowers the mean; ours counts 150.",
+        "The first author's later code (kfxw/mydev-pytorch-semantic-segmentation at 5e462b1) "
+        "counts 151 classes, which lowers the mean; ours counts 150.",
     ),
     "6": ("Agrees with Table 1 and not with the supplement, whose max pooling has 53.8.",),
 }

@@ -14,7 +14,7 @@ from statistics import fmean
 from typing import Any
 
 from ppool.training.atomic import write_whole
-from ppool.training.recipe import FINE_TUNING, Recipe
+from ppool.training.recipe import PHOTOGRAPHS, Recipe
 
 __all__ = [
     "ARMS",
@@ -37,26 +37,17 @@ PUBLISHED = {("camvid", "squeezenet_fcn"): 55, ("camvid", "vgg16"): 58}
 """Mean IoU in per cent that a baseline of max pooling should be near; tables say if it is not."""
 
 CAMVID = replace(
-    FINE_TUNING,
+    PHOTOGRAPHS,
     dataset="camvid",
-    network="squeezenet_fcn",
     pooling="max",
-    batch_size=8,
-    crop=240,
-    loss="mean",
-    precision="bfloat16",
     iterations=400,
-    optimizer="adamw",
-    schedule="cosine",
-    learning_rate=6e-4,
-    weight_decay=1e-4,
-    warmup_iterations=50,
-    head_learning_rate_scale=10.0,
-    multiple=16,
+    alpha_init=None,
+    offset_scale=None,
+    bias_learning_rate_scale=None,
 )
 """What all runs share: a tuning run; the others are longer."""
 
-FINAL_ITERATIONS = 800
+FINAL_ITERATIONS = PHOTOGRAPHS.iterations
 
 Changes = Mapping[str, Any]
 

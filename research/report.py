@@ -16,7 +16,7 @@ from research.fineshapes import DETAIL_CLASSES, FINE_SHAPES_CLASSES
 from research.paper import ROW_NAMES
 from research.photographs import PUBLISHED, THIN
 
-__all__ = ["Grid", "grids"]
+__all__ = ["Grid", "gain", "grids"]
 
 MEASURES = {
     "f1": "F1 of the class sought",
@@ -139,7 +139,7 @@ def _gains(experiment: Experiment, column: Column, records: Records) -> Grid:
     rows = []
     for label in (*classes, *experiment.measures):
         cells = [MEASURES.get(label, label)]
-        cells += [_gain(column[0], records[row], records["max"], label) for row in others]
+        cells += [gain(column[0], records[row], records["max"], label) for row in others]
         rows.append(tuple(cells))
     header = ("class", *(_row_name(experiment, row) for row in others))
     title = (
@@ -149,8 +149,11 @@ def _gains(experiment: Experiment, column: Column, records: Records) -> Grid:
     return Grid(title, header, tuple(rows))
 
 
-def _gain(dataset: str, runs: Runs, over: Runs, label: str) -> str:
-    """Paired by seed; seeds that only one of the two has are left out."""
+def gain(dataset: str, runs: Runs, over: Runs, label: str) -> str:
+    """What one row has over another in a class or measure, as a table's cell.
+
+    Paired by seed; seeds that only one of the two has are left out.
+    """
     ours, theirs = (
         {run["recipe"]["seed"]: _of(run, label, dataset) for run in found} for found in (runs, over)
     )

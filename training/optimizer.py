@@ -26,7 +26,8 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     """Trunk, head and side branches apart, each group with its rate's ``scale`` and its decay.
 
     Weights of convolutions decay; biases, norms and side branches do not. Biases of the head learn
-    at twice its rate (Caffe's habit, kept by DeepLab and by the authors' settings).
+    at twice its rate (Caffe's habit, kept by DeepLab and by the code
+    that :data:`ppool.training.recipe.AUTHOR` names).
     """
     branch = recipe.branch_learning_rate_scale
     bias = recipe.bias_learning_rate_scale

@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
+from ppool import PPool2d
 from ppool.models import PLACES, list_poolings, original_pooling
 from ppool.training.atomic import write_whole
 
-__all__ = ["FINE_TUNING", "PAGES", "RECIPES", "Recipe", "learning_rate"]
+__all__ = ["FINE_TUNING", "PAGES", "PHOTOGRAPHS", "RECIPES", "Recipe", "learning_rate"]
 
 _CHOICES = {
     "task": ("segmentation", "classification"),
@@ -59,7 +60,8 @@ class Recipe:
             rests; ``None`` is that of the branch. Alpha's gradient falls as 1 / alpha ** 2, so from
             20 it hardly moves at the trunk's rate.
         head_learning_rate_scale: Factor for layers no pretrained network has, such as the
-            classifier; their biases take twice that, as in DeepLab's and the authors' settings.
+            classifier; their biases take twice that, as in DeepLab's settings and those of
+            :data:`AUTHOR`.
         loss: ``mean`` over labelled pixels; ``sum`` over them, averaged over crops, as Caffe's
             unnormalised loss; ``balanced`` is ``mean`` with rare classes weighted up; ``dice`` is
             ``mean`` plus the Dice loss of the images that are computed together.
@@ -228,9 +230,10 @@ FINE_TUNING = Recipe(
 The paper states rate, iterations, step and the factor 3, for this network and data set alone; for
 its other networks and sets it says to "follow the general fine-tuning practice", and the tables
 here take these numbers for all of Section 4.1. Batch, crop, momentum, decay and the classifier's
-factor 10 are those of the first author's later code
-(github.com/kfxw/mydev-pytorch-semantic-segmentation). Alpha's scale of 100, start of 20 and limit
-of 35 are the defaults of :class:`ppool.PPool2d`.
+factor 10 are those of the first author's later code for this network
+(github.com/kfxw/mydev-pytorch-semantic-segmentation, ``test_solver_cfg.py`` in the version that has
+``epoch_iters = 602``). Alpha's scale of 100, start of 20 and limit of 35 are the defaults of
+:class:`ppool.PPool2d`.
 
 A rate of 2e-7 only makes sense for a loss summed over pixels. A crop of 321 x 321 has 103,041 of
 them, so where all carry a label it is 2e-7 * 103,041 = 0.0206 for a ``mean`` loss; ``sum`` gives
@@ -238,7 +241,7 @@ a crop with fewer labelled pixels less weight, ``mean`` the same.
 
 Both numbers, 2e-7 and the branch's 100, were chosen for Caffe's VGG-16, which sees BGR in 0..255.
 From torchvision's file features are some 58 times smaller, and so is what reaches the branch;
-``input_scale=5800`` or Keras' file, which is Caffe's, gives it what the authors' had.
+``input_scale=5800`` or Keras' file, which is Caffe's, gives it what it had there.
 """
 
 AUTHOR = replace(
@@ -254,17 +257,49 @@ AUTHOR = replace(
 )
 """As :data:`FINE_TUNING`, with P-pooling as in the first author's later code at c1d4aaa.
 
-From github.com/kfxw/mydev-pytorch-semantic-segmentation: alpha from 30 in [1, 50], the branch's
+From github.com/kfxw/mydev-pytorch-semantic-segmentation, ``lib/ppooling/p_pooling_module.py`` and
+``train_deeplabv3_xception_p_pooling.py`` of that commit: alpha from 30 in [1, 50], the branch's
 input as it is, its bias at 180 times the trunk's rate and its convolutions at the trunk's,
 alpha's gradient times 3, the branch not detached (its ``detach()`` is without effect there). Not
 taken over: PReLU at 100 times the rate, a random start of the branch's last convolution, and
 powers by a bit trick; later commits differ again.
 """
 
+PHOTOGRAPHS = replace(
+    FINE_TUNING,
+    dataset="folder",
+    network="squeezenet_fcn",
+    batch_size=8,
+    crop=240,
+    loss="mean",
+    precision="bfloat16",
+    iterations=800,
+    optimizer="adamw",
+    schedule="cosine",
+    learning_rate=6e-4,
+    weight_decay=1e-4,
+    warmup_iterations=50,
+    multiple=16,
+    bias_learning_rate_scale=100.0,
+    **PPool2d.SOFT,
+)
+"""Fine-tuning on photographs as in ``docs/photographs.md``; other poolings take it as well.
+
+``weights`` is SqueezeNet v1.0 as released or torchvision's ``squeezenet1_0``. P-pooling is in the
+form that was best on CamVid's val: behind the ReLU, from ``PPool2d.SOFT``, its bias at 100 times
+the trunk's rate.
+"""
+
 OWN = Recipe(dataset="folder", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 """A start for own photos that ``ppool train init`` looked at: the small network, from scratch."""
 
-RECIPES = {"own": OWN, "pages": PAGES, "paper": FINE_TUNING, "author": AUTHOR}
+RECIPES = {
+    "own": OWN,
+    "pages": PAGES,
+    "photographs": PHOTOGRAPHS,
+    "paper": FINE_TUNING,
+    "author": AUTHOR,
+}
 
 
 def learning_rate(recipe: Recipe, iteration: int) -> float:

@@ -52,6 +52,15 @@ def test_negative_inputs_make_the_unit_signed() -> None:
     assert pool.window.padding == (1, 1)
 
 
+def test_the_soft_form_hears_zeros_from_its_first_batch_on() -> None:
+    model = nn.Sequential(nn.ReLU(), nn.MaxPool2d(2))
+    x = torch.tensor([[[[4.0, 0.0], [0.0, 0.0]]]])
+    pool = replace_pooling(model, x, **PPool2d.SOFT).replaced["1"]
+    # Mean size 1, so the offset is 3: (7 * 7 + 3 * 3 * 3) / (7 + 3 * 3) - 3.
+    assert model.train()(x).item() == pytest.approx(1.75)
+    assert pool.alpha(x).item() == 1.0
+
+
 def test_options_reach_every_unit() -> None:
     model = nn.Sequential(nn.MaxPool2d(2), nn.AvgPool2d(2))
     replaced = replace_pooling(model, torch.rand(1, 3, 8, 8), alpha_init=3.0).replaced

@@ -137,6 +137,24 @@ def test_a_file_that_holds_no_comparison_is_refused(
     assert message in refused(5, path)
 
 
+def test_the_mechanism_is_drawn_from_what_was_measured(
+    draw: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    learned = {"alpha": [0, 1, 2, 3, 4], "doubling": 0.1, "bias_gradient": 1e-3}
+    stage = {"zeros": 0.5, "position": 1, "as_max": 0, "alpha": None}
+    networks = {
+        f"runs/{name}-0/checkpoint.pt": {"stages": {"pool1": of}, "consistency": {"1": 1, "7": 0.5}}
+        for name, of in (("max", stage), ("ppool", stage | learned))
+    }
+    path = tmp_path / "mechanism.json"
+    path.write_text(json.dumps({"networks": networks}))
+    assert draw("mechanism", path) == ["mechanism.png", "mechanism.svg"]
+    words = (tmp_path / "out" / "mechanism.svg").read_text()
+    assert all(f"<!-- {word} -->" in words for word in ("max-0", "ppool-0", "pool1"))
+    path.write_text('{"networks": 1}')
+    assert "expected what `python -m research mechanism` wrote" in refused("mechanism", path)
+
+
 def test_figure_6_is_drawn(
     draw: Callable[..., list[str]], tmp_path: Path, rng: np.random.Generator
 ) -> None:

@@ -14,6 +14,7 @@ from scipy import stats
 from typer.testing import CliRunner
 
 from ppool.models import Checkpoint
+from ppool.training.recipe import RECIPES
 from ppool.training.train import Runtime
 from research import photographs
 from research.__main__ import app
@@ -22,6 +23,8 @@ from research.photographs import ARMS, TUNING, frozen_recipe, tuning_recipe
 from research.report import grids
 from research.tables import Sizes, Sources, run_table
 from tests.models import layouts
+
+COMMITTED = photographs.FROZEN
 
 CLASSES = ("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car",
            "pedestrian", "bicyclist")  # fmt: skip
@@ -98,6 +101,11 @@ def test_settings_are_frozen_in_order_and_once(tmp_path: Path, frozen: Path) -> 
     assert recipe.alpha_init == TUNING["ppool"][1]["alpha_init"]
     paper = frozen_recipe("ppool_paper", "squeezenet_fcn", "camvid")
     assert (paper.alpha_init, paper.ppool_place) == (20.0, "after_relu")
+
+
+def test_the_recipe_for_photographs_is_what_was_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(photographs, "FROZEN", COMMITTED)
+    assert frozen_recipe("ppool", "squeezenet_fcn", "folder") == RECIPES["photographs"]
 
 
 def test_nothing_is_scored_on_test_before(sources: Sources, tmp_path: Path) -> None:

@@ -50,7 +50,10 @@ def test_a_mistake_is_one_line_and_status_1(
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["run", "-o", "x", "--recipe", "page"], "expected own, pages, paper, author or a file"),
+        (
+            ["run", "-o", "x", "--recipe", "page"],
+            "expected own, pages, photographs, paper, author or a file",
+        ),
         (["run", "-o", "x"], "--recipe: expected one, or --data with own photos"),
         (
             ["run", "--recipe", "own", "-o", "x", "stray"],

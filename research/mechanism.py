@@ -285,11 +285,13 @@ class _Seen:
         signed = bool(getattr(layer, "signed", False))
         offset = x.amin((2, 3), keepdim=True).clamp_max(0) if signed else torch.zeros(())
         heard = (x - offset).clamp_min(0)
+        # A pooling that knows no sign takes negative values as they are.
+        taken = heard if hasattr(layer, "signed") else x
         w = self.window
         largest = offset + F.max_pool2d(
-            heard, w.kernel, w.stride, w.padding, w.dilation, w.ceil_mode
+            taken, w.kernel, w.stride, w.padding, w.dilation, w.ceil_mode
         )
-        mean = _average(heard, w) + offset
+        mean = _average(taken, w) + offset
         share = _average((heard == 0).float(), w)
         self.sums["zeros"] += float(share.sum())
         self.sums["silent"] += float((share == 1).sum())

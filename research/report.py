@@ -16,7 +16,7 @@ from research.fineshapes import DETAIL_CLASSES, FINE_SHAPES_CLASSES
 from research.paper import ROW_NAMES
 from research.photographs import PUBLISHED, THIN
 
-__all__ = ["Grid", "gain", "grids"]
+__all__ = ["MEASURES", "Grid", "gain", "grids"]
 
 MEASURES = {
     "f1": "F1 of the class sought",

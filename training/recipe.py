@@ -281,7 +281,8 @@ PHOTOGRAPHS = replace(
     warmup_iterations=50,
     multiple=16,
     bias_learning_rate_scale=100.0,
-    **PPool2d.SOFT,
+    alpha_init=PPool2d.SOFT["alpha_init"],
+    offset_scale=PPool2d.SOFT["offset_scale"],
 )
 """Fine-tuning on photographs as in ``docs/photographs.md``; other poolings take it as well.
 

@@ -9,7 +9,7 @@ from benchmarks import page
 from benchmarks.measure import RESULTS
 from benchmarks.serving import page as serving_page
 from research.experiments import EXPERIMENTS
-from research.report import grids
+from research.report import MEASURES, gain, grids
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,13 +32,25 @@ def test_the_contests_are_those_of_the_result(text: str) -> None:
     assert f"\n\n{table}\n\n" in (ROOT / text).read_text("utf-8")
 
 
-def test_the_scores_on_photographs_are_those_of_the_result() -> None:
+@pytest.mark.parametrize("name", ["camvid", "drive"])
+def test_the_scores_on_photographs_are_those_of_the_result(name: str) -> None:
     text = (ROOT / "docs" / "photographs.md").read_text("utf-8")
-    results = json.loads((RESULTS / "camvid.json").read_text("utf-8"))["results"]
-    column = ("camvid", "squeezenet_fcn")
-    *scores, gains = grids(EXPERIMENTS["camvid"], {column: results["/".join(column)]})[:4]
+    results = json.loads((RESULTS / f"{name}.json").read_text("utf-8"))["results"]
+    column, experiment = (name, "squeezenet_fcn"), EXPERIMENTS[name]
+    measures = len(experiment.measures)
+    *scores, gains = grids(experiment, {column: results["/".join(column)]})[: measures + 1]
     for grid in scores:
-        name = grid.title.partition(",")[0]
-        assert f"\n| {name} | {' | '.join(cell for _, cell in grid.rows)} |\n" in text
-    for name, *cells in gains.rows[-3:]:
-        assert f"\n| {name} | | {' | '.join(cells)} |\n" in text
+        label = grid.title.partition(",")[0]
+        assert f"\n| {label} | {' | '.join(cell for _, cell in grid.rows)} |\n" in text
+    for label, *cells in gains.rows[-measures:]:
+        assert f"\n| {label} | | {' | '.join(cells)} |\n" in text
+
+
+def test_what_p_pooling_has_over_its_rivals_is_of_the_result() -> None:
+    text = (ROOT / "docs" / "photographs.md").read_text("utf-8")
+    document = json.loads((RESULTS / "camvid.json").read_text("utf-8"))
+    runs = document["results"]["camvid/squeezenet_fcn"]
+    pairs = (("ppool", "gated"), ("ppool", "average"), ("max_ppool", "max_twice"))
+    for measure in EXPERIMENTS["camvid"].measures:
+        cells = [gain("camvid", runs[ours], runs[theirs], measure) for ours, theirs in pairs]
+        assert f"\n| {MEASURES[measure]} | {' | '.join(cells)} |\n" in text

@@ -67,6 +67,14 @@ def test_zeros_silence_and_position_are_counted_by_window() -> None:
     assert (largest["position"], average["position"]) == (1.0, 0.0)
 
 
+def test_a_pooling_that_knows_no_sign_is_placed_by_what_it_takes() -> None:
+    x = torch.tensor([[[[-3.0, -1, 0, 0], [-5, -7, 4, 0]]]])
+    for layer, position in ((torch.nn.MaxPool2d(2), 1.0), (torch.nn.AvgPool2d(2), 0.0)):
+        found = seen(layer, x)
+        assert found["position"] == position
+        assert found["zeros"] == 0.875
+
+
 def test_a_signed_pooling_hears_all_but_the_least_element() -> None:
     x = torch.tensor([[[[-3.0, -1, 2, 1]]]])
     assert seen(PPool2d(1, (1, 2), signed=True), x)["zeros"] == 0.25

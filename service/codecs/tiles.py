@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -46,7 +47,8 @@ def segment_tiles(
         image: The photo, RGB, uint8 [H, W, 3].
         policy: Windows are of its one size, else no longer than ``max_side``, several no longer
             than 1536 pixels.
-        network: The same stride for every window.
+        network: The same stride for every window. It is called from a thread of its own, so that
+            what was found in one window is blended while it looks at the next.
         reader: Makes maps of the blended logits, which its mask is made of.
 
     Raises:
@@ -177,16 +179,32 @@ def _blended(grid: _Grid, windows: Callable[[int, int], Logits]) -> Iterator[Log
     sums = np.zeros((grid.classes, grid.high, grid.columns[-1] + grid.wide), np.float32)
     part = np.empty((grid.high, grid.wide), np.float32)
     ends = [*grid.rows[1:], grid.rows[-1] + grid.high]
+    found = _ahead(windows, [(row, column) for row in grid.rows for column in grid.columns])
     for row, following, share in zip(grid.rows, ends, down, strict=True):
         for column, beside in zip(grid.columns, across, strict=True):
             share_of_all = np.outer(share, beside)
-            for total, plane in zip(sums, windows(row, column), strict=True):
+            for total, plane in zip(sums, next(found), strict=True):
                 total[:, column : column + grid.wide] += np.multiply(plane, share_of_all, out=part)
         done = following - row
         yield sums[:, :done]
         # What the windows of the next row share with these moves up.
         sums[:, : grid.high - done] = sums[:, done:].copy()
         sums[:, grid.high - done :] = 0
+
+
+def _ahead(
+    windows: Callable[[int, int], Logits], places: list[tuple[int, int]]
+) -> Iterator[Logits]:
+    """The logits of windows one after the other, those of the next in the making meanwhile."""
+    with ThreadPoolExecutor(1) as thread:
+        pending: Future[Logits] | None = None
+        for place in places:
+            following = thread.submit(windows, *place)
+            if pending is not None:
+                yield pending.result()
+            pending = following
+        if pending is not None:
+            yield pending.result()
 
 
 def _shares(starts: list[int], ramp: Logits) -> list[Logits]:

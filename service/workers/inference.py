@@ -166,7 +166,10 @@ class Segmenter:
         mask = segment_tiles(
             photo.image,
             about.input,
-            lambda window: self._infer((LOGITS,), window[None], stop)[0][0],
+            # Labels are made of what is blended; the file's own would be for nothing.
+            lambda window: self._infer((LOGITS,), window[None], stop, self.session.sized(1, 1))[0][
+                0
+            ],
             reader,
         )
         inferred = time.monotonic()

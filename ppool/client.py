@@ -246,6 +246,35 @@ class _Client(ABC, Generic[S, M, B, D]):
         answer: D = self._ask(question, httpx.Response.json)
         return answer
 
+    def components(
+        self,
+        photo: Photo,
+        *,
+        classes: Classes | None = None,
+        model: str | None = None,
+        mode: Literal["resize", "tile"] = "resize",
+    ) -> M:
+        """What the regions of the mask measure, by class, from top to bottom.
+
+        Args:
+            photo: The file's path, or its content as bytes.
+            classes: Of which classes; ``None`` for all but one called background.
+            model: Name of a model; ``None`` is the service's first.
+            mode: What becomes of a photo larger than the model's input.
+
+        Returns:
+            Of each region ``id`` and ``name`` of its class, ``area`` in pixels and ``bbox``: left,
+            top, width and height in pixels.
+
+        Raises:
+            Problem: if the service refuses, or stays busy longer than ``patience_seconds``.
+            httpx.TransportError: if it cannot be reached.
+        """
+        query = {"mode": mode, "answers": "components"} | _named(classes=classes)
+        question = _question(photo, query, model, "application/json")
+        answer: M = self._ask(question, lambda response: response.json()["images"][0]["components"])
+        return answer
+
     def models(self) -> M:
         """What is loaded: names, classes, colours, pooling stages, as ``GET /models`` has it."""
         answer: M = self._ask({"method": "GET", "url": "/models"}, httpx.Response.json)

@@ -108,11 +108,14 @@ def limits(network: Network, folder: Path, seconds: float) -> dict[str, Any]:
 def watch(
     running: Running, requests: Sequence[Request], clients: int, seconds: float
 ) -> dict[str, Any]:
-    """One closed-loop measurement."""
+    """One closed-loop measurement; its megabytes are those the server holds at its end."""
     cpu = running.cpu_seconds()
     seen = asyncio.run(closed_loop(cycle(requests), clients, seconds))
     cpu = running.cpu_seconds() - cpu
-    return summary(seen) | {"cpu_milliseconds": round(cpu / max(len(seen.good), 1) * 1e3, 2)}
+    return summary(seen) | {
+        "cpu_milliseconds": round(cpu / max(len(seen.good), 1) * 1e3, 2),
+        "megabytes": round(running.memory_megabytes()),
+    }
 
 
 def summary(seen: Answers) -> dict[str, Any]:
@@ -170,7 +173,13 @@ def middle(values: Iterable[float]) -> dict[str, float]:
 
 def merge(rounds: Sequence[Mapping[str, Any]], reference: np.ndarray) -> dict[str, Any]:
     """The rounds of one server as one record."""
-    keys = ("requests_per_second", "p50_milliseconds", "p99_milliseconds", "cpu_milliseconds")
+    keys = (
+        "requests_per_second",
+        "p50_milliseconds",
+        "p99_milliseconds",
+        "cpu_milliseconds",
+        "megabytes",
+    )
     merged: dict[str, Any] = {
         key: middle(one[key] for one in rounds)
         for key in ("start_seconds", "idle_megabytes", "loaded_megabytes")

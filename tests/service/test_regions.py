@@ -321,21 +321,25 @@ def test_a_background_has_no_polygons_unless_it_is_asked_for() -> None:
     assert [label.id for label, _ in regions(mask, {}, classes, (0,))] == [0]
 
 
-def test_the_client_has_cut_outs_polygons_and_chosen_classes(
+def test_the_client_has_cut_outs_regions_and_chosen_classes(
     client: Client, mask: NDArray[np.uint8]
 ) -> None:
-    async def found() -> tuple[bytes, Any, Any]:
+    async def found() -> tuple[bytes, Any, Any, Any]:
         transport = httpx.ASGITransport(client.app)
         async with AsyncClient("http://test", transport=transport) as ours:
             return (
                 await ours.cutout(encoded(PHOTO), ["middle", "bright"], kind="webp"),
                 await ours.polygons(encoded(PHOTO), classes="dark", tolerance=0),
                 await ours.segment(encoded(PHOTO), classes=["dark"]),
+                await ours.components(encoded(PHOTO), classes=["dark"]),
             )
 
-    cut, polygons, segmentation = client.portal.call(found)
+    cut, polygons, segmentation, components = client.portal.call(found)
     assert opened(cut).format == "WEBP"
     np.testing.assert_array_equal(np.asarray(opened(cut))[..., 3] > 0, mask > 0)
     expected = np.where(mask == 0, 0, 255)
     np.testing.assert_array_equal(rasterised(polygons, mask.shape), expected)
     np.testing.assert_array_equal(segmentation.mask, expected)
+    (reply,) = ask(client, JSON, answers="components", classes="dark").json()["images"]
+    assert components == reply["components"]
+    assert sum(region["area"] for region in components) == (mask == 0).sum()

@@ -22,8 +22,8 @@ LITTLE = 0.01
 RENDERED, SURELY = 0.5, 0.25
 # Two greys are one if they are no further apart.
 SAME = 0.5 / 255
-# Strokes that have less than this share of the darkest ones' darkness, and edges that lack this share
-# of theirs in steepness, may be the other side's ink, and lose so much at most.
+# Strokes that have less than this share of the darkest ones' darkness, and edges that lack this
+# share of theirs in steepness, may be the other side's ink, and lose so much at most.
 LIGHTER, SOFTER, THROUGH = 0.6, 0.2, 3.0
 _STEPS = [[[[1.0, -1.0], [0.0, 0.0]]], [[[1.0, 0.0], [-1.0, 0.0]]]]
 # Rows and columns within which a rendered pixel is compared with the core of its stroke, how much

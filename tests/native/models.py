@@ -93,8 +93,9 @@ def unit_model(
     return model("PPoolUnit", dtype, inputs, ("y",), **(attributes | changed))
 
 
-def resize_model(dtype: str) -> onnx.ModelProto:
-    inputs = {"logits": ("N", "K", "h", "w"), "size": (2,)}
+def resize_model(dtype: str, *, in_blocks: bool = False) -> onnx.ModelProto:
+    block = ("S", "s") if in_blocks else ()
+    inputs = {"logits": ("N", "K", *block, "h", "w"), "size": (2,)}
     return model("ResizeArgMax", dtype, inputs, ("labels",))
 
 

@@ -138,6 +138,27 @@ def test_resize_argmax_equals_the_reference_wherever_a_class_leads(
 
 
 @every_dtype
+@pytest.mark.parametrize("side", [2, 3])
+@pytest.mark.parametrize("size", [None, (131, 277), (9, 20)])
+def test_logits_of_blocks_are_labelled_as_those_of_pixels(
+    dtype: str, side: int, size: tuple[int, int] | None
+) -> None:
+    pixels = np.random.default_rng(side).normal(size=(2, 7, 4 * side, 29 * side))
+    feeds = {"size": np.array(size or pixels.shape[2:])}
+    cells = pixels.reshape(2, 7, 4, side, 29, side).transpose(0, 1, 3, 5, 2, 4)
+    (expected,) = run(native_session(resize_model(dtype)), feeds | {"logits": pixels})
+    session = native_session(resize_model(dtype, in_blocks=True))
+    assert np.array_equal(run(session, feeds | {"logits": cells})[0], expected)
+
+
+def test_blocks_that_are_not_square_are_refused() -> None:
+    session = native_session(resize_model("float32", in_blocks=True))
+    feeds = {"logits": np.zeros((1, 3, 2, 4, 5, 5)), "size": np.array([9, 9])}
+    with pytest.raises(Exception, match=r"logits: expected \[N, K, h, w\] or \[N, K, s, s, h, w\]"):
+        run(session, feeds)
+
+
+@every_dtype
 def test_resize_argmax_gives_a_tie_to_the_first_class(dtype: str) -> None:
     logits = np.zeros((1, 256, 3, 3))
     logits[:, 100:] = 2.5

@@ -112,22 +112,35 @@ class ResizeArgMax {
     }
     const int64_t across = job_.w / side_, cell = first / side_;
     const int64_t cells = (first + count - 1) / side_ - cell + 1;
-    const int64_t line = (plane * side_ + row % side_) * side_;
-    for (int64_t phase = 0; phase < side_; ++phase) {
-      const int64_t start = ((line + phase) * (job_.h / side_) + row / side_) * across + cell;
-      elements_.load(job_.logits, start, cells, apart_ + phase * cells);
+    const int64_t apart = job_.h / side_ * across;
+    const int64_t start = (plane * side_ + row % side_) * side_ * apart + row / side_ * across + cell;
+    if (side_ == 2 && first % 2 == 0 && elements_.bytes == sizeof(Real)) {
+      const Real* const even = static_cast<const Real*>(job_.logits) + start;
+      return weave(even, even + apart, cells, to);
     }
-    if (side_ == 2 && first % 2 == 0) {  // known to the compiler, which makes vectors of it
-      const Real *const even = apart_, *const odd = apart_ + cells;
-      for (int64_t i = 0; i < cells; ++i) {
-        to[2 * i] = even[i];
-        to[2 * i + 1] = odd[i];
-      }
-      return;
+    for (int64_t phase = 0; phase < side_; ++phase) {
+      elements_.load(job_.logits, start + phase * apart, cells, apart_ + phase * cells);
     }
     for (int64_t i = 0; i < count; ++i) {
       const int64_t column = first + i;
       to[i] = apart_[column % side_ * cells + column / side_ - cell];
+    }
+  }
+
+  static void weave(const Real* __restrict even, const Real* __restrict odd, int64_t count,
+                    Real* __restrict to) {
+    constexpr int kAtOnce = 8;  // known to the compiler, which makes vectors of it
+    int64_t i = 0;
+    for (; i + kAtOnce <= count; i += kAtOnce) {
+#pragma GCC unroll 8
+      for (int n = 0; n < kAtOnce; ++n) {
+        to[2 * (i + n)] = even[i + n];
+        to[2 * (i + n) + 1] = odd[i + n];
+      }
+    }
+    for (; i < count; ++i) {
+      to[2 * i] = even[i];
+      to[2 * i + 1] = odd[i];
     }
   }
 

@@ -21,7 +21,7 @@ RIM = 5
 # How sure one pixel may be, and how much the surroundings weigh against it.
 SUREST, WEIGHT = 4.0, 4.0
 # Shares of a photo from which on a class gains, and at which it gains the most.
-MOST, ALL = 0.65, 0.85
+MOST, ALL = 0.45, 0.65
 # The most it gains.
 GAIN = 4.0
 

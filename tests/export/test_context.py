@@ -72,7 +72,7 @@ def test_a_note_of_another_ink_is_not_called_what_the_print_around_it_is() -> No
     assert apart > 0.95
 
 
-@pytest.mark.parametrize(("share", "grows"), [(0.95, True), (0.5, False)])
+@pytest.mark.parametrize(("share", "grows"), [(0.95, True), (0.4, False)])
 def test_a_photograph_is_one_all_over_and_a_page_with_one_is_a_page(
     share: float, grows: bool
 ) -> None:

@@ -32,7 +32,7 @@ def test_the_contests_are_those_of_the_result(text: str) -> None:
     assert f"\n\n{table}\n\n" in (ROOT / text).read_text("utf-8")
 
 
-@pytest.mark.parametrize("name", ["camvid", "drive", "em"])
+@pytest.mark.parametrize("name", ["camvid", "dibco", "drive", "em"])
 def test_the_scores_on_photographs_are_those_of_the_result(name: str) -> None:
     text = (ROOT / "docs" / "photographs.md").read_text("utf-8")
     results = json.loads((RESULTS / f"{name}.json").read_text("utf-8"))["results"]

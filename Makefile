@@ -91,8 +91,6 @@ format: .venv/dev ## rewrite what ruff can
 bench: .venv/dev ## measure and write benchmarks/results
 	$(BIN)/python -m benchmarks $(ARGS)
 
-LOCK = $(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-annotate --no-header \
-	--python-version 3.13 --python-platform x86_64-unknown-linux-gnu
 # Each step goes on where it stopped. ARGS='--weights shipped --learning-rate 0.001' goes on from the file that ships.
 MODEL = runs/pages
 PAGES = 6000
@@ -104,6 +102,8 @@ model: .venv/dev ## draw pages, train the model that ships on them, export it an
 	$(BIN)/ppool precision $(MODEL)/pages.onnx -o $(MODEL)/pages-int8.onnx --precision int8 --limit 40 \
 		--calibration $(MODEL)/drawn/train/images --validation $(MODEL)/drawn/val
 
+LOCK = $(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-annotate --no-header \
+	--python-version 3.13 --python-platform x86_64-unknown-linux-gnu
 lock: .venv/dev ## pin anew what the images install (locks/)
 	$(BIN)/python -m pip install --quiet uv
 	$(LOCK) pyproject.toml --extra serve --extra store --extra grpc --output-file locks/cpu.txt

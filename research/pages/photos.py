@@ -68,9 +68,13 @@ def _read(name: str) -> NDArray[np.uint8] | None:
             continue
         path = Path(spec.origin).parent / folder / name
         if path.is_file():
-            picture = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
-            return None if picture is None else picture.astype(np.uint8)
+            return _opened(path)
     return None
+
+
+def _opened(path: Path) -> NDArray[np.uint8] | None:
+    picture = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
+    return None if picture is None else picture.astype(np.uint8)
 
 
 def _wallpaper(name: str) -> NDArray[np.uint8] | None:
@@ -80,8 +84,8 @@ def _wallpaper(name: str) -> NDArray[np.uint8] | None:
     if not files:
         return None
     largest = max(files, key=lambda file: file.stat().st_size)
-    picture = cv2.imread(str(largest), cv2.IMREAD_COLOR_RGB)
-    return None if picture is None else _reduced(picture.astype(np.uint8), _LONGEST)
+    picture = _opened(largest)
+    return None if picture is None else _reduced(picture, _LONGEST)
 
 
 def _reduced(picture: NDArray[np.uint8], longest: int) -> NDArray[np.uint8]:

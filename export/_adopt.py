@@ -20,7 +20,7 @@ from ppool.export._inside import names_inside
 from ppool.export._judge import TOLERANCE, Example, Judge, find_judge
 from ppool.export._kinds import refuse_other_kinds
 from ppool.export._network import read_network, silent, words
-from ppool.export._wrap import places, wrap
+from ppool.export._wrap import Place, places, wrap
 from ppool.metadata import METADATA_KEY, MOST_CLASSES, ModelMetadata
 from ppool.onnx_ops import DOMAIN, OPSET
 from ppool.runtime import LOGITS, MASK_SIZE, make_session
@@ -36,10 +36,11 @@ def adopt_model(source: str | Path, path: str | Path, adoption: Adoption) -> Mod
     """Put all that a network needs before it, and all that makes a mask behind it, in one file.
 
     The result is compared with the file as it came, in ONNX Runtime, on a photo and on noise, with
-    native kernels and without, before it appears. A last bilinear resize is fused with the argmax
-    where that changes nothing. A network that cannot take several photos at a time, or whose
-    answer depends on which, is given one at a time. Where a score stands for no whole number of
-    pixels, the file says so, and the service refuses ``mode=tile``.
+    native kernels and without, before it appears. A last bilinear resize is fused with the argmax,
+    and with the resize to the photo's size, where that changes nothing. A network that cannot take
+    several photos at a time, or whose answer depends on which, is given one at a time. Where a
+    score stands for no whole number of pixels, the file says so, and the service refuses
+    ``mode=tile``.
 
     Shape:
         The network maps photos, [N, C, H, W] or [N, H, W, C] of floats or bytes, to scores,
@@ -108,7 +109,7 @@ def adopt_model(source: str | Path, path: str | Path, adoption: Adoption) -> Mod
     )
 
 
-def _choices(judge: Judge) -> Iterator[tuple[bool, str]]:
+def _choices(judge: Judge) -> Iterator[tuple[bool, Place]]:
     """Whether photos may share a batch, and where scores are taken, best first."""
     for free_batch in (True, False):
         for place in places(judge):
@@ -149,7 +150,7 @@ def _names(given: Sequence[str], head: Head, labels: int) -> tuple[str, ...]:
 
 def _wrapped(
     judge: Judge,
-    place: str,
+    place: Place,
     free_batch: bool,
     description: ModelMetadata,
     examples: Sequence[Example],

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
 from ppool.metadata import HeadKind, ScoreKind, Scores, label_type
-from ppool.onnx_ops import DOMAIN, RESIZE_ATTRIBUTES, resize_argmax_for
+from ppool.onnx_ops import DOMAIN, PLUGIN_ATTRIBUTES, RESIZE_ATTRIBUTES, resize_argmax_for
 from ppool.reference import resize_argmax_reference
 
 __all__ = ["Head", "HeadNodes", "canonical", "recognise", "spatial_layout"]
@@ -246,12 +246,15 @@ class HeadNodes:
             name = "scores/both"
         return nodes, name
 
-    def mask(self, scores: str, size: str, classes: int) -> list[NodeProto]:
-        """From scores to ``mask``, [N, *size]."""
-        make = helper.make_node
+    def mask(self, scores: str, sizes: Sequence[str], classes: int) -> list[NodeProto]:
+        """From scores to ``mask``, resized to each of ``sizes``, the last of which is its own."""
+        make, size = helper.make_node, sizes[-1]
         if self.head.kind != "labels":
-            attributes = {"name": "resize_argmax", "domain": DOMAIN, **RESIZE_ATTRIBUTES}
-            return [make(resize_argmax_for(classes), [scores, size], ["mask"], **attributes)]
+            twice = len(sizes) > 1
+            operator = "ResizeTwiceArgMax" if twice else resize_argmax_for(classes)
+            plugin = PLUGIN_ATTRIBUTES if twice else RESIZE_ATTRIBUTES
+            attributes = {"name": "resize_argmax", "domain": DOMAIN, **plugin}
+            return [make(operator, [scores, *sizes], ["mask"], **attributes)]
         label = TensorProto.UINT8 if label_type(classes) == "uint8" else TensorProto.UINT16
         zero, most = (self._constant(f"{v:g}f", np.array(v, np.float32)) for v in (0, classes))
         index = self._constant("first", np.array(0, np.int64))

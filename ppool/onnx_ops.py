@@ -87,7 +87,8 @@ def register_schemas() -> None:
 
     Wei et al., CVPR 2019: ``PPool`` is Eq. 1 and 2 with the exponents given, ``PPoolUnit`` the
     whole of Figure 1; ``ResizeArgMax`` turns logits into labels, ``ResizeArgMax16`` those of more
-    than 256 classes. Calling it again does nothing.
+    than 256 classes, ``ResizeTwiceArgMax`` those that are resized to another size before. Calling
+    it again does nothing.
     """
     for schema in (
         _schema("PPool", {"X": "T", "alpha": "T"}, {"Y": "T"}, _WINDOW, "Polynomial pooling."),
@@ -108,6 +109,14 @@ def register_schemas() -> None:
                 "blocks of s x s pixels may come as a shuffle takes them, [N, K, s, s, h, w].",
             )
             for name, labels in zip(RESIZE_OPERATORS, ("uint8", "uint16"), strict=True)
+        ),
+        _schema(
+            "ResizeTwiceArgMax",
+            {"logits": "T", "between": "tensor(int64)", "size": "tensor(int64)"},
+            {"labels": "tensor(uint8)"},
+            {},
+            "Half-pixel bilinear resize of [N, K, h, w] to between, [H', W'], and of that to size, "
+            "then argmax over K.",
         ),
     ):
         if not onnx.defs.has(schema.name, schema.domain):
@@ -323,21 +332,30 @@ _PIXELS_OF_BLOCKS = """
     pixels = Reshape (woven, pixels_shape)
 """
 
+# Logits that are resized before, for opset 13 and newer.
+_PIXELS_RESIZED = """
+    single = Cast <to = 1> (logits)
+    first_size = Reshape (between, two)
+    between_shape = Concat <axis = 0> (batch_and_classes, first_size)
+    pixels = Resize <mode = "linear", coordinate_transformation_mode = "half_pixel">
+        (single, , , between_shape)
+"""
+
 # The same in opsets 11 to 14, where Shape gives whole shapes and Resize wants all its inputs; of
 # pixels only, as files of blocks are written here.
 _OLDER_RESIZE_ARG_MAX = """
-{name} (logits, size) => (labels)
+{name} ({inputs}) => (labels)
 {{
-    single = Cast <to = 1> (logits)
     shape = Shape (logits)
     first = Constant <value = int64[1] {{0}}> ()
     two = Constant <value = int64[1] {{2}}> ()
     batch_and_classes = Slice (shape, first, two)
     height_and_width = Reshape (size, two)
     resized_shape = Concat <axis = 0> (batch_and_classes, height_and_width)
+    {pixels}
     none = Constant <value = float[0] {{}}> ()
     resized = Resize <mode = "linear", coordinate_transformation_mode = "half_pixel">
-        (single, none, none, resized_shape)
+        (pixels, {none}, {none}, resized_shape)
     best = ArgMax <axis = 1, keepdims = 0> (resized)
     label = Cast <to = 1> (best)
     labels = Cast <to = {labels}> (label)
@@ -355,16 +373,23 @@ def function_bodies(
 
     Args:
         opset: Of the standard operators in the model that is to carry the bodies. ``PPool`` and
-            ``PPoolUnit`` need 18, the others 11.
+            ``PPoolUnit`` need 18, ``ResizeTwiceArgMax`` 13, the others 11.
         in_blocks: Whether labels are made of logits of blocks, [N, K, s, s, h, w].
     """
     header = f'<domain: "{DOMAIN}", opset_import: ["": {opset}]>'
     last = _RESIZE_ARG_MAX if opset >= 15 else _OLDER_RESIZE_ARG_MAX
     pixels = _PIXELS_OF_BLOCKS if in_blocks else _PIXELS
     labelling = (
-        last.format(name=name, labels=kind, pixels=pixels)
+        last.format(name=name, inputs="logits, size", labels=kind, pixels=pixels, none="none")
         for name, kind in RESIZE_OPERATORS.items()
     )
-    texts = (_PPOOL, _PPOOL_UNIT, *labelling)
+    twice = _OLDER_RESIZE_ARG_MAX.format(
+        name="ResizeTwiceArgMax",
+        inputs="logits, between, size",
+        labels=2,
+        pixels=_PIXELS_RESIZED,
+        none="",
+    )
+    texts = (_PPOOL, _PPOOL_UNIT, *labelling, twice)
     bodies = (onnx.parser.parse_function(header + text) for text in texts)
     return {body.name: body for body in bodies}

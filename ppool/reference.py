@@ -262,15 +262,25 @@ def alpha_backward_reference(
 
 
 def resize_argmax_reference(
-    logits: ArrayLike, size: Sequence[int]
+    logits: ArrayLike, size: Sequence[int], between: Sequence[int] | None = None
 ) -> NDArray[np.uint8] | NDArray[np.uint16]:
     """Class of the largest logit after half-pixel bilinear resizing; the first one on a tie.
 
     Shape:
         ``logits`` is [N, K, h, w], ``size`` (H, W); the result is [N, H, W], uint8, or uint16 of
-        more than 256 classes.
+        more than 256 classes. With ``between`` they are resized to that before.
     """
     logits = np.asarray(logits, np.float64)
+    if between is not None:
+        logits = np.concatenate(list(_resized(logits, between)), axis=2)
+    labels = [part.argmax(axis=1) for part in _resized(logits, size)]
+    labels.append(np.empty((len(logits), 0, size[1]), np.intp))  # for no rows at all
+    found = np.concatenate(labels, axis=1)
+    return found.astype(np.uint8) if logits.shape[1] <= 256 else found.astype(np.uint16)
+
+
+def _resized(logits: Array, size: Sequence[int]) -> Iterator[Array]:
+    """Logits at another size, some rows at a time: all at once may take gigabytes."""
 
     def taps(length: int, target: int) -> tuple[NDArray[np.intp], NDArray[np.intp], Array]:
         position = np.clip((np.arange(target) + 0.5) * length / target - 0.5, 0, length - 1)
@@ -279,14 +289,9 @@ def resize_argmax_reference(
 
     top, bottom, fy = taps(logits.shape[2], size[0])
     left, right, fx = taps(logits.shape[3], size[1])
-    kind = np.uint8 if logits.shape[1] <= 256 else np.uint16
-    labels = np.empty((len(logits), *size), kind)
-    # Some rows at a time: all at once may take gigabytes.
     step = max(_MOST_VALUES // max(logits[:, :, 0, 0].size * size[1], 1), 1)
     for first in range(0, size[0], step):
         part = slice(first, first + step)
         above, below, share = logits[:, :, top[part]], logits[:, :, bottom[part]], fy[part, None]
         rows = above * (1 - share) + below * share
-        resized = rows[..., left] * (1 - fx) + rows[..., right] * fx
-        labels[:, part] = resized.argmax(axis=1)
-    return labels
+        yield rows[..., left] * (1 - fx) + rows[..., right] * fx

@@ -69,6 +69,13 @@ struct ResizeArgMaxJob {
 
 constexpr int64_t kMostClasses = 65536;
 
+// The same of logits that are resized before: `last` says of them [n, classes, last.h, last.w], and
+// they are stored as [n, classes, h, w]. On a CPU only.
+struct ResizeTwiceJob {
+  ResizeArgMaxJob last;
+  int64_t h, w;
+};
+
 // How one axis is resized: for each new place the first old one that it covers, how many, and the
 // weights of these, in 2^-22, [new places, reach].
 struct Taps {

@@ -110,6 +110,40 @@ def test_a_last_bilinear_resize_is_fused_where_it_means_the_same(
     assert np.count_nonzero(mask != logits.argmax(1)) <= 1
 
 
+@pytest.mark.parametrize("native", [False, True])
+@pytest.mark.parametrize("opset", [12, 17, 20])
+def test_a_last_resize_of_one_size_is_done_with_that_to_the_size_of_the_photo(
+    tmp_path: Path, opset: int, native: bool
+) -> None:
+    model = network((1, 3, 24, 36), opset=opset)
+    linear = {"mode": "linear", "coordinate_transformation_mode": "pytorch_half_pixel"}
+    inputs = ["mask", "none" if opset < 13 else "", "scales"]
+    model.graph.node.append(helper.make_node("Resize", inputs, ["large"], **linear))
+    for name, values in (("scales", [1, 1, 2, 2]), ("none", [])):
+        constant = numpy_helper.from_array(np.array(values, np.float32), name)
+        model.graph.initializer.append(constant)
+    model.graph.output.append(helper.make_tensor_value_info("large", TensorProto.FLOAT, [None] * 4))
+    path = adopt(model, tmp_path, output="large")
+    operators = [node.op_type for node in onnx.load(path).graph.node]
+    fused = opset > 12
+    assert ("ResizeTwiceArgMax" in operators) is fused
+    assert ("Resize" in operators) is not fused
+    image = RNG.integers(0, 256, (1, 24, 36, 3), np.uint8)
+    x = (image.transpose(0, 3, 1, 2) / 255 - np.array(MEAN)[:, None, None]) / np.array(STD)[
+        :, None, None
+    ]
+    original = onnxruntime.InferenceSession(model.SerializeToString())
+    (logits,) = original.run(["large"], {"image": x.astype(np.float32)})
+    session = make_session(path, use_native=native)
+    (own,) = session.run(["logits"], {"image": image})
+    np.testing.assert_allclose(own, logits, atol=1e-5)
+    for size in ((24, 36), (61, 50), (9, 100)):
+        (mask,) = session.run(["mask"], {"image": image, **session.sized(*size)})
+        truth = resize_argmax_reference(logits, size)
+        assert len(np.unique(truth)) == 3
+        assert np.count_nonzero(mask != truth) <= 1
+
+
 def test_what_only_a_branch_of_the_network_reads_stays(tmp_path: Path) -> None:
     model = network()
     value = helper.make_tensor_value_info("chosen", TensorProto.FLOAT, [None] * 4)

@@ -39,11 +39,11 @@ def model(
     """A model of one node computing in ``dtype``; ``inputs`` give the shapes.
 
     All floating tensors go in and out as float64, because the Python binding has no bfloat16.
-    ``size`` and ``labels`` have the types the contract gives them.
+    Sizes and ``labels`` have the types the contract gives them.
     """
     types = dict.fromkeys([*inputs, *outputs], TensorProto.DOUBLE)
-    types |= {"size": TensorProto.INT64, "labels": TensorProto.UINT8}
-    fixed = ("size", "labels")
+    fixed = {"size": TensorProto.INT64, "between": TensorProto.INT64, "labels": TensorProto.UINT8}
+    types |= fixed
     narrow = {name: name if name in fixed else f"{name}_{dtype}" for name in [*inputs, *outputs]}
     nodes = [
         *(
@@ -97,6 +97,11 @@ def resize_model(dtype: str, *, in_blocks: bool = False) -> onnx.ModelProto:
     block = ("S", "s") if in_blocks else ()
     inputs = {"logits": ("N", "K", *block, "h", "w"), "size": (2,)}
     return model("ResizeArgMax", dtype, inputs, ("labels",))
+
+
+def resize_twice_model(dtype: str) -> onnx.ModelProto:
+    inputs = {"logits": ("N", "K", "h", "w"), "between": (2,), "size": (2,)}
+    return model("ResizeTwiceArgMax", dtype, inputs, ("labels",))
 
 
 def native_session(proto: onnx.ModelProto, threads: int = 1) -> ort.InferenceSession:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 from hypothesis import given, settings
@@ -12,7 +13,13 @@ from numpy.typing import NDArray
 from ppool.reference import alpha_reference, ppool2d_reference, resize_argmax_reference
 from ppool.window import Window
 from tests.native.entries import needs_library, stored, wide
-from tests.native.models import native_session, ppool_model, resize_model, unit_model
+from tests.native.models import (
+    native_session,
+    ppool_model,
+    resize_model,
+    resize_twice_model,
+    unit_model,
+)
 from tests.windows import TOLERANCE, Case, cases, scale_of
 
 pytestmark = needs_library
@@ -20,6 +27,7 @@ pytestmark = needs_library
 SQUARE = Window.of(2)
 every_dtype = pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 Feeds = dict[str, NDArray[np.float64]]
+Size = tuple[int, int]
 
 
 def run(session: ort.InferenceSession, feeds: Any) -> list[NDArray[Any]]:
@@ -149,6 +157,70 @@ def test_logits_of_blocks_are_labelled_as_those_of_pixels(
     (expected,) = run(native_session(resize_model(dtype)), feeds | {"logits": pixels})
     session = native_session(resize_model(dtype, in_blocks=True))
     assert np.array_equal(run(session, feeds | {"logits": cells})[0], expected)
+
+
+# Both times larger, smaller and as large, of one row, of many columns for one, and of few classes.
+TWICE = [
+    ((2, 7, 9, 11), (18, 22), (31, 45)),
+    ((1, 21, 16, 40), (64, 160), (97, 70)),
+    ((2, 9, 8, 8), (16, 16), (16, 16)),
+    ((1, 6, 30, 50), (15, 20), (60, 50)),
+    ((1, 5, 1, 3), (2, 300), (5, 170)),
+    ((2, 3, 5, 150), (10, 300), (7, 4)),
+    ((1, 256, 3, 3), (3, 3), (9, 70)),
+]
+
+
+@every_dtype
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize(("shape", "between", "size"), TWICE)
+def test_logits_are_resized_twice_as_one_after_the_other(
+    dtype: str, threads: int, shape: tuple[int, ...], between: Size, size: Size
+) -> None:
+    # Wide areas of one class, where nothing is interpolated, and edges of noise.
+    rng = np.random.default_rng(shape[1])
+    logits = rng.normal(size=shape)
+    logits[..., : shape[3] // 2] += 8 * np.eye(shape[1])[0][:, None, None]
+    logits = wide(stored(logits, dtype))
+    session = native_session(resize_twice_model(dtype), threads)
+    feeds = {"logits": logits, "between": np.array(between), "size": np.array(size)}
+    (labels,) = run(session, feeds)
+    expected = resize_argmax_reference(logits, size, between)
+    assert labels.dtype == np.uint8
+    assert labels.shape == (shape[0], *size)
+    assert len(np.unique(expected)) > 1
+    # Where another class is chosen, giving it a little more must make the reference choose it too.
+    for n, row, column in np.argwhere(labels != expected):
+        nudged = logits[n : n + 1].copy()
+        nudged[:, labels[n, row, column]] += 1e-5
+        again = resize_argmax_reference(nudged, size, between)
+        assert again[0, row, column] == labels[n, row, column]
+    for image in range(shape[0]):
+        (alone,) = run(session, feeds | {"logits": logits[image : image + 1]})
+        assert np.array_equal(alone[0], labels[image])
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"logits": np.zeros((1, 3, 2, 2, 5, 5))}, r"logits: expected \[N, K, h, w\]"),
+        ({"logits": np.zeros((1, 257, 5, 5))}, "logits: expected 1 to 256 classes"),
+        ({"logits": np.zeros((1, 3, 0, 5))}, "logits: expected at least one pixel"),
+        ({"between": np.array([0, 9])}, "between: expected 1 or more"),
+        ({"size": np.array([9, -1])}, "size: expected 0 or more"),
+    ],
+)
+def test_what_cannot_be_resized_twice_is_refused(changed: dict[str, Any], message: str) -> None:
+    feeds = {
+        "logits": np.zeros((1, 3, 5, 5)),
+        "between": np.array([9, 9]),
+        "size": np.array([9, 9]),
+    }
+    proto = resize_twice_model("float32")
+    proto.graph.input[0].ClearField("type")
+    proto.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
+    with pytest.raises(Exception, match=message):
+        run(native_session(proto), feeds | changed)
 
 
 def test_blocks_that_are_not_square_are_refused() -> None:

@@ -19,7 +19,7 @@ using Run = void (*)(const void* job, int64_t begin, int64_t end);
 struct Kernels {
   Run forward, unit, backward, unit_backward;
   Run channels_last_unit, channels_last_unit_backward;
-  Run resize_argmax, resize_pixels;
+  Run resize_argmax, resize_twice, resize_pixels;
 };
 
 namespace portable {

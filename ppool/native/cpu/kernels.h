@@ -51,12 +51,18 @@ void run_resize_argmax(const void* pointer, int64_t begin, int64_t end) {
 }
 
 template <class V>
+void run_resize_twice(const void* pointer, int64_t begin, int64_t end) {
+  const ResizeTwiceJob& job = *static_cast<const ResizeTwiceJob*>(pointer);
+  run_kernel<ResizeArgMax<V>>(begin, end, job, elements_of<typename V::Real>(job.last.dtype));
+}
+
+template <class V>
 constexpr Kernels kernels_with() {
   return {run_pooling<Forward, V, ForwardJob>, run_pooling<Forward, V, UnitJob>,
           run_pooling<Backward, V, BackwardJob>, run_pooling<Backward, V, UnitBackwardJob>,
           run_pooling<ChannelsLastForward, V, UnitJob>,
           run_pooling<ChannelsLastBackward, V, UnitBackwardJob>, run_resize_argmax<V>,
-          resize_pixels<V>()};
+          run_resize_twice<V>, resize_pixels<V>()};
 }
 
 }  // namespace ppool::PPOOL_ISA

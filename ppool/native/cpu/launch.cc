@@ -142,6 +142,11 @@ Task plan(const ResizeArgMaxJob& job) {
   return task(&Kernels::resize_argmax, &job, job.dtype, rows, cost);
 }
 
+Task plan(const ResizeTwiceJob& job) {
+  const Task last = plan(job.last);
+  return task(&Kernels::resize_twice, &job, job.last.dtype, last.units, last.cost);
+}
+
 Task plan(const ResizePixelsJob& job) {
   return Task{chosen().kernels->resize_pixels, &job, job.out_h, job.out_w * job.down.reach};
 }

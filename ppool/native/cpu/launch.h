@@ -26,6 +26,7 @@ Task plan(const UnitJob& job);
 Task plan(const BackwardJob& job);
 Task plan(const UnitBackwardJob& job);
 Task plan(const ResizeArgMaxJob& job);
+Task plan(const ResizeTwiceJob& job);
 Task plan(const ResizePixelsJob& job);
 
 // The instruction set the kernels use: "avx512", "avx2" or "portable"; the best that the processor

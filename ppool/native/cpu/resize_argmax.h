@@ -3,30 +3,17 @@
 #define PPOOL_CPU_RESIZE_ARGMAX_H_
 
 #include <cstring>
+#include <optional>
 
-#include "../ppool_jobs.h"
-#include "rows.h"
+#include "resized.h"
 
 namespace ppool::PPOOL_ISA {
-
-// The two source elements that a resized one lies between, and the share of the second.
-struct Between {
-  int64_t low, high;
-  double share;
-
-  static Between of(int64_t target, int64_t length, int64_t target_length) {
-    const double scaled = (static_cast<double>(target) + 0.5) * static_cast<double>(length);
-    const double position = scaled / static_cast<double>(target_length) - 0.5;
-    const double held = std::min(std::max(position, 0.0), static_cast<double>(length - 1));
-    const int64_t low = static_cast<int64_t>(held);
-    return {low, std::min(low + 1, length - 1), held - static_cast<double>(low)};
-  }
-};
 
 // Works in strips of kStrip columns. What is interpolated is a mean of the logits around it, so where
 // one class is the largest of all of these it is the largest of the mean, too, and nothing else is
 // looked at: nearly everywhere in most photos. Elsewhere a source row of every class is widened to
 // the strip once, as far as it is needed, and serves all output rows between it and its neighbours.
+// Of logits that are resized twice a source row is interpolated itself, and only where it is widened.
 template <class V>
 class ResizeArgMax {
   using Real = typename V::Real;
@@ -37,9 +24,41 @@ class ResizeArgMax {
 
  public:
   ResizeArgMax(const ResizeArgMaxJob& job, const Elements<Real>& elements)
+      : ResizeArgMax(job, elements, job.h) {}
+
+  ResizeArgMax(const ResizeTwiceJob& job, const Elements<Real>& elements)
+      : ResizeArgMax(job.last, elements, job.h) {
+    first_.emplace(job, elements, span_);
+    for (Row& row : held_) row.is_filled = take<bool>(span_ / V::kLanes + 1);
+  }
+
+  // Rows [begin, end) of all images.
+  void run(int64_t begin, int64_t end) {
+    if (job_.h == job_.out_h && job_.w == job_.out_w) return run_unresized(begin, end);
+    if (first_ && looks_ && begin < end) {
+      const Between above = rows_of(begin), below = rows_of(end - 1);
+      first_->label(above.low, below.high + 1);
+    }
+    for (int64_t first = 0; first < job_.out_w; first += kStrip) {
+      place(first);
+      held_[0].row = held_[1].row = -1;
+      for (int64_t unit = begin; unit < end; ++unit) {
+        const Between rows = rows_of(unit);
+        Row& upper = row_of(rows.low, held_[0]);
+        Row& lower = row_of(rows.high, &upper == held_ ? held_[1] : held_[0]);
+        label_row(unit * job_.out_w + first, [&](auto* labels) {
+          label_between(upper, lower, Real(rows.share), labels);
+        });
+      }
+    }
+  }
+
+ private:
+  // `rows` are those of the logits as they are stored.
+  ResizeArgMax(const ResizeArgMaxJob& job, const Elements<Real>& elements, int64_t rows)
       : job_(job),
         elements_(elements),
-        looks_(job.classes > 4 && job.h < job.out_h),
+        looks_(job.classes > 4 && rows < job.out_h),
         side_(std::max<int64_t>(job.side, 1)),
         span_(std::min(job.w, kStrip * job.w / std::max<int64_t>(job.out_w, 1) + 2 + side_) +
               V::kPicked),
@@ -50,30 +69,12 @@ class ResizeArgMax {
         cells_(take<Real>(span_ + V::kLanes)),
         apart_(take<Real>(side_ > 1 ? std::max<int64_t>(span_, kStrip) + 2 * side_ : 0)) {}
 
-  // Rows [begin, end) of all images.
-  void run(int64_t begin, int64_t end) {
-    if (job_.h == job_.out_h && job_.w == job_.out_w) return run_unresized(begin, end);
-    for (int64_t first = 0; first < job_.out_w; first += kStrip) {
-      place(first);
-      held_[0].row = held_[1].row = -1;
-      for (int64_t unit = begin; unit < end; ++unit) {
-        const int64_t image = unit / job_.out_h * job_.h;
-        const Between rows = Between::of(unit % job_.out_h, job_.h, job_.out_h);
-        Row& upper = row_of(image + rows.low, held_[0]);
-        Row& lower = row_of(image + rows.high, &upper == held_ ? held_[1] : held_[0]);
-        label_row(unit * job_.out_w + first, [&](auto* labels) {
-          label_between(upper, lower, Real(rows.share), labels);
-        });
-      }
-    }
-  }
-
- private:
   // A source row, as far as the strip reads it.
   struct Row {
     Real* source;  // [classes, span_]
     Real* wide;    // at the strip's columns, [classes, kStrip], and
     Real* labels;  // the largest class there, where `is_wide`
+    bool* is_filled = nullptr;  // which vectors of `source` are, of logits that are resized twice
     int64_t row = -1;
     int32_t alike[kParts] = {};  // the class that is the largest of all that a part reads, or -1
     bool is_wide[kParts] = {};
@@ -82,6 +83,13 @@ class ResizeArgMax {
   Row take_row() {
     return {take<Real>(job_.classes * span_ + V::kLanes), take<Real>(job_.classes * kStrip),
             take<Real>(kStrip)};
+  }
+
+  // The source rows of all images that one of all labelled images lies between.
+  Between rows_of(int64_t row) const {
+    const int64_t image = row / job_.out_h * job_.h;
+    const Between rows = Between::of(row % job_.out_h, job_.h, job_.out_h);
+    return {image + rows.low, image + rows.high, rows.share};
   }
 
   // Labels as large as the logits, which then need not be interpolated. Row by row, because memory
@@ -164,6 +172,7 @@ class ResizeArgMax {
       share_[i] = Real(column.share);
       near_ = near_ && high_[i] < V::kPicked;
     }
+    if (first_) first_->place(begin_, end_);
   }
 
   // Where the source row is held; `spare` gives way if it is not yet.
@@ -174,49 +183,51 @@ class ResizeArgMax {
     return spare;
   }
 
-  void load(int64_t row, Row& to) const {
-    const int64_t image = row / job_.h, y = row % job_.h, columns = end_ - begin_;
-    for (int64_t k = 0; k < job_.classes; ++k) {
-      read(image * job_.classes + k, y, begin_, columns, to.source + k * span_);
-    }
+  void load(int64_t row, Row& to) {
     to.row = row;
-    if (!looks_) {
-      for (int part = 0; part < kParts; ++part) {
-        to.alike[part] = -1;
-        to.is_wide[part] = false;
+    std::fill_n(to.is_wide, kParts, false);
+    std::fill_n(to.alike, kParts, -1);
+    const int64_t image = row / job_.h, y = row % job_.h, columns = end_ - begin_;
+    if (first_) {
+      first_->enter(row);
+      std::fill_n(to.is_filled, columns / V::kLanes + 1, false);
+    } else {
+      for (int64_t k = 0; k < job_.classes; ++k) {
+        read(image * job_.classes + k, y, begin_, columns, to.source + k * span_);
       }
-      return;
     }
-    const Real* const source = to.source;
-    const int64_t span = span_;
-    for (int64_t first = 0; first < columns; first += V::kLanes) {
-      const auto value = [=](int64_t k, int at) { return V::load(source + k * span + first + at); };
-      const int place[1] = {0};
-      F label[1];
-      largest<1>(value, place, label);
-      V::store(cells_ + first, label[0]);
-    }
+    if (!looks_) return;
+    if (!first_) label_columns<V>(job_.classes, to.source, span_, columns, cells_);
     for (int part = 0; part < parts_of(count_); ++part) {
-      const Real one = cells_[starts_[part]];
-      bool same = true;
-      for (int64_t i = starts_[part] + 1; i <= stops_[part]; ++i) same = same && cells_[i] == one;
-      to.alike[part] = same ? static_cast<int32_t>(one) : -1;
-      to.is_wide[part] = false;
+      const int64_t from = starts_[part], last = stops_[part];
+      to.alike[part] = first_ ? first_->alike(from, last) : alike(cells_, from, last);
     }
   }
 
   // A part of a source row, every class interpolated at its columns.
-  void widen(Row& row, int part) const {
+  void widen(Row& row, int part) {
     if (row.is_wide[part]) return;
     row.is_wide[part] = true;
+    if (first_) fill(row, part);
     near_ ? widen_from<true>(row, part) : widen_from<false>(row, part);
     if (!looks_) return;
     const Real* const wide = row.wide;
-    const auto value = [=](int64_t k, int at) { return V::load(wide + k * kStrip + at); };
+    const auto value = [wide](int64_t k, int at) { return V::load(wide + k * kStrip + at); };
     const int place[1] = {part * V::kLanes};
     F label[1];
-    largest<1>(value, place, label);
+    largest<V, 1>(job_.classes, value, place, label);
     V::store(row.labels + place[0], label[0]);
+  }
+
+  // What a part reads of a source row that is interpolated itself.
+  void fill(Row& row, int part) {
+    first_->enter(row.row);
+    const int64_t begin = starts_[part] / V::kLanes, end = stops_[part] / V::kLanes;
+    for (int64_t vector = begin; vector <= end; ++vector) {
+      const int64_t first = vector * V::kLanes;
+      if (!row.is_filled[vector]) first_->fill(first, span_, row.source + first);
+      row.is_filled[vector] = true;
+    }
   }
 
   template <bool kNear>
@@ -228,23 +239,13 @@ class ResizeArgMax {
     const F share = V::load(share_ + first), rest = V::set(1) - share;
     const int64_t classes = job_.classes, span = span_;
     for (int64_t k = 0; k < classes; ++k, from += span, to += kStrip) {
-      V::store(to, V::mul_add(pick<kNear>(from, high), share, pick<kNear>(from, low) * rest));
-    }
-  }
-
-  template <bool kNear>
-  static F pick(const Real* from, const int32_t* index) {
-    if constexpr (kNear) {
-      return V::pick(from, index);
-    } else {
-      Real lanes[V::kLanes];
-      for (int lane = 0; lane < V::kLanes; ++lane) lanes[lane] = from[index[lane]];
-      return V::load(lanes);
+      const F right = pick<V, kNear>(from, high), left = pick<V, kNear>(from, low);
+      V::store(to, V::mul_add(right, share, left * rest));
     }
   }
 
   template <class Label>
-  void label_between(Row& upper, Row& lower, Real lower_share, Label* labels) const {
+  void label_between(Row& upper, Row& lower, Real lower_share, Label* labels) {
     int open[kParts], count = 0;
     for (int part = 0; part < parts_of(count_); ++part) {
       const int first = part * V::kLanes;
@@ -304,28 +305,8 @@ class ResizeArgMax {
     int places[kCount];
     for (int i = 0; i < kCount; ++i) places[i] = parts[i] * V::kLanes;
     F label[kCount];
-    largest<kCount>(value, places, label);
+    largest<V, kCount>(job_.classes, value, places, label);
     for (int i = 0; i < kCount; ++i) store(labels + places[i], label[i]);
-  }
-
-  template <int kCount, class Value>
-  void largest(const Value& value, const int* places, F* labels) const {
-    F best[kCount], label[kCount];
-#pragma GCC unroll 4
-    for (int i = 0; i < kCount; ++i) {
-      best[i] = value(0, places[i]);
-      label[i] = V::set(0);
-    }
-    for (int64_t k = 1; k < job_.classes; ++k) {
-      const F mark = V::set(static_cast<Real>(k));
-#pragma GCC unroll 4
-      for (int i = 0; i < kCount; ++i) {
-        const F next = value(k, places[i]);
-        label[i] = V::if_less(best[i], next, mark, label[i]);  // the first class keeps a tie
-        best[i] = V::max(next, best[i]);  // which passes a NaN over
-      }
-    }
-    for (int i = 0; i < kCount; ++i) labels[i] = label[i];
   }
 
   static void store(uint8_t* to, F label) { V::store_bytes(to, label); }
@@ -337,6 +318,7 @@ class ResizeArgMax {
 
   const ResizeArgMaxJob& job_;
   const Elements<Real>& elements_;
+  std::optional<Resized<V>> first_;  // of logits that are resized twice
   bool looks_;    // at what need not be interpolated; of few classes or rows that takes longer
   int64_t side_;  // of blocks whose pixels are stored apart
   int64_t span_;  // source columns that a strip reads at most, and what V::pick reads beyond

@@ -1,6 +1,7 @@
 // The operators of domain "ai.ppool", opset 1, for ONNX Runtime on the CPU and on CUDA.
 #include <atomic>
 #include <new>
+#include <type_traits>
 
 #include "../cpu/launch.h"
 #include "ort_context.h"
@@ -45,18 +46,15 @@ struct Kernel {
   // Runs a job on the session's own stream or threads.
   template <class Job>
   void run(const KernelContext* context, const Job& job) const {
-    if (cuda == nullptr) {
-      run_task(context, plan(job));
-      return;
-    }
+    if (cuda == nullptr) return run_on_cpu(context, job);
     void* stream = nullptr;
     check(api->KernelContext_GetGPUComputeStream(context, &stream));
     cuda->start(job, stream);
   }
 
- private:
-  void run_task(const KernelContext* context, const Task& task) const {
-    Parts parts(task, kMostParts);
+  template <class Job>
+  void run_on_cpu(const KernelContext* context, const Job& job) const {
+    Parts parts(plan(job), kMostParts);
     const auto run_part = [](void* data, size_t part) {
       static_cast<Parts*>(data)->run(static_cast<int64_t>(part));
     };
@@ -200,6 +198,25 @@ struct PPoolUnit final : Kernel {
   SideBranch branch;
 };
 
+// What is asked for of `classes`, and of pixels of which there are `h` x `w`.
+void expect_logits(const Shape& shape, int64_t h, int64_t w, int64_t least, int64_t most) {
+  if (shape[1] < least || shape[1] > most) {
+    const std::string range = std::to_string(least) + " to " + std::to_string(most);
+    refuse("logits", range + " classes", to_text(shape));
+  }
+  if (h < 1 || w < 1) refuse("logits", "at least one pixel", to_text(shape));
+}
+
+// Height and width, each `least` or more.
+const int64_t* read_size(const char* name, const Input& input, int64_t least) {
+  expect_shape(name, {2}, input.shape);
+  const int64_t* const size = static_cast<const int64_t*>(input.data);
+  if (size[0] < least || size[1] < least) {
+    refuse(name, std::to_string(least) + " or more", to_text({size[0], size[1]}));
+  }
+  return size;
+}
+
 // logits [N, K, h, w], or [N, K, s, s, h, w] of blocks of s x s pixels, and size [H, W] -> labels
 // [N, H, W]: uint8, or uint16 of more classes than that holds. ONNX Runtime tells operators of one
 // name apart by their inputs only.
@@ -221,22 +238,43 @@ struct ResizeArgMax final : Kernel {
     }
     const int64_t side = in_blocks ? shape[2] : 1;
     const int64_t h = shape[shape.size() - 2] * side, w = shape[shape.size() - 1] * side;
-    if (kWide && (shape[1] < 257 || shape[1] > kMostClasses)) {
-      refuse("logits", "257 to 65536 classes", to_text(shape));
-    }
-    if (!kWide && (shape[1] < 1 || shape[1] > 256)) {
-      refuse("logits", "1 to 256 classes", to_text(shape));
-    }
-    if (h < 1 || w < 1) refuse("logits", "at least one pixel", to_text(shape));
-    expect_shape("size", {2}, size.shape);
-    const int64_t* target = static_cast<const int64_t*>(size.data);
-    if (target[0] < 0 || target[1] < 0) {
-      refuse("size", "0 or more", to_text({target[0], target[1]}));
-    }
+    expect_logits(shape, h, w, kWide ? 257 : 1, kWide ? kMostClasses : 256);
+    const int64_t* target = read_size("size", size, 0);
     void* labels = make_output(api, context, {shape[0], target[0], target[1]});
     const ResizeArgMaxJob job{shape[0],  shape[1], h,    w, target[0],
                               target[1], dtype,    static_cast<int32_t>(side), logits.data, labels};
     run(context, job);
+  }
+};
+
+// logits [N, K, h, w], between [h', w'] and size [H, W] -> labels uint8 [N, H, W], on the CPU.
+struct ResizeTwiceArgMax final : Kernel {
+  static constexpr const char* kName = "ResizeTwiceArgMax";
+  static constexpr size_t kInputs = 3;
+  static constexpr bool kLabels = true;
+  static constexpr ElementType kLabel = kUInt8;
+
+  ResizeTwiceArgMax(const Api* api, const Op& op, const NodeAttributes&) : Kernel(api, op) {}
+
+  void compute(KernelContext* context) const override {
+    const Input logits = read_input(api, context, 0);
+    const Input first = read_input(api, context, 1), last = read_input(api, context, 2);
+    const Shape& shape = logits.shape;
+    if (shape.size() != 4) refuse("logits", "[N, K, h, w]", to_text(shape));
+    expect_logits(shape, shape[2], shape[3], 1, 256);
+    const int64_t* between = read_size("between", first, 1);
+    const int64_t* target = read_size("size", last, 0);
+    void* labels = make_output(api, context, {shape[0], target[0], target[1]});
+    const auto labelled = [&](int64_t h, int64_t w) {
+      return ResizeArgMaxJob{shape[0],  shape[1], h, w, target[0],
+                             target[1], dtype,    1, logits.data, labels};
+    };
+    if (between[0] == target[0] && between[1] == target[1]) {
+      run(context, labelled(shape[2], shape[3]));
+    } else {
+      const ResizeTwiceJob job{labelled(between[0], between[1]), shape[2], shape[3]};
+      run_on_cpu(context, job);
+    }
   }
 };
 
@@ -257,7 +295,7 @@ Op make_op(const Device& device, DType dtype, ElementType element) {
   op.GetExecutionProviderType = [](const CustomOp* self) { return op_of(self).device.provider; };
   op.GetInputTypeCount = [](const CustomOp*) { return K::kInputs; };
   op.GetInputType = [](const CustomOp* self, size_t index) {
-    return K::kLabels && index == 1 ? kInt64 : op_of(self).element;
+    return K::kLabels && index > 0 ? kInt64 : op_of(self).element;
   };
   op.GetOutputTypeCount = [](const CustomOp*) { return size_t{1}; };
   op.GetOutputType = [](const CustomOp* self, size_t) {
@@ -268,7 +306,7 @@ Op make_op(const Device& device, DType dtype, ElementType element) {
   op.GetOutputCharacteristic = [](const CustomOp*, size_t) { return kRequired; };
   op.GetInputMemoryType = [](const CustomOp* self, size_t index) {
     // The size of labels is read on the host; on the CPU all memory is.
-    const bool on_host = K::kLabels && index == 1 && op_of(self).device.cuda != nullptr;
+    const bool on_host = K::kLabels && index > 0 && op_of(self).device.cuda != nullptr;
     return on_host ? kCpuInput : kDefaultMemory;
   };
   op.CreateKernelV2 = [](const CustomOp* self, const Api* api, const KernelInfo* info,
@@ -303,7 +341,7 @@ std::vector<Op> make_ops() {
       make_op<K>(cpu, DType::kBFloat16, kBFloat16),
   };
   const CudaKernels* kernels = CudaKernels::get();
-  if (kernels == nullptr) return ops;
+  if (kernels == nullptr || std::is_same_v<K, ResizeTwiceArgMax>) return ops;
   // The provider inside onnxruntime-gpu, and the one that comes as a package of its own.
   for (const char* provider : {"CUDAExecutionProvider", "CudaPluginExecutionProvider"}) {
     const Device gpu{provider, kernels};
@@ -328,6 +366,7 @@ CustomOpDomain* make_domain(const Api* api) {
   add_op<PPoolUnit>(api, domain);
   add_op<ResizeArgMax<false>>(api, domain);
   add_op<ResizeArgMax<true>>(api, domain);
+  add_op<ResizeTwiceArgMax>(api, domain);
   return domain;
 }
 

@@ -115,7 +115,10 @@ class Opened:
         elif self.kind is not kinds.TIFF:  # which Pillow turns itself
             # A damaged EXIF block is no reason to refuse sound pixels.
             with suppress(Exception):
-                found = int(self.image.getexif().get(_ORIENTATION, 1))
+                # Pillow's own would ask XMP next, which is often left behind in a turned photo.
+                exif = Image.Exif()
+                exif.load(self.image.info["exif"])
+                found = int(exif[_ORIENTATION])
         return found if found in TURNS else 1
 
 
@@ -143,7 +146,7 @@ def opened(data: bytes, limits: ImageLimits, page: int = 1) -> Iterator[Opened]:
     except CodecError:
         raise
     except Exception as error:  # decoders raise anything on hostile bytes
-        raise _complaint(kind, data) from error
+        raise _complaint(kind, data, error) from error
 
 
 def _opened_tiff(data: bytes, limits: ImageLimits, page: int) -> Iterator[Opened]:
@@ -248,13 +251,15 @@ def _pixel_chunks(data: bytes) -> bytes:
     return b"".join((*kept, memoryview(data)[place:])) if kept else data
 
 
-def _complaint(kind: Kind, data: bytes) -> CodecError:
+def _complaint(kind: Kind, data: bytes, error: Exception) -> CodecError:
     """Why decoding failed, as far as the file tells; sending it again helps only if it is cut."""
     frame = kinds.jpeg_frame(data) if kind is kinds.JPEG else None
     if frame is not None and frame.oddity:
         return UnsupportedImage(
             f"Save the JPEG as a baseline or progressive one; this is {frame.oddity}."
         )
+    if kind is kinds.BMP and str(error).startswith("Unsupported BMP"):
+        return UnsupportedImage("Save the image as PNG; such a BMP file is not read here.")
     with suppress(Exception):  # what does not even have an end cannot be shown to be whole
         if not kind.is_cut_off(data):
             return CorruptImage(

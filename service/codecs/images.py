@@ -25,6 +25,9 @@ __all__ = ["Keep", "Photo", "decode", "decode_file"]
 
 Keep = Literal["seen", "straight"]
 
+# libjpeg-turbo's words for what it fills with grey, or with what comes of guessing.
+_PIXELS_ARE_LOST = ("premature end of data segment", "bad Huffman code")
+
 
 @dataclass(frozen=True)
 class Photo:
@@ -125,8 +128,9 @@ def _pixels(
         # Pillow takes twice as long, but knows CMYK and forgives what strict decoding does not.
         try:
             rgb = simplejpeg.decode_jpeg(file.data, "RGB")
-        except ValueError:
-            pass
+        except ValueError as error:
+            if str(error).endswith(_PIXELS_ARE_LOST):
+                raise
         else:
             return rgb, rgb
     hidden = _hidden_colour(file)

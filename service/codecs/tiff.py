@@ -75,6 +75,7 @@ class Photometric(IntEnum):
     MASK = 4
     CMYK = 5
     YCBCR = 6
+    LAB = 8
     CFA = 32803
     LINEAR_RAW = 34892
 
@@ -90,8 +91,9 @@ CHANNELS: dict[int, int] = {
 }
 # None, LZW, Deflate (two numbers), PackBits, LZMA, Zstandard.
 _LOSSLESS = {1, 5, 8, 32946, 32773, 34925, 50000}
-# CCITT (modified Huffman, T.4, T.6), JPEG (old, new), WebP.
-_PILLOWS = {2, 3, 4, 32771, 6, 7, 50001}
+_JPEG = {6, 7}  # old, new
+# CCITT (modified Huffman, T.4, T.6), JPEG.
+_PILLOWS = {2, 3, 4, 32771} | _JPEG
 _REDUCED, _IS_MASK = 1, 4  # bits of NewSubfileType
 _MOST_EXTRA = 4
 _ICC = 34675
@@ -259,6 +261,9 @@ def refusal(data: bytes, tags: Tags) -> str:
             < 3 * tags[Tag.WIDTH][0] * tags[Tag.HEIGHT][0]
         )
     )
+    other_colours = photometric not in {*CHANNELS, Photometric.YCBCR, Photometric.LAB} or (
+        photometric == Photometric.LAB and depths[:3] != (8, 8, 8)
+    )
     reasons = {
         "Develop the photo first; this is a camera's raw file.": raw,
         f"Save the TIFF with unsigned samples of 8 or 16 bits; this has {odd} ones.": odd,
@@ -267,8 +272,9 @@ def refusal(data: bytes, tags: Tags) -> str:
         "Save the TIFF as RGB; this has YCbCr samples that are not compressed.": subsampled,
         "Ask for another page; this one is the mask of another.": photometric == Photometric.MASK,
         "Save the TIFF as RGB or CMYK; this has other inks.": other_inks,
+        "Save the TIFF as RGB; this has other colours.": other_colours,
         f"Save the TIFF without compression or as Deflate; this has compression {coded}.": (
-            coded not in _LOSSLESS | _PILLOWS
+            coded not in _LOSSLESS | _PILLOWS or (coded in _JPEG and max(depths) > 8)
         ),
         f"Save the TIFF as RGB; this has {samples} channels.": (
             samples > CHANNELS.get(photometric, 3) + _MOST_EXTRA

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from ppool.service.codecs import kinds
 from ppool.service.codecs.header import NO_LIMITS, ImageLimits, probe
@@ -201,6 +202,30 @@ def test_jpegs_of_other_processes_are_named(data: bytes, reason: str) -> None:
         decode(bytes(data), LIMITS)
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "PNG"])
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_photo_is_turned_by_exif_and_not_by_xmp(kind: str, turned: bool) -> None:
+    exif = Image.Exif()
+    if turned:
+        exif[0x0112] = 6
+    if kind == "PNG":
+        other = {"pnginfo": PngInfo()}
+        other["pnginfo"].add_itxt("XML:com.adobe.xmp", 'tiff:Orientation="8"')
+    else:
+        other = {"xmp": b'tiff:Orientation="8"'}
+    data = encoded(photo(66, 49), kind, exif=exif, **other)
+    assert decoded(data).shape == ((66, 49, 3) if turned else (49, 66, 3))
+
+
+@pytest.mark.parametrize("masks", [(0xFF, 0xFF00, 0xFF0000), (0x3FF00000, 0xFFC00, 0x3FF)])
+def test_a_bmp_of_another_layout_is_not_called_damaged(masks: tuple[int, int, int]) -> None:
+    head = struct.pack("<IiiHHIIiiII", 40, 2, 2, 1, 32, 3, 16, 0, 0, 0, 0) + struct.pack(
+        "<3I", *masks
+    )
+    with pytest.raises(UnsupportedImage, match="Save the image as PNG"):
+        decode(b"BM" + struct.pack("<IHHI", 82, 0, 0, 66) + head + bytes(16), LIMITS)
+
+
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
 @pytest.mark.parametrize("progressive", [False, True])
 @pytest.mark.parametrize("subsampling", [0, 1, 2])
@@ -314,6 +339,13 @@ def test_sending_again_is_asked_for_where_a_file_is_cut_off(kind: str, share: fl
     data = WHOLE[kind]()
     with pytest.raises(CorruptImage, match="cut off; send it again"):
         decode(data[: int(len(data) * share)], LIMITS)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_that_lost_pixels_is_not_filled_with_grey(progressive: bool) -> None:
+    data = encoded(photo(66, 49), "JPEG", progressive=progressive)
+    with pytest.raises(CorruptImage, match=r"damaged; .* save it anew"):
+        decode(data[: len(data) * 3 // 4] + b"\xff\xd9", LIMITS)
 
 
 @pytest.mark.parametrize(("kind", "place"), [("PNG", b"IDAT"), ("WEBP", b"VP8"), ("AVIF", b"mdat")])

@@ -144,6 +144,8 @@ def test_transparency_is_laid_on_white(
         (ramp(16, 3), Layout(16, RGB, tags={258: (5, 6, 5)}), "differ"),
         (ramp(1, 1), Layout(1, MASK), "mask of another"),
         (ramp(8, 4), Layout(8, CMYK, tags={332: (2,)}), "other inks"),
+        (ramp(16, 3), Layout(16, 8), "other colours"),
+        (ramp(8, 3), Layout(8, 9), "other colours"),
         (ramp(8, 1).repeat(9, 2), Layout(8), "9 channels"),
         (ramp(16, 1), Layout(16, 32803), "raw file"),
         (ramp(8, 3), Layout(8, RGB, tags={254: (1,), 330: (8,)}), "raw file"),
@@ -159,7 +161,7 @@ def test_what_is_not_decoded_is_refused_for_its_true_reason(
             317: (layout.predictor,)})), LIMITS)  # fmt: skip
 
 
-@pytest.mark.parametrize("compression", [34712, 50002, 4711])
+@pytest.mark.parametrize("compression", [7, 34712, 50001, 50002, 4711])
 def test_other_compressions_are_named(compression: int) -> None:
     layout = Layout(16, tags={259: (compression,)})
     with pytest.raises(UnsupportedImage, match=f"compression {compression}"):

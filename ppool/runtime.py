@@ -79,6 +79,11 @@ class Session:
         scores = self.metadata.scores
         return self.offers_logits and scores is not None and scores.on_grid
 
+    @property
+    def threads(self) -> int:
+        """Inside one operator; 0 is one for each core."""
+        return int(self.session.get_session_options().intra_op_num_threads)
+
     @cached_property
     def _optional(self) -> frozenset[str]:
         """Inputs that need not be fed."""

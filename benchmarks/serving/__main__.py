@@ -257,11 +257,14 @@ def main(
     server: Annotated[list[str] | None, typer.Option(help="Only these; default all.")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Times each server is started.")] = 3,
     seconds: Annotated[float, typer.Option(help="Of each measurement.")] = 4.0,
+    machine: Annotated[
+        str, typer.Option(help="Another kind of processor, to be named in the result's file.")
+    ] = "",
     folder: Annotated[Path, typer.Option(help="For environments, networks and logs.")] = (
         ROOT / "runs" / "serving"
     ),
 ) -> None:
-    """Measure ppool beside its peers and write benchmarks/results/serving-NETWORK.json."""
+    """Measure ppool beside its peers and write serving-NETWORK.json to benchmarks/results."""
     known = {one.name: one for one in (*PEERS, PPOOL)}
     for asked, names in ((network or (), NETWORKS), (server or (), known)):
         if not set(asked) <= set(names):
@@ -274,7 +277,8 @@ def main(
         result = run(name, servers, folder, rounds, seconds)
         console.print(table(name, result))
         command = f"python -m benchmarks.serving --network {name}{only} --rounds {rounds}"
-        path = write(f"serving-{name}", f"{command} --seconds {seconds:g}", result)
+        kept = ".".join(filter(None, (f"serving-{name}", machine)))
+        path = write(kept, f"{command} --seconds {seconds:g}", result)
         console.print(f"wrote {path}")
     console.print(f"wrote {write_page()}")
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,10 @@ LEAST_AGREEMENT = 0.99
 _INTRODUCTION = """\
 All serve the same network to clients on the same machine that send the same JPEGs of 640 x 480,
 with the settings that suit each best on its two cores; `python -m benchmarks.serving` repeats it
-and rewrites this page. Servers take turns, round by round; figures are medians of the rounds, in
-brackets the slowest and the fastest. The machine's own speed wavers by a quarter between rounds,
-so gaps under 15 % prove nothing.
+and rewrites this page (`--machine NAME` on another kind of processor keeps these results beside
+its own). Servers take turns, round by round; figures are medians of the rounds, in brackets the
+slowest and the fastest. The machine's own speed wavers by a quarter between rounds, so gaps under
+15 % prove nothing.
 
 Every server decodes the whole photo and makes it smaller with a filter that takes every pixel into
 account. *Same pixels* is the share of its mask, in its worst round, that equals one that was
@@ -53,13 +55,13 @@ load* is what a server holds at 8 and at 32 clients; one figure is after all of 
 """.splitlines()
 
 
-def stored() -> dict[str, dict[str, Any]]:
-    """The documents by network."""
-    return {
-        name: json.loads(path.read_text("utf-8"))
+def stored() -> list[tuple[str, dict[str, Any]]]:
+    """Networks and their documents, one for each kind of processor."""
+    return [
+        (name, json.loads(path.read_text("utf-8")))
         for name in NETWORKS
-        if (path := RESULTS / f"serving-{name}.json").exists()
-    }
+        for path in sorted(RESULTS.glob(f"serving-{name}.*json"))
+    ]
 
 
 def write_page() -> Path:
@@ -68,35 +70,53 @@ def write_page() -> Path:
     return PAGE
 
 
-def render(documents: Mapping[str, Mapping[str, Any]]) -> str:
+def render(documents: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
     """The page as Markdown."""
     lines = ["# Beside other servers", "", *_INTRODUCTION, ""]
-    for name, document in documents.items():
-        lines += _section(NETWORKS[name], document)
+    for name, measured in groupby(documents, lambda entry: entry[0]):
+        lines += [f"## {NETWORKS[name]}", ""]
+        found = [document for _, document in measured]
+        if len(found) > 1:
+            eight, many = (min(_beside(one, n)[1] for one in found) for n in (8, 32))
+            lines += [
+                f"On the worst of {len(found)} processors: {eight:.2f} times the best other at 8 "
+                f"clients, {many:.2f} times at 32.",
+                "",
+            ]
+        for document in found:
+            lines += _section(document)
     return "\n".join(lines)
 
 
-def _section(title: str, document: Mapping[str, Any]) -> list[str]:
-    results = document["results"]
-    servers, limits = results["servers"], results["limits"]
-    ours = servers["ppool"]
-    peers = {
+def _peers(document: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    return {
         name: record
-        for name, record in servers.items()
+        for name, record in document["results"]["servers"].items()
         if name != "ppool" and record["agreement"] >= LEAST_AGREEMENT
     }
+
+
+def _beside(document: Mapping[str, Any], clients: int) -> tuple[str, float]:
+    """The best other server, and how many times as many photos a second are answered here."""
+    peers = _peers(document)
+    best = max(peers, key=lambda name: _rate(peers[name], clients))
+    ours = document["results"]["servers"]["ppool"]
+    return best, _rate(ours, clients) / _rate(peers[best], clients)
+
+
+def _section(document: Mapping[str, Any]) -> list[str]:
+    results = document["results"]
+    servers, limits = results["servers"], results["limits"]
+    ours, peers = servers["ppool"], _peers(document)
     said = []
     for clients in (8, 32):
-        best = max(peers, key=lambda name: _rate(peers[name], clients))
-        ratio = _rate(ours, clients) / _rate(peers[best], clients)
+        best, ratio = _beside(document, clients)
         said.append(f"{ratio:.2f} times {_short(best)} at {clients} clients")
     alone = min(peers, key=lambda name: _alone(peers[name]))
     lightest = min(peers, key=lambda name: peers[name]["idle_megabytes"]["median"])
     ratio = _alone(ours) / _alone(peers[alone])
     pipe, run = (limits[key] for key in ("pipe", "run"))
     return [
-        f"## {title}",
-        "",
         f"{document['processor']}; ONNX Runtime {document['versions']['onnxruntime']}; commit "
         f"{document['commit']}; `{document['command']}`.",
         "",

@@ -1,6 +1,8 @@
 """Figures in the documentation are those of the result files beside the benchmarks."""
 
+import copy
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,18 @@ ROOT = Path(__file__).parents[2]
 def test_the_pages_of_benchmarks_are_what_the_results_give() -> None:
     assert page.PAGE.read_text("utf-8") == page.render(page.stored())
     assert serving_page.PAGE.read_text("utf-8") == serving_page.render(serving_page.stored())
+
+
+def test_of_several_processors_the_worst_is_said_first() -> None:
+    (name, document), *_ = serving_page.stored()
+    slower = copy.deepcopy(document)
+    for clients in (8, 32):
+        record = slower["results"]["servers"]["ppool"][f"clients_{clients}"]["requests_per_second"]
+        record["median"] /= 2
+    worst = serving_page.render([(name, slower)])
+    both = serving_page.render([(name, document), (name, slower)])
+    (said,) = re.findall(r"\nOn the worst of 2 processors: (.*)\n", both)
+    assert re.findall(r"[0-9.]+(?= times)", said) == re.findall(r"[0-9.]+(?= times \w)", worst)[:2]
 
 
 @pytest.mark.parametrize("text", ["README.md", "docs/model.md"])

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from fastapi import FastAPI, Request, Response
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ppool.service.answers import Encoded
@@ -102,11 +103,15 @@ def _options(given: Iterable[tuple[str, str]]) -> SegmentOptions:
     try:
         return SegmentOptions.model_validate(values)
     except ValidationError as error:
-        faults = [
-            f"{str(fault['loc'][0])[:_SHOWN]}: {fault['msg']}, got {fault['input'][:_SHOWN]!r}"
-            for fault in error.errors()
-        ]
+        faults = [_fault(one) for one in error.errors()]
         raise BadRequest(f"Correct the options: {'; '.join(faults[:4])}.") from error
+
+
+def _fault(error: ErrorDetails) -> str:
+    name = str(error["loc"][0])[:_SHOWN]
+    if error["type"] == "extra_forbidden":
+        return f"{name}: there is none of that name; /docs lists all"
+    return f"{name}: {error['msg']}, got {error['input'][:_SHOWN]!r}"
 
 
 def _negotiate(request: Request, options: SegmentOptions, count: int) -> str:

@@ -163,6 +163,11 @@ def test_a_bad_query_is_refused(client: Client, query: str, status: int) -> None
     check(client, client.segment(GOOD, query, accept="image/png"), {status})
 
 
+def test_an_unknown_option_is_called_so(client: Client) -> None:
+    answer = client.segment(GOOD, "?modle=pages")
+    assert "modle: there is none of that name; /docs lists all" in answer.json()["detail"]
+
+
 def test_the_broken_one_of_several_images_is_named(client: Client) -> None:
     parts = [("image", ("good.png", GOOD)), ("image", ("bad.png", GOOD[:80]))]
     answer = client.segment(files=parts)

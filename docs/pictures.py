@@ -73,7 +73,7 @@ def draw(url: str, name: str, path: Path) -> dict[str, Any]:
     bottom.suptitle("alpha, mean over channels (brighter: nearer to max pooling)", fontsize=10)
     for axes in figure.axes:
         axes.set_axis_off()
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110, bbox_inches="tight")
     plt.close(figure)
     return found
 
@@ -81,12 +81,10 @@ def draw(url: str, name: str, path: Path) -> dict[str, Any]:
 def main(
     url: Annotated[str, typer.Option(help="A running ppool serve.")] = "http://127.0.0.1:8000",
 ) -> None:
-    """Draw docs/images/*.png."""
-    IMAGES.mkdir(exist_ok=True)
-    for name in ("page", "astronaut"):
-        path = IMAGES / f"{name}.png"
-        draw(url, name, path)
-        print(f"wrote {path}")
+    """Draw docs/images/page.png."""
+    path = IMAGES / "page.png"
+    draw(url, "page", path)
+    print(f"wrote {path}")
 
 
 if __name__ == "__main__":

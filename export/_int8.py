@@ -51,6 +51,7 @@ def quantised(source: Path, images: Iterable[Mapping[str, NDArray[Any]]]) -> byt
             return next(self._left, None)
 
     model = onnx.load(source)
+    _name_nodes(model.graph)
     _label_before_shuffling(model.graph)
     with tempfile.TemporaryDirectory() as folder, _quiet():
         target = Path(folder) / "int8.onnx"
@@ -69,6 +70,15 @@ def quantised(source: Path, images: Iterable[Mapping[str, NDArray[Any]]]) -> byt
     _read_bytes_inside_branches(model.graph)
     content: bytes = model.SerializeToString()
     return content
+
+
+def _name_nodes(graph: GraphProto) -> None:
+    """Give every node a name of its own: ONNX needs none, but by names some stay as they are."""
+    taken: set[str] = set()
+    for index, node in enumerate(graph.node):
+        if not node.name or node.name in taken:
+            node.name = f"{node.op_type}/{index}"
+        taken.add(node.name)
 
 
 def _kept(graph: GraphProto) -> list[str]:

@@ -28,6 +28,7 @@ from benchmarks.running import ROOT
 from benchmarks.serving import networks
 from benchmarks.serving.page import write_page
 from benchmarks.serving.servers import PEERS, PPOOL, Network, Running, Server, serving
+from ppool.export import lower_precision
 from research.fineshapes import FineShapes
 
 CLIENTS = (1, 8, 32)
@@ -36,6 +37,8 @@ LOADS = (0.8, 1.5)
 DEADLINE_OF_LATENCY = 30
 # Four shapes of nearly equal area, so that only batching by shape can make them slower than one.
 MIXED_SIZES = ((640, 480), (480, 640), (554, 554), (720, 427))
+# Photos by which int8 is given its ranges, none of which is measured with.
+CALIBRATION = 16
 NETWORKS = {
     "tiny-256": (networks.write_tiny, 256),
     "tiny-512": (networks.write_tiny, 512),
@@ -52,10 +55,10 @@ app = typer.Typer(pretty_exceptions_enable=False)
 
 
 @cache
-def photo(width: int, height: int) -> bytes:
+def photo(width: int, height: int, seed: int = 1_000_000) -> bytes:
     """A scene like those the small network was trained on, as a JPEG of the given size."""
     file = io.BytesIO()
-    scene = FineShapes(1, seed=1_000_000, height=height, width=width)[0]
+    scene = FineShapes(1, seed=seed, height=height, width=width)[0]
     Image.fromarray(scene.image).save(file, "JPEG", quality=90)
     return file.getvalue()
 
@@ -63,7 +66,7 @@ def photo(width: int, height: int) -> bytes:
 def prepare(name: str, folder: Path) -> Network:
     """Write the network, and adopt it as a user would."""
     build, side = NETWORKS[name]
-    plain, adopted = folder / f"{name}.onnx", folder / f"{name}-adopted.onnx"
+    plain, adopted, int8 = (folder / f"{name}{form}.onnx" for form in ("", "-adopted", "-int8"))
     build(plain, side)
     command = [
         sys.executable, "-m", "ppool.export", "adopt", str(plain), "--output", str(adopted),
@@ -71,7 +74,12 @@ def prepare(name: str, folder: Path) -> Network:
         "--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225",
     ]  # fmt: skip
     subprocess.run(command, check=True, cwd=ROOT, capture_output=True)
-    return Network(name, side, plain, adopted)
+    photos = folder / "calibration"
+    photos.mkdir(exist_ok=True)
+    for seed in range(CALIBRATION):
+        (photos / f"{seed}.jpg").write_bytes(photo(*MIXED_SIZES[0], seed=seed))
+    lower_precision(adopted, int8, "int8", calibration=photos)
+    return Network(name, side, plain, adopted, int8)
 
 
 def set_up(folder: Path) -> None:
@@ -265,7 +273,7 @@ def main(
     ),
 ) -> None:
     """Measure ppool beside its peers and write serving-NETWORK.json to benchmarks/results."""
-    known = {one.name: one for one in (*PEERS, PPOOL)}
+    known = {one.name: one for one in (*PEERS, *PPOOL)}
     for asked, names in ((network or (), NETWORKS), (server or (), known)):
         if not set(asked) <= set(names):
             raise typer.BadParameter(f"expected some of {', '.join(names)}; got {asked!r}")

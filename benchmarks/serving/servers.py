@@ -36,12 +36,16 @@ class Ask(Protocol):
 
 @dataclass(frozen=True)
 class Network:
-    """One network on disk: ``plain`` as others export it, ``adopted`` in ppool's contract."""
+    """One network on disk: ``plain`` as others export it, ``adopted`` in ppool's contract.
+
+    ``int8`` is that with convolutions in int8.
+    """
 
     name: str
     side: int
     plain: Path
     adopted: Path
+    int8: Path
 
 
 def _ppool(url: str, photo: bytes, deadline_ms: int | None = None) -> Request:
@@ -95,7 +99,7 @@ class Server:
     Attributes:
         name: As printed.
         command: Its command line; ``{python}`` and ``{triton}`` (the interpreters of the peers'
-            environments), ``{port}`` and ``{model}`` are filled in.
+            environments), ``{port}``, ``{adopted}`` and ``{int8}`` (files of ppool) are filled in.
         ask: Makes the request for a photo.
         ready: Path that answers 200 when it is ready.
         threads: Threads inside one inference, measured best on two cores.
@@ -115,7 +119,11 @@ def _peer(module: str) -> tuple[str, ...]:
     return ("{python}", "-m", f"benchmarks.serving.peers.{module}")
 
 
-PPOOL = Server("ppool", (sys.executable, "-m", "ppool.service", "{model}"), _ppool, "/readyz")
+def _own(name: str, model: str) -> Server:
+    return Server(name, (sys.executable, "-m", "ppool.service", model), _ppool, "/readyz")
+
+
+PPOOL = (_own("ppool", "{adopted}"), _own("ppool-int8", "{int8}"))
 PEERS = (
     Server("fastapi", _peer("fastapi_app"), _raw, "/ready"),
     Server("litserve", _peer("litserve_app"), _multipart, "/health", workers=2),
@@ -188,12 +196,12 @@ def serving(server: Server, network: Network, environments: Path) -> Iterator[Ru
         RuntimeError: if it does not become ready; the message ends with what it printed.
     """
     port = free_port()
-    model = network.adopted if server is PPOOL else network.plain
     fill = {
         "python": str(environments / "peers" / "bin" / "python"),
         "triton": str(environments / "triton" / "bin" / "python"),
         "port": str(port),
-        "model": str(model),
+        "adopted": str(network.adopted),
+        "int8": str(network.int8),
     }
     environment = {
         **os.environ,

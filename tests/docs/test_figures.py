@@ -33,6 +33,22 @@ def test_of_several_processors_the_worst_is_said_first() -> None:
     assert re.findall(r"[0-9.]+(?= times)", said) == re.findall(r"[0-9.]+(?= times \w)", worst)[:2]
 
 
+def test_what_is_said_of_other_servers_is_of_the_worst_result() -> None:
+    found = [
+        re.search(
+            r"other: ([\d.]+) times .* at 8 clients, ([\d.]+) times .* at 32 clients\. "
+            r"A lone client waits ([\d.]+) times",
+            serving_page.render([(name, document)]),
+        )
+        for name, document in serving_page.stored()
+        if name == "tiny-256"
+    ]
+    eight, many, alone = zip(*(match.groups() for match in found if match), strict=True)
+    changes = " ".join((ROOT / "CHANGELOG.md").read_text("utf-8").split())
+    assert f"{min(eight)} and {min(many)} times the best other at 8 and 32 clients" in changes
+    assert f"a lone client {max(alone)} of its wait" in changes
+
+
 @pytest.mark.parametrize("text", ["README.md", "docs/model.md"])
 def test_the_contests_are_those_of_the_result(text: str) -> None:
     results = json.loads((RESULTS / "pages-dibco.json").read_text("utf-8"))["results"]

@@ -141,6 +141,8 @@ def test_a_network_of_others_with_a_pixel_shuffle_keeps_its_labels_in_int8(
     onnx.save(shuffling_network(stride=2 * scale), tmp_path / "network.onnx")
     adopt_model(tmp_path / "network.onnx", adopted, adoption)
     lower_precision(adopted, path, "int8", calibration=data / "images")
+    # Its nodes had no names, by which those that stay in float32 are told.
+    assert "QuantizeLinear" in {node.op_type for node in onnx.load(path).graph.node}
     image = np.random.default_rng(1).integers(0, 256, (1, 24, 36, 3), np.uint8)
     mask, logits = make_session(path).run(["mask", LOGITS], {"image": image})
     assert logits.shape == (1, 3, 24 // scale, 36 // scale)

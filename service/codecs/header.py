@@ -160,6 +160,8 @@ def _opened_tiff(data: bytes, limits: ImageLimits, page: int) -> Iterator[Opened
     if tiff.needs_care(data, tags):
         yield Opened(kinds.TIFF, data, None, width, height, pages, tags)
         return
+    if tiff.lacks_jpeg(data, tags):
+        raise ValueError("a part of the page has no end")
     # Pillow would set up every page before it, and may not know how.
     file = io.BytesIO(tiff.beginning_with(data, page) if page > 1 else data)
     with TiffImagePlugin.TiffImageFile(file) as image:

@@ -124,15 +124,17 @@ def _pixels(
     if file.image is None:
         rgb = tiff_pixels.decode(file.data, file.tags)
         return rgb, tiff_pixels.decode(file.data, file.tags, straight=True) if straight else rgb
-    if file.kind is kinds.JPEG and page == 1 and file.image.mode in ("L", "RGB"):
-        # Pillow takes twice as long, but knows CMYK and forgives what strict decoding does not.
+    if file.kind is kinds.JPEG and page == 1:
+        # Pillow takes twice as long, but knows inks and forgives what strict decoding does not.
+        inks = file.image.mode == "CMYK"
         try:
-            rgb = simplejpeg.decode_jpeg(file.data, "RGB")
+            rgb = simplejpeg.decode_jpeg(file.data, "CMYK" if inks else "RGB")
         except ValueError as error:
             if str(error).endswith(_PIXELS_ARE_LOST):
                 raise
         else:
-            return rgb, rgb
+            if not inks:
+                return rgb, rgb
     hidden = _hidden_colour(file)
     image = file.image
     image.load()

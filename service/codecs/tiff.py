@@ -23,6 +23,7 @@ __all__ = [
     "beginning_with",
     "count_pages",
     "is_cut_off",
+    "lacks_jpeg",
     "layout_of",
     "needs_care",
     "one",
@@ -91,9 +92,9 @@ CHANNELS: dict[int, int] = {
 }
 # None, LZW, Deflate (two numbers), PackBits, LZMA, Zstandard.
 _LOSSLESS = {1, 5, 8, 32946, 32773, 34925, 50000}
-_JPEG = {6, 7}  # old, new
+_OLD_JPEG, _NEW_JPEG = 6, 7
 # CCITT (modified Huffman, T.4, T.6), JPEG.
-_PILLOWS = {2, 3, 4, 32771} | _JPEG
+_PILLOWS = {2, 3, 4, 32771, _OLD_JPEG, _NEW_JPEG}
 _REDUCED, _IS_MASK = 1, 4  # bits of NewSubfileType
 _MOST_EXTRA = 4
 _ICC = 34675
@@ -226,6 +227,16 @@ def is_cut_off(data: bytes) -> bool:
     )
 
 
+def lacks_jpeg(data: bytes, tags: Tags) -> bool:
+    """Whether a strip or tile of JPEG has no end, so that libtiff would fill it with grey."""
+    places = tags.get(Tag.STRIPS, ()) + tags.get(Tag.TILES, ())
+    sizes = tags.get(Tag.STRIP_BYTES, ()) + tags.get(Tag.TILE_BYTES, ())
+    return one(tags, Tag.COMPRESSION, 1) == _NEW_JPEG and any(
+        b"\xff\xd9" not in data[place + size - 8 : place + size]
+        for place, size in zip(places, sizes, strict=False)
+    )
+
+
 def one(tags: Tags, tag: int, default: int) -> int:
     """The first number of an entry."""
     return (tags.get(tag) or (default,))[0]
@@ -274,7 +285,8 @@ def refusal(data: bytes, tags: Tags) -> str:
         "Save the TIFF as RGB or CMYK; this has other inks.": other_inks,
         "Save the TIFF as RGB; this has other colours.": other_colours,
         f"Save the TIFF without compression or as Deflate; this has compression {coded}.": (
-            coded not in _LOSSLESS | _PILLOWS or (coded in _JPEG and max(depths) > 8)
+            coded not in _LOSSLESS | _PILLOWS
+            or (coded in (_OLD_JPEG, _NEW_JPEG) and max(depths) > 8)
         ),
         f"Save the TIFF as RGB; this has {samples} channels.": (
             samples > CHANNELS.get(photometric, 3) + _MOST_EXTRA

@@ -341,9 +341,11 @@ def test_sending_again_is_asked_for_where_a_file_is_cut_off(kind: str, share: fl
         decode(data[: int(len(data) * share)], LIMITS)
 
 
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
 @pytest.mark.parametrize("progressive", [False, True])
-def test_a_jpeg_that_lost_pixels_is_not_filled_with_grey(progressive: bool) -> None:
-    data = encoded(photo(66, 49), "JPEG", progressive=progressive)
+def test_a_jpeg_that_lost_pixels_is_not_filled_with_grey(mode: str, progressive: bool) -> None:
+    image = Image.fromarray(photo(66, 49)).convert(mode)
+    data = encoded(image, "JPEG", progressive=progressive)
     with pytest.raises(CorruptImage, match=r"damaged; .* save it anew"):
         decode(data[: len(data) * 3 // 4] + b"\xff\xd9", LIMITS)
 

@@ -185,6 +185,14 @@ def test_jpeg_inside_a_tiff_is_decoded(mode: str) -> None:
     assert np.abs(decoded(data).astype(int) - image.convert("RGB")).mean() < 3
 
 
+def test_jpeg_without_an_end_inside_a_tiff_is_not_filled_with_grey() -> None:
+    data = bytearray(encoded(photo(64, 48), "TIFF", compression="jpeg"))
+    end = data.index(b"\xff\xd9")  # the tables behind the pixels have one, too
+    data[end - 100 : end + 2] = bytes(102)
+    with pytest.raises(CorruptImage, match="damaged"):
+        decode(bytes(data), LIMITS)
+
+
 def chroma_halved(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """YCbCr in data units of 2 x 2 pixels (TIFF 6.0, section 21), and what they stand for."""
     stored = np.asarray(Image.fromarray(pixels).convert("YCbCr"))

@@ -234,7 +234,7 @@ class ResizeArgMax {
   void widen_from(const Row& row, int part) const {
     const int first = part * V::kLanes;
     const Real* from = row.source + starts_[part];
-    Real* to = row.wide + first;
+    Real* __restrict to = row.wide + first;
     const int32_t *const low = low_ + first, *const high = high_ + first;
     const F share = V::load(share_ + first), rest = V::set(1) - share;
     const int64_t classes = job_.classes, span = span_;

@@ -204,7 +204,7 @@ class Resized {
   }
 
   template <bool kNear>
-  void fill_from(int64_t first, int64_t span, Real* to) {
+  void fill_from(int64_t first, int64_t span, Real* __restrict to) {
     const Row &upper = held(upper_), &lower = held(lower_);
     const int32_t start = starts_[first / V::kLanes];
     const Real *above = upper.source + start, *below = lower.source + start;

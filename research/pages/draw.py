@@ -18,7 +18,7 @@ from research.pages.leaf import draw_leaf
 from research.pages.pictures import picture
 from research.pages.screen import draw_screen
 from research.pages.sheet import Sheet
-from research.pages.textures import desk
+from research.pages.textures import desk, is_plain
 from research.rng import Rng
 
 __all__ = ["draw_page", "installed_fonts"]
@@ -56,17 +56,20 @@ def draw_page(seed: int, fonts: FontLibrary | None = None) -> Sample:
     height, width = round(size[0] * unit), round(size[1] * unit)
     body = _body(rng, longer)
     view = rng.weighted(_VIEWS)
+    alone = view in {"photo", "desk"}
     if view == "photo":
         frame = Frame(picture(rng, height, width), unit)
         frame.planes[..., 0] = 255
     else:
         frame = Frame(desk(rng, height, width, unit), unit)
+    if alone and is_plain(frame.rgb):
+        frame.planes[:], frame.paper[:] = 0, 255
     if view in {"close", "whole", "scan", "print"}:
         _lay_sheets(rng, fonts, frame, view, body)
     if rng.chance(0.04):
         _hold(rng, frame)
-    # A photograph in black and white bits would be ink to any eye.
-    kinds = {"photo": 6.0, "scan": 3.0, "fax": 0.0 if view in {"photo", "print"} else 0.35}
+    # A photograph in black and white bits would be ink to any eye, and a desk paper.
+    kinds = {"photo": 6.0, "scan": 3.0, "fax": 0.0 if alone or view == "print" else 0.35}
     camera = Camera.draw(rng, body, kinds)
     seen = camera.view(rng, frame.rgb, size)
     mask = without_unseen(frame.label(size), seen, camera.noise)

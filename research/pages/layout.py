@@ -38,7 +38,7 @@ class Kind:
 
     blocks: Mapping[str, float]
     columns: Mapping[int, float]
-    stamps: float = 0.12
+    stamps: float = 0.2
     notes: float = 0.1
     ruled: float = 0.0
 
@@ -74,13 +74,13 @@ KINDS = {
     Kind(_ARTICLE, {1: 1, 2: 3}): 3.0,
     Kind(_MAGAZINE, {1: 1, 2: 2, 3: 2}): 2.5,
     Kind(_NEWS, {3: 2, 4: 1}): 1.5,
-    Kind(_LETTER, _ONE, stamps=0.4, notes=0.3): 3.0,
-    Kind(_FORM, {1: 4, 2: 1}, stamps=0.5, notes=0.25): 4.0,
-    Kind(_INVOICE, _ONE, stamps=0.5, notes=0.25): 3.0,
-    Kind(_NOTES, _ONE, stamps=0.1, notes=0.3, ruled=0.7): 6.5,
+    Kind(_LETTER, _ONE, stamps=0.6, notes=0.3): 3.0,
+    Kind(_FORM, {1: 4, 2: 1}, stamps=0.7, notes=0.25): 4.0,
+    Kind(_INVOICE, _ONE, stamps=0.7, notes=0.25): 3.0,
+    Kind(_NOTES, _ONE, stamps=0.2, notes=0.3, ruled=0.7): 6.5,
     Kind(_ALBUM, {1: 2, 2: 1}, notes=0.05): 2.0,
-    Kind(dict.fromkeys(BLOCKS, 1.0), {1: 2, 2: 1}, stamps=0.4, notes=0.3): 3.0,
-    Kind({}, _ONE, stamps=0.15, notes=0.15, ruled=0.4): 0.7,
+    Kind(dict.fromkeys(BLOCKS, 1.0), {1: 2, 2: 1}, stamps=0.6, notes=0.3): 3.0,
+    Kind({}, _ONE, stamps=0.4, notes=0.15, ruled=0.4): 0.7,
 }
 
 
@@ -106,7 +106,7 @@ def compose(rng: Rng, fonts: FontLibrary, size: tuple[int, int], unit: float, bo
     if rng.chance(0.2):
         _fade(rng, sheet)
     if rng.chance(kind.stamps):
-        for _ in range(rng.whole(1, 2)):
+        for _ in range(rng.whole(1, 3)):
             centre = (rng.between(0.1, 0.9) * size[1], rng.between(0.1, 0.9) * size[0])
             press_stamp(rng, fonts, sheet, centre, rng.between(50, 190) * unit)
     if rng.chance(kind.notes):

@@ -20,7 +20,7 @@ from research.pages.fonts import FontLibrary
 from research.pages.lettering import LETTERINGS, rules
 from research.pages.pictures import chart, picture
 from research.pages.stamps import STAMP_INKS, stamp_coverage
-from research.pages.textures import desk
+from research.pages.textures import desk, is_plain
 from research.rng import Color, Rng
 
 __all__ = ["draw_leaf"]
@@ -33,8 +33,6 @@ _THROUGH = 0.8
 # Of others still that are written on in one part only; where the other side's ink is strong, most:
 # what is there alone must not pass for this side's.
 _PART, _PART_STRONG = 0.22, 0.5
-# Standard deviation of the levels of grey up to which a surface has no texture.
-_PLAIN = 8.0
 # What lies beyond a leaf's edge is at least so much lighter or darker, of 1.
 _APART = 0.15
 # Dots along a pixel's side.
@@ -98,10 +96,11 @@ def draw_leaf(rng: Rng, fonts: FontLibrary) -> Sample:
     other = rng.weighted({None: 84, PICTURE: 13, DESK: 3})
     if other is not None:
         view = desk(rng, _SIDE, _SIDE, 1.0) if other == DESK else picture(rng, _SIDE, _SIDE)
-        # A plain surface with nothing on it is a blank sheet to any eye.
-        label = PAPER if view.mean(2).std() < _PLAIN else other
+        label = PAPER if is_plain(view) else other
         scene = np.asarray(view / 255, np.float32)
-        return Sample(seen(rng, scene, 0.0), np.full((_SIDE, _SIDE), label, np.uint8))
+        # Photocopied, a table would be paper to any eye.
+        file = seen(rng, scene, 0.0, grainy=other != DESK)
+        return Sample(file, np.full((_SIDE, _SIDE), label, np.uint8))
     clean = rng.chance(_CLEAN)
     kind = rng.weighted({"print": 40, "hand": 40, "both": 18, "blank": 35 if clean else 13})
     em = rng.log_between(10, 100) if kind == "print" else rng.log_between(15, 170)
@@ -226,7 +225,7 @@ def _illustrate(rng: Rng, image: Field, mask: Image) -> None:
     """Lay a photograph or a chart on the leaf, over the ink."""
     height, width = (rng.whole(60, 420) for _ in range(2))
     top, left = (max(rng.whole(-100, _SIDE - 60), 40 - extent) for extent in (height, width))
-    draw = chart if rng.chance(0.35) else picture
+    draw = chart if rng.chance(0.5) else picture
     scene = draw(rng, height, width).astype(np.float32) / 255
     rows = slice(max(top, 0), top + height)
     columns = slice(max(left, 0), left + width)

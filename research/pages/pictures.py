@@ -259,8 +259,9 @@ def _still(rng: Rng, height: int, width: int) -> Image:
 
 
 def chart(rng: Rng, height: int, width: int) -> Image:
-    """A bar, line, pie or scatter chart on a light ground; all of it counts as picture."""
-    image = np.full((height, width, 3), rng.color(225, 255), np.uint8)
+    """A bar, line, pie or scatter chart on a panel of its own; all of it counts as picture."""
+    ground = rng.color(225, 255) if rng.chance(0.5) else rng.color(30, 225)
+    image = np.full((height, width, 3), ground, np.uint8)
     pen = max(1, min(height, width) // 150)
     left, bottom = width // 8, height - height // 8
     count = rng.whole(4, 14)
@@ -279,7 +280,7 @@ def chart(rng: Rng, height: int, width: int) -> Image:
     if rng.chance(0.6):
         for y in np.linspace(height / 10, bottom, rng.whole(3, 7)).astype(int):
             cv2.line(image, (left, int(y)), (width, int(y)), (190, 190, 190), pen)
-    for _ in range(rng.whole(1, 3)):
+    for _ in range(rng.weighted({1: 3, 2: 1, 3: 1})):
         color = rng.color(10, 220)
         points = np.column_stack([xs, ys]).astype(np.int32)
         if kind == "bars":
@@ -292,6 +293,8 @@ def chart(rng: Rng, height: int, width: int) -> Image:
             for x, y in points:
                 cv2.circle(image, (int(x), int(y)), 3 * pen, color, -1, cv2.LINE_AA)
         ys = np.clip(ys + rng.normal(0, height / 8, count), height / 10, bottom)
+    if rng.chance(0.4):
+        return image
     cv2.line(image, (left, height // 12), (left, bottom), (20, 20, 20), pen)
     cv2.line(image, (left, bottom), (width, bottom), (20, 20, 20), pen)
     scale = max(0.25, height / 700)

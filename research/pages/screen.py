@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ppool.training.dataset import Sample
 from research.fields import Field, Image, as_image
+from research.pages.ageing import seen
 from research.pages.classes import HANDWRITING, LINE, PAPER, PICTURE, TEXT
 from research.pages.fonts import FontLibrary
 from research.pages.lettering import LETTERINGS, rules
@@ -23,6 +24,8 @@ __all__ = ["draw_screen"]
 _SIDE = 512
 # Ink and ground differ by at least this, of 255.
 _CONTRAST = 90
+# Share of the screens and projected slides that somebody photographed.
+_PHOTOGRAPHED = 0.3
 
 
 def draw_screen(rng: Rng, fonts: FontLibrary) -> Sample:
@@ -38,8 +41,10 @@ def draw_screen(rng: Rng, fonts: FontLibrary) -> Sample:
         ink = _ink(rng, ground, dark)
         image += cover[..., None] * (ink - image)
         mask[_half_covered(cover)] = label
-    if rng.chance(0.4 if slide else 0.25):
+    for _ in range(rng.weighted({0: 6, 1: 3, 2: 1} if slide else {0: 8, 1: 2, 2: 1})):
         _illustrate(rng, image, mask)
+    if rng.chance(_PHOTOGRAPHED):
+        return Sample(seen(rng, image / np.float32(255), rng.between(0, 0.8), shadow=0.05), mask)
     return Sample(_file(rng, image), mask)
 
 
@@ -86,7 +91,8 @@ def _marks(
         cover = _within(rng, cover)
     if slide and rng.chance(0.6):
         end = rng.whole(_SIDE // 8, _SIDE // 3)
-        title = _reduced(LETTERINGS["print"](rng, fonts, side, em * fine * rng.between(1.3, 3)))
+        large = min(em * rng.between(1.3, 3.5), 0.9 * end)
+        title = _reduced(LETTERINGS["print"](rng, fonts, side, large * fine))
         cover[:end], title[end:] = 0, 0
         marks.append((TEXT, title))
     marks.append((TEXT if kind == "print" else HANDWRITING, cover))

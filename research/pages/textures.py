@@ -9,7 +9,10 @@ from research.fields import Field, Image, as_image, noise, resized
 from research.pages.photos import load_photos
 from research.rng import Color, Rng
 
-__all__ = ["desk", "paper"]
+__all__ = ["desk", "is_plain", "paper"]
+
+# Standard deviation of the levels of grey, light that falls off apart, of what has no texture.
+_PLAIN = 4.0
 
 _PAPERS: dict[Color, float] = {
     (250, 250, 248): 5,
@@ -46,6 +49,13 @@ def paper(rng: Rng, height: int, width: int, unit: float) -> Image:
     # Aged paper loses blue first.
     yellowing = np.asarray((0.8, 1.0, 1.25), np.float32)
     return as_image(color * (1 + surface[..., None] * yellowing))
+
+
+def is_plain(view: Image) -> bool:
+    """Whether nothing is on a view, RGB [height, width, 3]: then it is a blank sheet to any eye."""
+    grey = np.asarray(view.mean(2), np.float32)
+    wide = np.asarray(cv2.GaussianBlur(grey, (0, 0), max(grey.shape) / 8), np.float32)
+    return bool((grey - wide).std() < _PLAIN)
 
 
 def _stain(rng: Rng, height: int, width: int, unit: float) -> Field:

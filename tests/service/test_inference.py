@@ -2,9 +2,11 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from threading import Barrier, Lock
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from ppool.service.answers import Answer, Encoded
@@ -91,3 +93,43 @@ def test_alpha_is_cropped_to_the_photo(segmenter: Segmenter) -> None:
     assert isinstance(result, Encoded)
     assert result.seconds.queue == 0
     assert min(result.seconds.decode, result.seconds.infer, result.seconds.encode) > 0
+
+
+class Windows(Gate):
+    """Gives logits, and tells how many windows it was given at a time."""
+
+    offers_tiles = True
+
+    def __init__(self, session: Any, threads: int) -> None:
+        super().__init__(session)
+        self.threads = threads
+        self.most = self._now = 0
+        self._lock = Lock()
+        self._pair = Barrier(2)
+
+    def run(
+        self, outputs: Sequence[str], feeds: Mapping[str, NDArray[Any]], **options: Any
+    ) -> list[NDArray[Any]]:
+        with self._lock:
+            self.sizes.append(len(feeds["image"]))
+            self._now += 1
+            number = len(self.sizes)
+        # The first is asked for alone, and tells the stride.
+        if self.threads > 1 and number in (2, 3):
+            self._pair.wait(30)
+        with self._lock:
+            self.most, self._now = max(self.most, self._now), self._now - 1
+        return [np.moveaxis(feeds["image"], 3, 1).astype(np.float32)]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_network_of_several_threads_is_given_two_windows_at_once(
+    segmenter: Segmenter, threads: int
+) -> None:
+    session, model = Windows(segmenter.session, threads), segmenter.model
+    image = photo(4 * model.input.max_side, model.input.max_side)
+    task = Task("image", encoded(image), Answer(("mask",), tile=True))
+    (result,) = dataclasses.replace(segmenter, session=session).segment([task], LIMITS)
+    assert isinstance(result, Encoded)
+    assert len(session.sizes) > 3
+    assert session.most == threads

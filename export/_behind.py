@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["FINE", "NONE", "STRIDE", "WHITE", "Moved", "Part", "Sight"]
+__all__ = ["FINE", "NONE", "SHARPENED", "STRIDE", "Moved", "Part", "Sight"]
 
 # Every so many rows and columns are looked at to learn of a photo as a whole.
 STRIDE = 8
 # And so many for what is told of a pixel alone.
 FINE = 2
-# Of grey.
+# Of a photo's bytes.
 WHITE = 255.0
 # On the logits before they say what is likely enough to be looked at: those in doubt lie on edges.
 SHARPENED = 2.0
@@ -29,13 +30,19 @@ class Sight:
 
     Attributes:
         logits: Of every second pixel, float32 [N, K, H / 2, W / 2].
-        grey: The mean of the photo's channels, [N, 1, H, W] of 0 to 255.
+        grey: The mean of the photo's channels, [N, 1, H, W] of 0 to 1.
+        fine: The same of every second pixel.
         beliefs: Sharpened probabilities of every eighth pixel, [N, K, H / 8, W / 8].
     """
 
     logits: Tensor
     grey: Tensor
+    fine: Tensor
     beliefs: Tensor
+
+    def believed(self, ids: Sequence[int]) -> Tensor:
+        """How likely it is one of these classes, [N, 1, H / 8, W / 8]."""
+        return reduce(torch.add, [self.beliefs[:, index : index + 1] for index in ids])
 
 
 class Part(nn.Module):
@@ -85,7 +92,8 @@ class Moved(nn.Module):
         beliefs = (SHARPENED * some[..., ::step, ::step]).softmax(1)
         # A sum of three takes half of the time of a mean along an axis.
         red, green, blue = (image[:, index : index + 1] for index in range(3))
-        seen = Sight(some, (red + green + blue) * (1 / 3), beliefs)
+        grey = (red + green + blue) * (1 / (3 * WHITE))
+        seen = Sight(some, grey, grey[..., ::FINE, ::FINE], beliefs)
         moves = [part(seen) for part in self.parts]
         wide = moves[0] if len(moves) == 1 else torch.cat(moves, 1)
         # One pass over all classes rather than one for each part.

@@ -51,7 +51,7 @@ def export_command(
         list[str] | None,
         typer.Option(
             help="A class of marks on a ground; may be repeated. On each photo their border is "
-            "moved to half way between the mean greys of both."
+            "moved to between the mean greys of both around it; what shines through is left out."
         ),
     ] = None,
     blocks: Annotated[

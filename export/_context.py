@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ppool.export._behind import FINE, NONE, STRIDE, WHITE, Part, Sight
+from ppool.export._behind import FINE, NONE, STRIDE, Part, Sight
 
 __all__ = ["Blocks", "Whole"]
 
@@ -48,10 +48,10 @@ class Blocks(Part):
 
     def forward(self, seen: Sight) -> Tensor:
         """How far, [N, ids, H, W], their logits move."""
-        found = seen.beliefs[:, self.ids].sum(1, keepdim=True)
+        found = seen.believed(self.ids)
         # One answer for two by two pixels is fine enough for a name.
         fine = torch.cat([seen.logits[:, index : index + 1] for index in self.ids], 1)
-        near = self._near(seen.grey[..., ::FINE, ::FINE])
+        near = self._near(seen.fine)
         step = STRIDE // FINE
         some = fine[..., ::step, ::step]
         margin = (some - some.mean(1, keepdim=True)).clamp(-SUREST / 2, SUREST / 2)
@@ -70,7 +70,7 @@ class Blocks(Part):
 
     def _near(self, grey: Tensor) -> Tensor:
         """How near what is dark about each pixel is to each level: 1 at it, 0 from the next on."""
-        light = grey * (-(LEVELS - 1) / WHITE)
+        light = grey * -(LEVELS - 1)
         # The rim of a stroke is as dark as its core, by the ink that it is of.
         level = -F.max_pool2d(light, RIM, 1, RIM // 2)
         return (1 - (level - self.levels).abs()).clamp(min=0)
@@ -95,6 +95,6 @@ class Whole(Part):
 
     def forward(self, seen: Sight) -> Tensor:
         """How far, [N, 1, H, W], its logits move: all of a photo's alike."""
-        share = seen.beliefs[:, self.ids].mean((2, 3), keepdim=True)
+        share = seen.believed(self.ids).mean((2, 3), keepdim=True)
         gain = GAIN * ((share - MOST) / (ALL - MOST)).clamp(0, 1)
         return gain.expand(-1, -1, *seen.grey.shape[2:])

@@ -18,8 +18,8 @@ class Behind:
     """What an exported file does to its network's logits, of as many pixels as the photo.
 
     Attributes:
-        ink: Classes that are marks on a ground, whose border is to be half way between the mean
-            greys of both on each photo; see :class:`ppool.export._ink.Ink`.
+        ink: Classes that are marks on a ground, whose border is to lie between the mean greys of
+            both around it on each photo; see :class:`ppool.export._ink.Ink`.
         blocks: Classes that are alike and come in blocks, such as print and handwriting: those
             around a pixel tell which of them it is; see :class:`ppool.export._context.Blocks`.
         whole: The class of photos that are one thing all over, such as picture; see

@@ -65,7 +65,7 @@ def export_command(
         str | None,
         typer.Option(
             help="The class of photos that are one thing all over, such as picture: where most of "
-            "a photo is, the rest is more likely to be."
+            "a photo is, the rest is more likely to be; where nothing surely is, none of it is."
         ),
     ] = None,
     check: Annotated[

@@ -24,6 +24,9 @@ SUREST, WEIGHT = 4.0, 4.0
 MOST, ALL = 0.45, 0.65
 # The most it gains.
 GAIN = 4.0
+# How likely it is somewhere, in the mean of so many looks by as many, unless it loses; at so much
+# less it loses the most.
+SOMEWHERE, PLACE, UNSURE, LOSS = 0.9, 5, 0.1, 2.0
 
 
 class Blocks(Part):
@@ -85,6 +88,8 @@ class Blocks(Part):
 class Whole(Part):
     """Where most of a photo is of one class, such as picture, the rest is more likely to be.
 
+    Where nothing of it surely is, as on a sheet of paper in shadow, none of it is likely to be.
+
     Args:
         index: Of the class.
         classes: How many there are.
@@ -95,6 +100,9 @@ class Whole(Part):
 
     def forward(self, seen: Sight) -> Tensor:
         """How far, [N, 1, H, W], its logits move: all of a photo's alike."""
-        share = seen.believed(self.ids).mean((2, 3), keepdim=True)
+        found = seen.believed(self.ids)
+        share = found.mean((2, 3), keepdim=True)
         gain = GAIN * ((share - MOST) / (ALL - MOST)).clamp(0, 1)
-        return gain.expand(-1, -1, *seen.grey.shape[2:])
+        places = F.avg_pool2d(found, PLACE, 1, PLACE // 2, count_include_pad=False)
+        loss = LOSS * ((SOMEWHERE - places.amax((2, 3), keepdim=True)) / UNSURE).clamp(0, 1)
+        return (gain - loss).expand(-1, -1, *seen.grey.shape[2:])

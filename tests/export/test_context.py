@@ -86,6 +86,16 @@ def test_a_photograph_is_one_all_over_and_a_page_with_one_is_a_page(
         torch.testing.assert_close(moved, logits)
 
 
+@pytest.mark.parametrize(("surely", "stays"), [(0.3, False), (4.0, True)])
+def test_what_is_surely_nowhere_of_a_class_is_not_of_it(surely: float, stays: bool) -> None:
+    margin = torch.full((1, 1, 128, 256), -3.0)
+    margin[..., 96:] = 0.3
+    margin[..., :64, 128:192] = surely
+    logits = torch.cat((torch.zeros_like(margin), margin), 1)
+    moved = Moved([Whole(1, 2)])(logits, torch.zeros(1, 3, 128, 256))
+    assert torch.equal(moved.argmax(1) == 1, (margin > 0)[:, 0] & stays)
+
+
 CLASSES, GREY = ("paper", "print", "pen"), (0.5, 0.5, 0.5)
 
 

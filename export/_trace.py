@@ -31,10 +31,6 @@ from ppool.onnx_ops import (
 
 __all__ = ["Pipeline", "scores_of", "trace"]
 
-# PyTorch 2.7 takes a slice to its end for one to the largest integer and wants to know that no axis
-# is as long; told nothing, it gives up on the network, and its next way of tracing is killed.
-LARGEST = 2**31 - 1
-
 
 class _AlphaMaps:
     """The alpha maps of the latest forward pass, in the order of computation."""
@@ -314,8 +310,7 @@ def trace(
         multiple: What heights and widths are multiples of. Networks whose branches only meet at
             such sizes cannot be traced without knowing it.
     """
-    names = ("batch", "height", "width")
-    batch, height, width = (torch.export.Dim(name, max=LARGEST) for name in names)
+    batch, height, width = (torch.export.Dim(name) for name in ("batch", "height", "width"))
     with _quiet_exporter():
         program = torch.onnx.export(
             pipeline,

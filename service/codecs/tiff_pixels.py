@@ -83,14 +83,16 @@ def _on_white(
     rgb: NDArray[np.uint8], alpha: NDArray[np.uint8], *, premultiplied: bool
 ) -> NDArray[np.uint8]:
     white = 255 - alpha.astype(np.uint32)
-    colour = rgb.astype(np.uint32) if premultiplied else (rgb * np.uint32(1) * alpha + 127) // 255
+    colour = (
+        rgb.astype(np.uint32) if premultiplied else (rgb.astype(np.uint32) * alpha + 127) // 255
+    )
     laid: NDArray[np.uint8] = np.minimum(colour + white, 255).astype(np.uint8)
     return laid
 
 
 def _divided(rgb: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
     most = np.maximum(alpha, 1).astype(np.uint32)
-    colour: NDArray[np.uint32] = np.minimum((rgb * np.uint32(255) + most // 2) // most, 255)
+    colour: NDArray[np.uint32] = np.minimum((rgb.astype(np.uint32) * 255 + most // 2) // most, 255)
     return colour.astype(np.uint8)
 
 

@@ -77,8 +77,8 @@ def test_more_than_256_classes_come_in_16_bits(many: Many) -> None:
     colours = {entry["id"]: entry["color"] for entry in about["classes"]}
     overlay = cv2.imdecode(
         np.frombuffer(ask(client, image, overlay="true").content, np.uint8),
-        cv2.IMREAD_COLOR_RGB,
-    )
+        cv2.IMREAD_COLOR,
+    )[..., ::-1]
     palette = np.zeros((mask.max() + 1, 3), np.uint8)
     for index, colour in colours.items():
         palette[index] = list(bytes.fromhex(colour[1:]))

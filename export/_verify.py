@@ -16,8 +16,9 @@ from ppool.runtime import Session, make_session
 
 __all__ = ["Comparison", "VerificationError", "example_images", "verify"]
 
-# Float rounding may turn a tie between two classes: this share of all pixels.
-MASK_TOLERANCE = 1e-5
+# Float rounding may turn a tie between two classes: this share of all pixels, and in small images a
+# few, as a network that has learned little leaves many in doubt.
+MASK_TOLERANCE, FEW = 1e-5, 3.0
 # Of the range an alpha map may take: the sums behind it are taken in another order.
 ALPHA_TOLERANCE = 1e-3
 
@@ -96,7 +97,7 @@ def _compare(
     names = ["mask", *(stage.output for stage in sessions[0].metadata.stages)]
     ranges = [stage.alpha_max - stage.alpha_min for stage in sessions[0].metadata.stages]
     allowed = [
-        max(1.0, MASK_TOLERANCE * image.shape[:3].numel()),
+        max(FEW, MASK_TOLERANCE * image.shape[:3].numel()),
         *(ALPHA_TOLERANCE * span for span in ranges),
     ]
     expected = [result.numpy() for result in pipeline(image)]

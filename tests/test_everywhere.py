@@ -18,6 +18,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 from PIL import Image
 from scipy.ndimage import maximum_filter
+from skimage.measure import block_reduce
 
 from ppool.runtime import make_session
 from ppool.service.models import shipped_model
@@ -39,12 +40,17 @@ def library(image: Array) -> Array:
 
 
 class MaxPool(OpRun):
-    """Of stride 1, in windows of any shape: onnx 1.23's own fails where they are not square."""
+    """Of stride 1 or of windows side by side: onnx 1.23's own fails where they are not square."""
 
     op_domain = ""
 
-    def _run(self, x: Array, kernel_shape: list[int], **_: Any) -> tuple[Array]:
-        return (maximum_filter(x, (1, 1, *kernel_shape), mode="constant", cval=-np.inf),)
+    def _run(
+        self, x: Array, kernel_shape: list[int], strides: list[int] | None = None, **_: Any
+    ) -> tuple[Array]:
+        if strides is None or max(strides) == 1:
+            return (maximum_filter(x, (1, 1, *kernel_shape), mode="constant", cval=-np.inf),)
+        assert list(strides) == list(kernel_shape)
+        return (block_reduce(x, (1, 1, *kernel_shape), np.max, cval=-np.inf),)
 
 
 def reference(image: Array) -> Array:

@@ -79,8 +79,8 @@ lowest: ## the tests of the operator, the exporter and the service on the oldest
 		pyproject.toml $(LOWEST_EXTRAS:%=--extra %) --output-file build/lowest/versions.txt
 	$(LOWEST)/uv pip install --quiet --python $(LOWEST)/python --constraint build/lowest/versions.txt \
 		--editable '.[$(subst $() ,$(comma),$(LOWEST_EXTRAS))]' boto3 googleapis-common-protos grpcio-health-checking grpcio-tools 'tritonclient[grpc,http]' \
-		hypothesis ml-dtypes 'moto[s3,server]' opentelemetry-sdk psutil imagecodecs pycocotools pytest pytest-timeout pyyaml scikit-image 'tifffile<2026.3' trustme
-	# A newer tifffile reads faxes by an imagecodecs that needs NumPy 2. Old versions warn of what new ones have changed.
+		hypothesis ml-dtypes 'moto[s3,server]' opentelemetry-sdk psutil imagecodecs pycocotools pytest pytest-timeout pyyaml scikit-image tifffile trustme
+	# Old versions warn of what new ones have changed.
 	OMP_NUM_THREADS=1 $(LOWEST)/pytest -o filterwarnings=default tests/ppool tests/export tests/service \
 		--ignore tests/service/test_schema.py $(ARGS)
 

@@ -60,7 +60,7 @@ def assemble(
         ValueError: if the result breaks the contract of :func:`lint`.
         onnx.checker.ValidationError: if it is not valid ONNX.
     """
-    _forget_the_exporter(model.graph)
+    _forget_the_exporter(model.graph, logits)
     bodies = function_bodies(_opset(model), in_blocks=_labels_blocks(model.graph))
     used = {node.op_type for node in model.graph.node if node.domain == DOMAIN}
     for node in model.graph.node:
@@ -85,9 +85,9 @@ def _labels_blocks(graph: GraphProto) -> bool:
     return any(len(shape.dim) == BLOCKS_RANK for shape in shapes)
 
 
-def _forget_the_exporter(graph: GraphProto) -> None:
+def _forget_the_exporter(graph: GraphProto, others: Sequence[NodeProto]) -> None:
     """Drop the exporter's notes: stack traces with file paths of the machine that exported."""
-    for noted in (graph, *graph.node, *graph.value_info, *graph.input, *graph.output):
+    for noted in (graph, *graph.node, *others, *graph.value_info, *graph.input, *graph.output):
         noted.ClearField("metadata_props")
     for tensor in graph.initializer:
         tensor.ClearField("metadata_props")

@@ -145,6 +145,7 @@ def test_an_exported_file_leaves_the_shuffle_to_the_labels_and_gives_its_weights
     export_model(  # and compares
         network, path, classes="abc", mean=(0.6,) * 3, std=(0.25,) * 3, behind=behind
     )
+    assert b"stack_trace" not in path.read_bytes()
     graph = onnx.load(path).graph
     maker = {name: node for node in graph.node for name in node.output}
     assert not any(node.op_type == "DepthToSpace" for node in graph.node)

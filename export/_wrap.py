@@ -21,8 +21,6 @@ __all__ = ["Place", "places", "wrap"]
 # Functions inside a model are new in this version of the file format.
 FUNCTIONS_IR = 8
 PREFIX = "network/"
-# Labels of more take 16 bits.
-BYTE_CLASSES = 256
 # The first opset whose Resize needs nothing but sizes.
 RESIZE_BY_SIZES = 13
 
@@ -52,7 +50,8 @@ def places(judge: Judge) -> tuple[Place, ...]:
         return (output,)
     if judge.policy.size is None:
         return (Place(last.input[0]), output)
-    if head.channels + head.background > BYTE_CLASSES or judge.network.opset < RESIZE_BY_SIZES:
+    in_bytes = label_type(head.channels + head.background) == "uint8"
+    if not in_bytes or judge.network.opset < RESIZE_BY_SIZES:
         return (output,)
     height, width = judge.answers[0].shape[-2:]
     return (Place(last.input[0], (height, width)), output)

@@ -1,12 +1,15 @@
 """Hypothesis strategies and tolerances shared by the tests of every backend."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from hypothesis import assume
 from hypothesis import strategies as st
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from ppool.reference import resize_argmax_reference
 from ppool.window import Window
 
 # Relative to the window's maximum; storage rounds once, arithmetic is float32 or better.
@@ -78,3 +81,21 @@ def equal_but_one(
     x = np.broadcast_to(rng.uniform(0.5, 1.0, (1, 64, 1, 1)), shape).astype(np.float32)
     x[:, :, 0, 0] = 1
     return x, rng.uniform(0, 8, (1, 64, 1, 1)).astype(np.float32)
+
+
+def assert_largest(
+    labels: NDArray[Any],
+    logits: ArrayLike,
+    size: Sequence[int],
+    between: Sequence[int] | None = None,
+) -> None:
+    """Labels are those of :func:`resize_argmax_reference`, or of logits as large.
+
+    Where another class is chosen, giving it a little more must make the reference choose it too.
+    """
+    logits = np.asarray(logits, np.float64)
+    for n, row, column in np.argwhere(labels != resize_argmax_reference(logits, size, between)):
+        nudged = logits[n : n + 1].copy()
+        nudged[:, labels[n, row, column]] += 1e-5
+        again = resize_argmax_reference(nudged, size, between)
+        assert again[0, row, column] == labels[n, row, column]

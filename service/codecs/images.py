@@ -125,7 +125,8 @@ def _pixels(
         rgb = tiff_pixels.decode(file.data, file.tags)
         return rgb, tiff_pixels.decode(file.data, file.tags, straight=True) if straight else rgb
     if file.kind is kinds.JPEG and page == 1:
-        # Pillow takes twice as long, but knows inks and forgives what strict decoding does not.
+        # Pillow takes twice as long, but knows inks and forgives what strict decoding does not. It
+        # does not tell that pixels are lost, so photos in inks are decoded here for that alone.
         inks = file.image.mode == "CMYK"
         try:
             rgb = simplejpeg.decode_jpeg(file.data, "CMYK" if inks else "RGB")

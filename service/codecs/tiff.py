@@ -220,21 +220,24 @@ def is_cut_off(data: bytes) -> bool:
     tags = page_tags(data)
     if not tags:
         return True
-    places = tags.get(Tag.STRIPS, ()) + tags.get(Tag.TILES, ())
-    sizes = tags.get(Tag.STRIP_BYTES, ()) + tags.get(Tag.TILE_BYTES, ())
-    return not places or any(
-        place + size > len(data) for place, size in zip(places, sizes, strict=False)
-    )
+    return not _places(tags) or any(place + size > len(data) for place, size in _parts(tags))
 
 
 def lacks_jpeg(data: bytes, tags: Tags) -> bool:
     """Whether a strip or tile of JPEG has no end, so that libtiff would fill it with grey."""
-    places = tags.get(Tag.STRIPS, ()) + tags.get(Tag.TILES, ())
-    sizes = tags.get(Tag.STRIP_BYTES, ()) + tags.get(Tag.TILE_BYTES, ())
     return one(tags, Tag.COMPRESSION, 1) == _NEW_JPEG and any(
-        b"\xff\xd9" not in data[place + size - 8 : place + size]
-        for place, size in zip(places, sizes, strict=False)
+        b"\xff\xd9" not in data[place + size - 8 : place + size] for place, size in _parts(tags)
     )
+
+
+def _places(tags: Tags) -> tuple[int, ...]:
+    return tags.get(Tag.STRIPS, ()) + tags.get(Tag.TILES, ())
+
+
+def _parts(tags: Tags) -> Iterator[tuple[int, int]]:
+    """Where each strip or tile of a page begins, and how many bytes it has."""
+    sizes = tags.get(Tag.STRIP_BYTES, ()) + tags.get(Tag.TILE_BYTES, ())
+    return zip(_places(tags), sizes, strict=False)
 
 
 def one(tags: Tags, tag: int, default: int) -> int:

@@ -1,10 +1,12 @@
 """The border of ink on drawn strokes of known grey, where a fixed threshold goes wrong."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
@@ -71,6 +73,12 @@ def test_small_type_on_a_rendered_page_ends_at_half_a_pixel(light: bool) -> None
     assert (photographed & ~truth).sum() > 100
 
 
+def photographed(dark: NDArray[Any], *, light: bool) -> Tensor:
+    """Marks so much darker than their ground, of 1, or lighter: float32 [1, 3, H, W] to 255."""
+    grey = 255 * (0.1 + dark if light else 0.9 - dark)
+    return torch.from_numpy(np.broadcast_to(grey, (1, 3, *dark.shape)).astype(np.float32).copy())
+
+
 @pytest.mark.parametrize("light", [False, True])
 def test_ink_of_the_other_side_loses_and_faint_ink_of_this_side_does_not(light: bool) -> None:
     rows, columns = np.mgrid[:192, :192]
@@ -81,8 +89,7 @@ def test_ink_of_the_other_side_loses_and_faint_ink_of_this_side_does_not(light: 
     through = gaussian_filter(0.3 * bars, 2.5) * (third == 2)
     # Lenses leave no edge within a pixel; paper makes all the rest of what comes through it.
     dark = gaussian_filter(front + faint, (0, 0.7)) + through
-    grey = 255 * (0.1 + dark if light else 0.9 - dark)
-    photo = torch.from_numpy(np.broadcast_to(grey, (1, 3, 192, 192)).astype(np.float32).copy())
+    photo = photographed(dark, light=light)
     margin = torch.from_numpy(np.where(dark > 0.12, 1.0, -6.0).astype(np.float32))[None, None]
     logits = torch.cat((torch.zeros_like(margin), margin), 1)
     found = Moved([Ink([1], 2)])(logits, photo).argmax(1)[0].bool()
@@ -99,8 +106,7 @@ def test_of_light_strokes_those_lose_that_the_network_doubts(light: bool) -> Non
     bars = np.arange(192) % 24 < 6
     third = np.arange(192)[:, None] // 64
     dark = gaussian_filter(np.array([0.8, 0.3, 0.3])[third] * bars, (0, 0.7))
-    grey = 255 * (0.1 + dark if light else 0.9 - dark)
-    photo = torch.from_numpy(np.broadcast_to(grey, (1, 3, 192, 192)).astype(np.float32).copy())
+    photo = photographed(dark, light=light)
     sure = np.where(dark > 0.12, np.array([8.0, 7.0, 1.0])[third], -6.0)
     logits = torch.stack((torch.zeros(192, 192), torch.from_numpy(sure.astype(np.float32))))[None]
     found = Moved([Ink([1], 2)])(logits, photo).argmax(1)[0].bool()
